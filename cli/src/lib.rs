@@ -1,0 +1,1 @@
+//! `quintet`, the host command, as a library.

@@ -1,0 +1,2 @@
+//! Namespaces and cgroups.
+#![no_std]

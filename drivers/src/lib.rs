@@ -1,0 +1,2 @@
+//! Device drivers.
+#![no_std]

@@ -1,0 +1,2 @@
+//! Module 3: file systems.
+#![no_std]

@@ -1,0 +1,2 @@
+//! Module 4: inter-process communication.
+#![no_std]

@@ -1,0 +1,2 @@
+//! Linux's binary interface.
+#![no_std]

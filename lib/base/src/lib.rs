@@ -1,0 +1,2 @@
+//! Vocabulary shared by all layers.
+#![no_std]

@@ -1,0 +1,2 @@
+//! Device traits.
+#![no_std]

@@ -1,0 +1,2 @@
+//! Module 2: memory management.
+#![no_std]

@@ -1,0 +1,2 @@
+//! Module 5: networking.
+#![no_std]

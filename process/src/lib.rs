@@ -1,0 +1,2 @@
+//! Processes.
+#![no_std]

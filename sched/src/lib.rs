@@ -1,0 +1,2 @@
+//! Module 1: process scheduling.
+#![no_std]
