@@ -1,0 +1,7 @@
+//! Spin locks and once-cells. Locks that sleep belong to `sched`.
+
+mod once;
+mod spin_lock;
+
+pub use once::Once;
+pub use spin_lock::{IrqSpinGuard, SpinGuard, SpinLock};
