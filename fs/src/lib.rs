@@ -19,11 +19,14 @@ mod context;
 mod fd_table;
 mod file;
 mod flags;
+pub mod initramfs;
 mod inode;
 mod lock;
+pub mod notify;
 mod open_file;
 mod poll;
-pub mod notify;
+pub mod procfs;
+
 pub mod tmpfs;
 pub mod vfs;
 pub mod xattr;
