@@ -22,7 +22,6 @@ pub fn count() -> usize {
     ONLINE.load(Ordering::Relaxed)
 }
 
-#[cfg_attr(not(target_os = "none"), allow(dead_code, reason = "only the boot of real processors calls it"))]
 pub(crate) fn set_count(n: usize) {
     ONLINE.store(n, Ordering::Release);
 }

@@ -40,6 +40,24 @@ impl FrameMeta {
         self.refs.load(Ordering::Relaxed)
     }
 
+    #[cfg(not(target_os = "none"))]
+    pub(crate) fn new_free() -> FrameMeta {
+        FrameMeta {
+            refs: AtomicU32::new(0),
+            flags: AtomicU32::new(0),
+            next: AtomicU32::new(0),
+            prev: AtomicU32::new(0),
+            maps: AtomicU32::new(0),
+            tag: AtomicU32::new(0),
+            data: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts down unless that were the last reference: true if it did.
+    pub(crate) fn drop_unless_last(&self) -> bool {
+        self.refs.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |refs| (refs > 1).then(|| refs - 1)).is_ok()
+    }
+
     pub(crate) fn reserve(&self) {
         self.refs.store(RESERVED, Ordering::Relaxed);
     }
@@ -101,7 +119,7 @@ fn acquire(order: u8) -> Option<usize> {
 fn release(first: usize, order: u8) {
     match SOURCE.get() {
         Some(source) => source.free(first, order),
-        None => panic!("a frame is freed before the frame source is registered"),
+        None => arch::boot_free(first, order),
     }
 }
 

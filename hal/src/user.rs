@@ -6,7 +6,7 @@
 
 use base::{Errno, Result};
 use core::marker::PhantomData;
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::arch;
 
