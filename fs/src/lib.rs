@@ -14,8 +14,10 @@
 #![cfg_attr(not(test), no_std)]
 extern crate alloc;
 
+pub mod boot;
 pub mod chardev;
 mod context;
+pub mod devices;
 mod fd_table;
 mod file;
 mod flags;
@@ -23,11 +25,14 @@ pub mod initramfs;
 mod inode;
 mod lock;
 pub mod notify;
+pub mod memfd;
 mod open_file;
 mod poll;
 pub mod procfs;
 
+pub mod sysfs;
 pub mod tmpfs;
+pub mod tty;
 pub mod vfs;
 pub mod xattr;
 
