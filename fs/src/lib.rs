@@ -44,7 +44,7 @@ pub use inode::{
     Attributes, DeviceNumber, DirEntry, FileKind, Found, Inode, InodeOps, LinkTarget, Metadata, NewInode, SetAttributes, SetTime,
 };
 pub use lock::{FileLocks, LockKind, LockOwner, RangeLock};
-pub use open_file::{MappedFile, OpenFile};
+pub use open_file::{AsyncOwner, Hold, MappedFile, OpenFile};
 pub use poll::{ALWAYS_READY, PollTable};
 pub use vfs::dentry::Dentry;
 pub use vfs::mount::{Mount, MountFlags};
