@@ -1,6 +1,6 @@
 //! Boot: what the loader told, the way to the kernel's main function, and the way out.
 
-use alloc::vec::Vec;
+use arrayvec::ArrayVec;
 use core::ops::Range;
 
 use crate::arch;
@@ -9,18 +9,16 @@ use crate::sync::Once;
 #[cfg(target_os = "none")]
 pub use crate::arch::VirtioMmio;
 
-/// What the kernel's main function gets.
+/// What the firmware tells of the machine.
 #[cfg(target_os = "none")]
-pub struct BootInfo {
-    /// The kernel's command line.
-    pub command_line: &'static str,
+pub struct Machine {
     /// How many processors the machine has.
     pub cpus: usize,
     /// The virtio-mmio devices that the firmware or the command line names.
-    pub virtio_mmio: &'static [VirtioMmio],
+    pub virtio_mmio: alloc::vec::Vec<VirtioMmio>,
 }
 
-static COMMAND_LINE: Once<Vec<u8>> = Once::new();
+static COMMAND_LINE: Once<ArrayVec<u8, 4096>> = Once::new();
 
 #[cfg(target_os = "none")]
 pub(crate) fn set_command_line(bytes: impl Iterator<Item = u8>) {
@@ -40,21 +38,28 @@ pub fn option(name: &str) -> Option<&'static str> {
 #[cfg(target_os = "none")]
 unsafe extern "Rust" {
     /// Defined by [`entry!`](crate::entry) in the kernel crate.
-    safe fn quintet_kernel_main(info: &BootInfo) -> !;
+    safe fn quintet_kernel_main() -> !;
 }
 
 #[cfg(target_os = "none")]
-pub(crate) fn enter(info: &BootInfo) -> ! {
-    quintet_kernel_main(info)
+pub(crate) fn enter() -> ! {
+    quintet_kernel_main()
 }
 
-/// Names the kernel's main function, `fn(&BootInfo) -> !`.
+/// Asks the firmware (ACPI, or what stands in for it) about processors and devices, and sets interrupt routing up. Once, when memory
+/// can be allocated.
+#[cfg(target_os = "none")]
+pub fn discover() -> Machine {
+    arch::discover()
+}
+
+/// Names the kernel's main function, `fn() -> !`: it runs on the boot processor, interrupts off, with nothing but hal set up.
 #[macro_export]
 macro_rules! entry {
     ($main:path) => {
         #[unsafe(no_mangle)]
-        fn quintet_kernel_main(info: &$crate::boot::BootInfo) -> ! {
-            $main(info)
+        fn quintet_kernel_main() -> ! {
+            $main()
         }
     };
 }

@@ -40,8 +40,9 @@ impl FrameMeta {
         self.refs.load(Ordering::Relaxed)
     }
 
+    /// The metadata of a free frame, for hosted memory and tests of allocators.
     #[cfg(not(target_os = "none"))]
-    pub(crate) fn new_free() -> FrameMeta {
+    pub fn for_tests() -> FrameMeta {
         FrameMeta {
             refs: AtomicU32::new(0),
             flags: AtomicU32::new(0),

@@ -296,6 +296,7 @@ pub(crate) struct AlignedBuf {
 
 #[derive(Clone, Copy)]
 #[repr(align(64))]
+#[allow(dead_code, reason = "read through a byte pointer")]
 struct Line([u8; 64]);
 
 impl AlignedBuf {

@@ -27,7 +27,7 @@ fn with_memory<R>(f: impl FnOnce(&mut Memory) -> R) -> R {
     let mut memory = MEMORY.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let memory = memory.get_or_insert_with(|| {
         let bytes: &'static mut [u8] = Vec::leak(vec![0; (FRAMES + 1) * PAGE_SIZE]);
-        let metas: Vec<FrameMeta> = (0..FRAMES).map(|_| FrameMeta::new_free()).collect();
+        let metas: Vec<FrameMeta> = (0..FRAMES).map(|_| FrameMeta::for_tests()).collect();
         metas[0].reserve();
         crate::frame::set_metas(metas.leak());
         let base = (bytes.as_ptr().expose_provenance()).next_multiple_of(PAGE_SIZE);

@@ -2,14 +2,14 @@
 
 use arrayvec::ArrayVec;
 use core::ops::Range;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use abi::PAGE_SIZE;
 
 use super::cpu_regs::{read_cr0, read_cr4, write_cr0, write_cr4, wrmsr};
 use super::layout::{DIRECT_BASE, KERNEL_BASE};
 use super::{acpi, apic, cpu_regs, descriptors, features, fpu, kernel_map, lines, smp, symbols, trap, tsc, uaccess};
-use crate::boot::{self, BootInfo};
+use crate::boot;
 use crate::frame::{self, FrameMeta};
 use crate::sync::{Once, SpinLock};
 
@@ -23,7 +23,7 @@ type Ranges = ArrayVec<Range<usize>, 32>;
 /// Free memory in bytes, page-aligned, until the frame source takes it.
 static FREE: SpinLock<Ranges> = SpinLock::new(ArrayVec::new_const());
 static INITRD: Once<Range<usize>> = Once::new();
-static MACHINE: Once<acpi::Machine> = Once::new();
+static RSDP: AtomicUsize = AtomicUsize::new(0);
 
 /// Reads a little-endian value at a physical address below 4 GiB, which the boot map shows.
 fn read<T: Copy>(physical: usize) -> T {
@@ -53,13 +53,8 @@ pub(super) extern "C" fn boot(start_info: usize) -> ! {
     apic::init();
     fpu::init();
     tsc::init();
-    find_machine(handover.rsdp);
-    let info = BootInfo {
-        command_line: boot::command_line(),
-        cpus: MACHINE.get().map_or(1, |m| m.apic_ids.len().max(1)),
-        virtio_mmio: MACHINE.get().map_or(&[], |m| &m.virtio),
-    };
-    boot::enter(&info)
+    RSDP.store(handover.rsdp, Ordering::Relaxed);
+    boot::enter()
 }
 
 /// Sets up what every processor needs before interrupts: segments, traps, system calls, protection.
@@ -210,7 +205,8 @@ pub(crate) fn read_physical(physical: usize, dst: &mut [u8]) {
 }
 
 /// Processors, interrupt routing and devices, by ACPI or else by what there is without.
-fn find_machine(rsdp: usize) {
+pub(crate) fn discover() -> boot::Machine {
+    let rsdp = RSDP.load(Ordering::Relaxed);
     let mut machine = if rsdp == 0 { acpi::Machine::default() } else { acpi::read(rsdp) };
     if machine.apic_ids.is_empty() {
         machine.apic_ids = (0..acpi::fw_cfg_cpus() as u32).collect();
@@ -225,8 +221,7 @@ fn find_machine(rsdp: usize) {
     // The 8259s may be there: mask them.
     cpu_regs::outb(0x21, 0xff);
     cpu_regs::outb(0xa1, 0xff);
-    descriptors::area(0).apic_id.store(apic::id(), Ordering::Relaxed);
-    let _ = MACHINE.set(machine);
+    boot::Machine { cpus: machine.apic_ids.len(), virtio_mmio: machine.virtio }
 }
 
 /// Starts up to `wanted` processors in all; they wait for [`release_cpus`].

@@ -90,7 +90,7 @@ pub(super) fn area(id: usize) -> &'static CpuArea {
 
 /// The number of this processor.
 #[inline]
-pub(super) fn cpu_id() -> usize {
+pub(crate) fn cpu_id() -> usize {
     let id;
     // SAFETY: `gs` points to this processor's area from the first lines of `boot` and `secondary` on.
     unsafe { asm!("mov {}, gs:[{}]", out(reg) id, const ID, options(nostack, preserves_flags, readonly)) };

@@ -104,7 +104,7 @@ fn map(va: usize, pa: usize, len: usize, flags: u64) {
 }
 
 /// Maps device memory, uncached: where it is seen. The mapping stays for ever.
-pub(super) fn map_device(physical: usize, len: usize) -> usize {
+pub(crate) fn map_device(physical: usize, len: usize) -> usize {
     let start = physical & !(PAGE_SIZE - 1);
     let size = (physical + len - start).next_multiple_of(PAGE_SIZE);
     let _guard = CHANGES.lock_irq();

@@ -28,7 +28,7 @@ mod uaccess;
 use core::arch::asm;
 
 pub use acpi::VirtioMmio;
-pub(crate) use boot::{boot_alloc, boot_free, in_initrd, initrd, read_physical as read_initrd, release_cpus, start_cpus, take_free_ranges};
+pub(crate) use boot::{boot_alloc, boot_free, discover, in_initrd, initrd, read_physical as read_initrd, release_cpus, start_cpus, take_free_ranges};
 pub(crate) use descriptors::cpu_id;
 pub(crate) use kernel_map::map_device;
 pub(crate) use lines::{allocate_msi, for_each_count as for_each_irq_count, register as register_irq};

@@ -58,7 +58,7 @@ fn wait(nanos: u64) {
 }
 
 fn copy_trampoline() {
-    let (start, end) = (symbols::trampoline_start(), symbols::trampoline_end());
+    let (start, end) = (symbols::trampoline(), symbols::trampoline_limit());
     let page = kernel_map::map_device(TRAMPOLINE, 4096);
     for i in 0..end - start {
         // SAFETY: the page is free low memory that the kernel keeps for this; the source is in the image's read-only data.

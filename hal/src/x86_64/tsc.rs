@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::cpu_regs::{cpuid, inb, outb, rdtsc};
+use super::cpu_regs::{inb, outb, rdtsc};
 use super::{apic, features};
 
 /// The LAPIC timer of QEMU's TCG counts nanoseconds.
@@ -132,9 +132,4 @@ fn real_time_clock() -> Option<u64> {
 fn days_since_1970(year: u64, month: u64, day: u64) -> u64 {
     let (y, m) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
     (y * 365 + y / 4 - y / 100 + y / 400 + (m * 153 + 2) / 5 + day).saturating_sub(719_469)
-}
-
-/// Is the time-stamp counter there? All x86-64 processors have it; what may lack is a constant rate, which hypervisors hide.
-pub(super) fn invariant() -> bool {
-    cpuid(0x8000_0000, 0).eax >= 0x8000_0007 && cpuid(0x8000_0007, 0).edx & 1 << 8 != 0
 }
