@@ -14,7 +14,7 @@ use crate::signal::send::{self, end_all};
 use crate::signal::{
     SIGCHLD, SIGCONT, SIGHUP, SigFields, SigInfo, Signal, info_codes, mask, stop,
 };
-use crate::{Pid, Process, Task, job_control, robust, tree};
+use crate::{Pid, Process, Task, job_control, tree};
 
 /// The wait status of an exit with `code`.
 pub const fn exited(code: i32) -> i32 {
@@ -55,8 +55,10 @@ fn leave(task: &Task) {
     mask::retarget(task, process.pending());
     if me.last {
         end_process(&process, me.status);
-    } else if !leader {
-        tree::lock().tasks.remove(&task.tid());
+    }
+    if !leader {
+        let removed = tree::lock().tasks.remove(&task.tid());
+        drop(removed);
     }
     if let Some(signal) = me.stopped {
         stop::tell_parent(&process, info_codes::CLD_STOPPED, signal.number());
@@ -68,11 +70,14 @@ fn leave(task: &Task) {
 }
 
 /// What other threads of this memory have to learn: robust futexes, the word of CLONE_CHILD_CLEARTID, vfork's parent.
-fn release_memory(task: &Task) {
-    robust::exit(task);
+pub(crate) fn release_memory(task: &Task) {
+    let list = task.robust_list.swap(0, Ordering::Relaxed);
+    if list != 0 {
+        ipc::futex::robust::exit(&task.address_space(), list, task.tid() as u32);
+    }
     let word = task.clear_child_tid.swap(0, Ordering::Relaxed);
     if word != 0 && UserPtr::<u32>::new(word).write(&0).is_ok() {
-        let _ = ipc::futex::wake(&task.address_space(), word, false, 1, u32::MAX);
+        let _ = ipc::futex::wake(&task.address_space(), word, true, 1, u32::MAX);
     }
     finish_vfork(task);
 }
@@ -222,7 +227,11 @@ fn tell_parent_of_end(process: &Arc<Process>, status: i32) {
         let _ = send::to_process(&parent, child_info(process, signal, status, uid));
     }
     if unwanted {
-        reap(&mut tree::lock(), process, None);
+        let mut tree = tree::lock();
+        reap(&mut tree, process, None);
+        let graves = core::mem::take(&mut tree.graveyard);
+        drop(tree);
+        drop(graves);
     }
     parent.child_wait.wake_all();
 }

@@ -225,7 +225,7 @@ fn new_process(task: &Task, args: &CloneArgs, pid: Pid) -> Result<Process> {
 
 fn new_task(task: &Task, args: &CloneArgs, tid: Pid, process: Arc<Process>) -> Result<Task> {
     let has = |flag: u64| args.flags & flag != 0;
-    let files = if has(CLONE_FILES) { task.files() } else { Arc::new(task.files().fork()?) };
+    let files = if has(CLONE_FILES) { task.files() } else { task.files().fork()? };
     let fs = if has(CLONE_FS) { task.fs() } else { Arc::new(task.fs().duplicate()) };
     let cred = task.cred();
     let user = UserTask::new(UserTasks::of(cred.uid));

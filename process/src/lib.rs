@@ -18,17 +18,22 @@ pub mod exit;
 pub mod fork;
 pub mod fs_state;
 mod group;
-pub mod rlimit;
-pub mod robust;
-pub mod signal;
+pub mod job_control;
+pub mod pidfd;
 mod process;
+pub mod rlimit;
+pub mod rseq;
+pub mod signal;
+mod spawn;
 mod task;
+pub mod timer;
 pub mod tree;
 pub mod wait;
 
 pub use fs_state::FsState;
 pub use process::{Image, Process};
 pub use rlimit::Resource;
+pub use spawn::spawn_init;
 pub use task::{Comm, Task, Vfork, current, try_current, with_current};
 
 /// A process, thread, process group or session number.

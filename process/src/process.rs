@@ -204,7 +204,7 @@ impl Process {
     }
 
     /// Changes one limit, with the rights of `cred`; the old one. `EINVAL`, `EPERM`.
-    pub fn set_limit(&self, resource: Resource, limit: Limit, cred: &base::Cred) -> base::Result<Limit> {
+    pub fn set_limit(self: &Arc<Self>, resource: Resource, limit: Limit, cred: &base::Cred) -> base::Result<Limit> {
         let mut limits = self.limits.lock();
         let old = limits.get(resource);
         limits.set(resource, limit, cred)?;
@@ -247,6 +247,11 @@ impl Process {
     /// Has it ended (waited for or not)?
     pub fn has_ended(&self) -> bool {
         self.group.lock_irq().life != Life::Alive
+    }
+
+    /// Has it been waited for?
+    pub fn is_reaped(&self) -> bool {
+        self.group.lock_irq().life == Life::Reaped
     }
 
     /// The wait status, once it is ending.

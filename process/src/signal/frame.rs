@@ -228,8 +228,7 @@ fn fpu_image(task: &Task) -> Result<Vec<u8>> {
     }
     // x87 and SSE are always there, whatever the processor's tracking says.
     image[FXSAVE_SIZE] |= 3;
-    let mut features = [0; 8];
-    features.copy_from_slice(&image[FXSAVE_SIZE..FXSAVE_SIZE + 8]);
+    let features = hal::task::Task::fpu_components().to_ne_bytes();
     let words = [FP_XSTATE_MAGIC1, size as u32 + 4];
     image[SW_RESERVED..SW_RESERVED + 8].copy_from_slice(words.as_bytes());
     image[SW_RESERVED + 8..SW_RESERVED + 16].copy_from_slice(&features);
@@ -291,7 +290,10 @@ fn restore(task: &Task, regs: &mut UserRegs) -> Result<()> {
 fn restore_fpu(task: &Task, at: usize) -> Result<()> {
     let thread = task.thread().ok_or(Errno::EFAULT)?;
     if at == 0 {
-        thread.task().reset_fpu();
+        let (fs, gs) = (thread.task().fs_base(), thread.task().gs_base());
+        thread.task().reset_user_state();
+        thread.task().set_fs_base(fs);
+        thread.task().set_gs_base(gs);
         return Ok(());
     }
     if !UserBuf::new(at, FXSAVE_SIZE).in_user_half() {
