@@ -6,8 +6,16 @@ extern crate alloc;
 
 mod args;
 mod context;
+mod directory;
 mod dispatch;
+mod fcntl;
+mod metadata;
+mod mount;
+mod open;
+mod path;
 pub mod table;
+mod transfer;
+mod xattr;
 
 pub use context::Context;
 pub use dispatch::dispatch;
