@@ -58,6 +58,9 @@ pub struct RunOptions {
     /// Wait for gdb on this port of the local host before the first instruction.
     #[arg(long, value_name = "PORT", num_args = 0..=1, require_equals = true, default_missing_value = "1234")]
     pub gdb: Option<u16>,
+    /// Add a file of this machine to the root, in a folder that the root has.
+    #[arg(long, value_name = "FILE:PATH", value_parser = parse_copy)]
+    pub copy: Vec<(PathBuf, String)>,
     /// Set an environment variable (NAME alone passes on its value here).
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub env: Vec<OsString>,
@@ -123,6 +126,15 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         return Err("less than 1M; write a unit, such as 512M".into());
     }
     Ok(size)
+}
+
+fn parse_copy(text: &str) -> Result<(PathBuf, String), String> {
+    match text.rsplit_once(":/") {
+        Some((file, path)) if !file.is_empty() && !path.is_empty() => {
+            Ok((file.into(), path.to_owned()))
+        }
+        _ => Err("write FILE:/PATH/IN/THE/GUEST".into()),
+    }
 }
 
 fn parse_seconds(text: &str) -> Result<f64, String> {

@@ -34,7 +34,11 @@ struct Kernel {
 impl Kernel {
     fn usual_machine(&self) -> Model {
         // Debian's kernel finds no clock on a microvm without KVM.
-        if self.linux.is_some() { Model::Q35 } else { Model::Microvm }
+        if self.linux.is_some() {
+            Model::Q35
+        } else {
+            Model::Microvm
+        }
     }
 }
 
@@ -48,7 +52,12 @@ pub fn run(options: &RunOptions) -> Result<u8, Failure> {
         .as_ref()
         .map(|linux| linux.modules.clone())
         .unwrap_or_default();
-    let initrd = root::prepare(&options.root, &cache, &Overlay { init, modules })?;
+    let overlay = Overlay {
+        init,
+        modules,
+        copies: options.copy.clone(),
+    };
+    let initrd = root::prepare(&options.root, &cache, &overlay)?;
     let machine = Machine {
         model: options.machine.unwrap_or(kernel.usual_machine()),
         acpi: !options.no_acpi,

@@ -48,6 +48,8 @@ pub struct Overlay {
     pub init: PathBuf,
     /// Kernel modules for it to load, in order.
     pub modules: Vec<PathBuf>,
+    /// The user's own files, and where they go.
+    pub copies: Vec<(PathBuf, String)>,
 }
 
 /// A finished initrd.
@@ -214,7 +216,11 @@ impl Overlay {
     /// Changes when the overlay's files do.
     fn fingerprint(&self) -> Result<u64, Failure> {
         let mut text = String::new();
-        for path in self.modules.iter().chain([&self.init]) {
+        let copies = self.copies.iter().map(|(file, _)| file);
+        for (_, place) in &self.copies {
+            text.push_str(&format!("{place}\n"));
+        }
+        for path in self.modules.iter().chain([&self.init]).chain(copies) {
             let metadata =
                 fs::metadata(path).or_fail(|| format!("cannot read {}", path.display()))?;
             let (size, seconds, nanos) = (metadata.size(), metadata.mtime(), metadata.mtime_nsec());
@@ -249,6 +255,10 @@ impl Overlay {
         for path in &self.modules {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             add_file(archive, &format!(".quintet/modules/{name}"), path, 0o600)?;
+        }
+        for (file, place) in &self.copies {
+            let mode = fs::metadata(file).map_or(0o644, |metadata| metadata.mode() & 0o777);
+            add_file(archive, place.trim_start_matches('/'), file, mode)?;
         }
         Ok(())
     }
