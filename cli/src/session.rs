@@ -126,7 +126,7 @@ fn watch_control(mut control: UnixStream, events: Sender<Event>) {
         while let Ok(length @ 1..) = control.read(&mut buffer) {
             decoder.push(&buffer[..length]);
             loop {
-                match decoder.next() {
+                match decoder.decode() {
                     Ok(Some(message)) => {
                         let _ = events.send(Event::Message(message));
                     }

@@ -94,7 +94,7 @@ impl Control {
     }
 
     /// The next message among what was received.
-    pub(crate) fn next<M: Message>(&mut self) -> io::Result<Option<M>> {
+    pub(crate) fn take<M: Message>(&mut self) -> io::Result<Option<M>> {
         self.decoder
             .next()
             .map_err(|error| io::Error::other(format!("from the host: {error}")))

@@ -45,7 +45,7 @@ pub(crate) fn run(mut ports: Ports) -> io::Result<()> {
                 what: failure.what,
             })?;
             while ports.control.receive()? {
-                if let Some(ToGuest::PowerOff) = ports.control.next()? {
+                if let Some(ToGuest::PowerOff) = ports.control.take()? {
                     break;
                 }
             }
@@ -63,7 +63,7 @@ fn watch_children() -> io::Result<OwnedFd> {
 
 fn wait_for_start(control: &mut Control) -> io::Result<Option<Start>> {
     loop {
-        if let Some(message) = control.next()? {
+        if let Some(message) = control.take()? {
             match message {
                 ToGuest::Start(start) => return Ok(Some(start)),
                 ToGuest::PowerOff => return Ok(None),
@@ -228,7 +228,7 @@ impl Session {
             // The host is gone, so nobody waits for the program.
             return Ok(Flow::PowerOff);
         }
-        while let Some(message) = self.control.next()? {
+        while let Some(message) = self.control.take()? {
             match message {
                 ToGuest::Start(_) => {}
                 ToGuest::StdinEnd { bytes } => self.end_stdin(bytes),

@@ -200,7 +200,7 @@ impl Decoder {
     }
 
     /// The next complete message, if there is one. After an error the stream is of no more use.
-    pub fn next<M: Message>(&mut self) -> Result<Option<M>, DecodeError> {
+    pub fn decode<M: Message>(&mut self) -> Result<Option<M>, DecodeError> {
         let Some((head, rest)) = self.pending.split_first_chunk::<4>() else {
             return Ok(None);
         };

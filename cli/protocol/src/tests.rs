@@ -58,7 +58,7 @@ fn messages_survive_the_wire_in_any_pieces() {
         let mut got = Vec::new();
         for bytes in stream.chunks(piece) {
             decoder.push(bytes);
-            while let Some(message) = decoder.next::<ToGuest>().expect("well formed") {
+            while let Some(message) = decoder.decode::<ToGuest>().expect("well formed") {
                 got.push(message);
             }
         }
@@ -67,8 +67,8 @@ fn messages_survive_the_wire_in_any_pieces() {
     for message in to_host() {
         let mut decoder = Decoder::default();
         decoder.push(&encode(&message));
-        assert_eq!(decoder.next(), Ok(Some(message)));
-        assert_eq!(decoder.next::<ToHost>(), Ok(None));
+        assert_eq!(decoder.decode(), Ok(Some(message)));
+        assert_eq!(decoder.decode::<ToHost>(), Ok(None));
     }
 }
 
@@ -82,7 +82,7 @@ fn every_truncation_is_refused() {
             let mut decoder = Decoder::default();
             decoder.push(&cut);
             assert!(
-                decoder.next::<ToGuest>().is_err(),
+                decoder.decode::<ToGuest>().is_err(),
                 "{message:?} cut to {length}"
             );
         }
@@ -94,7 +94,7 @@ fn bad_frames_are_errors() {
     let decode = |bytes: &[u8]| {
         let mut decoder = Decoder::default();
         decoder.push(bytes);
-        decoder.next::<ToGuest>()
+        decoder.decode::<ToGuest>()
     };
     assert_eq!(decode(&[0xff; 4]), Err(DecodeError::TooLong));
     assert_eq!(decode(&[1, 0, 0, 0, 99]), Err(DecodeError::UnknownTag(99)));
@@ -123,10 +123,10 @@ fn noise_never_panics() {
         }
         let mut decoder = Decoder::default();
         decoder.push(&frame);
-        let _ = decoder.next::<ToGuest>();
+        let _ = decoder.decode::<ToGuest>();
         let mut decoder = Decoder::default();
         decoder.push(&frame);
-        let _ = decoder.next::<ToHost>();
+        let _ = decoder.decode::<ToHost>();
     }
 }
 
