@@ -96,7 +96,7 @@ impl Control {
     /// The next message among what was received.
     pub(crate) fn take<M: Message>(&mut self) -> io::Result<Option<M>> {
         self.decoder
-            .next()
+            .decode()
             .map_err(|error| io::Error::other(format!("from the host: {error}")))
     }
 }
