@@ -44,6 +44,10 @@ struct Handover {
 pub(super) extern "C" fn boot(start_info: usize) -> ! {
     descriptors::early(0);
     crate::console::init();
+    // The 8259s may be there, with interrupts that the firmware has used: masked before the local APIC stops passing them on, or one that
+    // is pending would stay so for ever.
+    cpu_regs::outb(0x21, 0xff);
+    cpu_regs::outb(0xa1, 0xff);
     let handover = read_start_info(start_info);
     init_frames(&handover.ram);
     if features::get().nx {
@@ -260,9 +264,6 @@ pub(crate) fn discover() -> boot::Machine {
     for &(address, gsi) in &machine.io_apics {
         lines::add_io_apic(address, gsi);
     }
-    // The 8259s may be there: mask them.
-    cpu_regs::outb(0x21, 0xff);
-    cpu_regs::outb(0xa1, 0xff);
     boot::Machine {
         cpus: machine.apic_ids.len(),
         virtio_mmio: machine.virtio,
