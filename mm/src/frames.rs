@@ -40,11 +40,16 @@ struct Buddy {
 
 impl Buddy {
     const fn new() -> Buddy {
-        Buddy { heads: [NONE; ORDERS], counts: [0; ORDERS] }
+        Buddy {
+            heads: [NONE; ORDERS],
+            counts: [0; ORDERS],
+        }
     }
 
     fn push(&mut self, metas: &impl Metas, first: usize, order: usize) {
-        let Some(meta) = metas.meta(first) else { return };
+        let Some(meta) = metas.meta(first) else {
+            return;
+        };
         let old = self.heads[order];
         meta.flags.store(FREE | order as u32, Ordering::Relaxed);
         meta.prev.store(NONE, Ordering::Relaxed);
@@ -57,9 +62,16 @@ impl Buddy {
     }
 
     fn unlink(&mut self, metas: &impl Metas, first: usize, order: usize) {
-        let Some(meta) = metas.meta(first) else { return };
-        let (next, prev) = (meta.next.load(Ordering::Relaxed), meta.prev.load(Ordering::Relaxed));
-        if next != NONE && let Some(m) = metas.meta(next as usize) {
+        let Some(meta) = metas.meta(first) else {
+            return;
+        };
+        let (next, prev) = (
+            meta.next.load(Ordering::Relaxed),
+            meta.prev.load(Ordering::Relaxed),
+        );
+        if next != NONE
+            && let Some(m) = metas.meta(next as usize)
+        {
             m.prev.store(prev, Ordering::Relaxed);
         }
         if prev == NONE {
@@ -86,7 +98,9 @@ impl Buddy {
     fn free(&mut self, metas: &impl Metas, mut first: usize, mut order: usize) {
         while order + 1 < ORDERS {
             let buddy = first ^ (1 << order);
-            let is_free = metas.meta(buddy).is_some_and(|m| m.flags.load(Ordering::Relaxed) == FREE | order as u32 && m.refs() == 0);
+            let is_free = metas.meta(buddy).is_some_and(|m| {
+                m.flags.load(Ordering::Relaxed) == FREE | order as u32 && m.refs() == 0
+            });
             if !is_free {
                 break;
             }
@@ -110,7 +124,8 @@ impl Buddy {
 }
 
 static BUDDY: SpinLock<Buddy> = SpinLock::new(Buddy::new());
-static MAGAZINES: PerCpu<SpinLock<ArrayVec<u32, MAGAZINE>>> = hal::per_cpu!(SpinLock::new(ArrayVec::new_const()));
+static MAGAZINES: PerCpu<SpinLock<ArrayVec<u32, MAGAZINE>>> =
+    hal::per_cpu!(SpinLock::new(ArrayVec::new_const()));
 static TOTAL: AtomicUsize = AtomicUsize::new(0);
 
 struct Source;
@@ -129,7 +144,9 @@ impl FrameSource for Source {
         }
         let mut buddy = BUDDY.lock();
         while magazine.len() < MAGAZINE / 2 {
-            let Some(frame) = buddy.alloc(&HalMetas, 0) else { break };
+            let Some(frame) = buddy.alloc(&HalMetas, 0) else {
+                break;
+            };
             magazine.push(frame as u32);
         }
         magazine.pop().map(|frame| frame as usize)
@@ -174,7 +191,11 @@ pub struct MemoryStats {
 }
 
 fn free_frames() -> usize {
-    let blocks: usize = free_blocks().iter().enumerate().map(|(order, count)| count << order).sum();
+    let blocks: usize = free_blocks()
+        .iter()
+        .enumerate()
+        .map(|(order, count)| count << order)
+        .sum();
     blocks + MAGAZINES.iter().map(|m| m.lock_irq().len()).sum::<usize>()
 }
 
@@ -257,7 +278,9 @@ mod tests {
         let mut used = std::collections::HashSet::new();
         for i in 0..1000 {
             let order = [0, 3, 1, 0, 5][i % 5];
-            let Some(first) = buddy.alloc(&metas, order) else { continue };
+            let Some(first) = buddy.alloc(&metas, order) else {
+                continue;
+            };
             assert!(first.is_multiple_of(1 << order));
             for f in first..first + (1 << order) {
                 assert!((1..5000).contains(&f) && used.insert(f), "frame {f} twice");
@@ -265,7 +288,10 @@ mod tests {
             taken.push((first, order));
         }
         assert_eq!(free(&buddy) + used.len(), 4999);
-        for i in (0..taken.len()).step_by(2).chain((1..taken.len()).step_by(2)) {
+        for i in (0..taken.len())
+            .step_by(2)
+            .chain((1..taken.len()).step_by(2))
+        {
             buddy.free(&metas, taken[i].0, taken[i].1);
         }
         assert_eq!(free(&buddy), 4999);

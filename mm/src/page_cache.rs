@@ -34,7 +34,10 @@ pub struct PageCache {
 
 impl PageCache {
     /// An empty cache that is its own storage.
-    #[allow(clippy::new_ret_no_self, reason = "a cache is always shared between its inode and mappings")]
+    #[allow(
+        clippy::new_ret_no_self,
+        reason = "a cache is always shared between its inode and mappings"
+    )]
     pub fn new() -> Arc<PageCache> {
         Arc::new(PageCache {
             pages: SpinLock::new(RadixTree::new()),
@@ -55,7 +58,9 @@ impl PageCache {
         let old = self.size.swap(size, Ordering::AcqRel);
         if size < old {
             self.drop_pages(size.div_ceil(PAGE), u64::MAX);
-            if !size.is_multiple_of(PAGE) && let Some(frame) = self.lookup(size / PAGE) {
+            if !size.is_multiple_of(PAGE)
+                && let Some(frame) = self.lookup(size / PAGE)
+            {
                 let rest = (size % PAGE) as usize;
                 frame.zero_range(rest, PAGE_SIZE - rest);
             }
@@ -75,7 +80,9 @@ impl PageCache {
             let mut dropped = Vec::new();
             {
                 let mut pages = self.pages.lock();
-                while dropped.len() < 256 && let Some(index) = pages.next(next).filter(|&i| i <= last) {
+                while dropped.len() < 256
+                    && let Some(index) = pages.next(next).filter(|&i| i <= last)
+                {
                     dropped.extend(pages.remove(index));
                     next = index + 1;
                 }
@@ -85,7 +92,12 @@ impl PageCache {
                 break;
             }
         }
-        let mappers: Vec<_> = self.mappers.lock().iter().filter_map(Weak::upgrade).collect();
+        let mappers: Vec<_> = self
+            .mappers
+            .lock()
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect();
         for space in mappers {
             space.unmap_cache(self, first, last);
         }
@@ -113,7 +125,9 @@ impl PageCache {
                 break;
             }
             let within = (at % PAGE) as usize;
-            let len = (PAGE_SIZE - within).min(sink.remaining()).min(usize::try_from(left).unwrap_or(usize::MAX));
+            let len = (PAGE_SIZE - within)
+                .min(sink.remaining())
+                .min(usize::try_from(left).unwrap_or(usize::MAX));
             let moved = match self.lookup(at / PAGE) {
                 Some(frame) => sink.put_frame(&frame, within, len),
                 None => sink.put_zeros(len),
@@ -156,7 +170,13 @@ impl PageCache {
         Ok(done)
     }
 
-    fn write_page(&self, index: u64, within: usize, len: usize, source: &mut Source) -> Result<usize> {
+    fn write_page(
+        &self,
+        index: u64,
+        within: usize,
+        len: usize,
+        source: &mut Source,
+    ) -> Result<usize> {
         if let Some(frame) = self.lookup(index) {
             return source.take_frame(&frame, within, len);
         }
@@ -168,7 +188,9 @@ impl PageCache {
         let moved = source.take_frame(&frame, within, len)?;
         // A fault may have cut the copy short: what was not written must not show the frame's old contents.
         frame.zero_range(within + moved, len - moved);
-        self.insert_new(index, frame, |ours, theirs| copy_range(ours, theirs, within, moved));
+        self.insert_new(index, frame, |ours, theirs| {
+            copy_range(ours, theirs, within, moved)
+        });
         Ok(moved)
     }
 
@@ -217,7 +239,9 @@ impl PageCache {
     pub fn punch_hole(&self, start: u64, end: u64) -> Result<()> {
         let (first, last) = (start.div_ceil(PAGE), end / PAGE);
         let zero = |from: u64, to: u64| {
-            if from < to && let Some(frame) = self.lookup(from / PAGE) {
+            if from < to
+                && let Some(frame) = self.lookup(from / PAGE)
+            {
                 frame.zero_range((from % PAGE) as usize, (to - from) as usize);
             }
         };
@@ -282,7 +306,9 @@ mod tests {
 
     fn read(cache: &PageCache, offset: u64, len: usize) -> Vec<u8> {
         let mut out = vec![0xee; len];
-        let n = cache.read(offset, &mut Sink::kernel(&mut out)).expect("kernel memory does not fault");
+        let n = cache
+            .read(offset, &mut Sink::kernel(&mut out))
+            .expect("kernel memory does not fault");
         out.truncate(n);
         out
     }
@@ -294,7 +320,14 @@ mod tests {
         assert_eq!((cache.size(), cache.pages()), (10_003, 1));
         assert_eq!(read(&cache, 9_998, 100), b"\0\0abc");
         assert_eq!(read(&cache, 0, 10_003)[..10_000], vec![0; 10_000]);
-        assert_eq!((cache.seek(0, true), cache.seek(0, false), cache.seek(8192, false)), (Some(8192), Some(0), Some(10_003)));
+        assert_eq!(
+            (
+                cache.seek(0, true),
+                cache.seek(0, false),
+                cache.seek(8192, false)
+            ),
+            (Some(8192), Some(0), Some(10_003))
+        );
     }
 
     #[test]
@@ -313,11 +346,16 @@ mod tests {
     #[test]
     fn punching_a_hole_keeps_the_edges() {
         let cache = PageCache::new();
-        cache.write(0, &mut Source::kernel(&vec![1u8; 4 * PAGE_SIZE])).expect("memory");
+        cache
+            .write(0, &mut Source::kernel(&vec![1u8; 4 * PAGE_SIZE]))
+            .expect("memory");
         cache.punch_hole(100, 2 * PAGE + 50).expect("punches");
         let now = read(&cache, 0, 4 * PAGE_SIZE);
         assert_eq!(cache.pages(), 3);
-        assert!(now[..100].iter().all(|&b| b == 1) && now[100..2 * PAGE_SIZE + 50].iter().all(|&b| b == 0));
+        assert!(
+            now[..100].iter().all(|&b| b == 1)
+                && now[100..2 * PAGE_SIZE + 50].iter().all(|&b| b == 0)
+        );
         assert!(now[2 * PAGE_SIZE + 50..].iter().all(|&b| b == 1));
     }
 }

@@ -29,8 +29,13 @@ pub(super) fn start(wanted: usize) {
     // SAFETY: these statics are defined by the boot assembly with just these shapes.
     let (planned, stacks) = unsafe { (&ap_planned, &ap_stacks) };
     for stack in &stacks[1..wanted] {
-        let Some(memory) = FrameBlock::alloc(STACK_ORDER) else { return };
-        stack.store(memory.as_ptr() as u64 + memory.size() as u64, Ordering::Relaxed);
+        let Some(memory) = FrameBlock::alloc(STACK_ORDER) else {
+            return;
+        };
+        stack.store(
+            memory.as_ptr() as u64 + memory.size() as u64,
+            Ordering::Relaxed,
+        );
         memory.into_first();
     }
     planned.store(wanted as u32, Ordering::Release);
@@ -78,7 +83,9 @@ pub(super) extern "C" fn secondary(id: usize) -> ! {
     super::boot::init_cpu(id);
     apic::init();
     fpu::init();
-    descriptors::area(id).apic_id.store(apic::id(), Ordering::Relaxed);
+    descriptors::area(id)
+        .apic_id
+        .store(apic::id(), Ordering::Relaxed);
     ARRIVED.fetch_add(1, Ordering::AcqRel);
     while GO.load(Ordering::Acquire) == 0 {
         core::hint::spin_loop();

@@ -15,7 +15,10 @@ static FAST_REP: AtomicU8 = AtomicU8::new(0);
 pub(super) fn init() {
     SMAP_ON.store(u8::from(features::get().smap), Ordering::Relaxed);
     // Under TCG each step of a `rep` is emulated, so loops of plain moves are faster there.
-    FAST_REP.store(u8::from(features::get().fsrm && !features::get().tcg), Ordering::Relaxed);
+    FAST_REP.store(
+        u8::from(features::get().fsrm && !features::get().tcg),
+        Ordering::Relaxed,
+    );
 }
 
 global_asm!(
@@ -29,6 +32,7 @@ global_asm!(
 .section .text
 // rdi: to, rsi: from, rdx: length. rax: bytes left when a fault ended it. Clobbers rcx, r8-r11.
 .align 16
+.global user_copy
 user_copy:
     cmp byte ptr [rip + SMAP_ON], 0
     je 1f
@@ -114,6 +118,7 @@ user_copy:
 
 // rdi: to, rdx: length. rax: bytes left when a fault ended it.
 .align 16
+.global user_zero
 user_zero:
     cmp byte ptr [rip + SMAP_ON], 0
     je 1f
@@ -149,6 +154,7 @@ user_zero:
 
 // rdi: address. rax: the value, or -1.
 .align 16
+.global user_load
 user_load:
     cmp byte ptr [rip + SMAP_ON], 0
     je 1f
@@ -164,6 +170,7 @@ user_load:
 
 // rdi: address, esi: expected, edx: new. rax: what was there, or -1.
 .align 16
+.global user_cmpxchg
 user_cmpxchg:
     cmp byte ptr [rip + SMAP_ON], 0
     je 1f

@@ -15,10 +15,14 @@ impl AddressSpace {
     pub fn read_remote(&self, addr: usize, dst: &mut [u8]) -> usize {
         let mut done = 0;
         while done < dst.len() {
-            let Some(at) = addr.checked_add(done).filter(|&a| a < USER_END) else { break };
+            let Some(at) = addr.checked_add(done).filter(|&a| a < USER_END) else {
+                break;
+            };
             let within = at % PAGE_SIZE;
             let len = (PAGE_SIZE - within).min(dst.len() - done);
-            let Some(frame) = self.remote_page(at - within, false, false) else { break };
+            let Some(frame) = self.remote_page(at - within, false, false) else {
+                break;
+            };
             frame.read(within, &mut dst[done..done + len]);
             done += len;
         }
@@ -30,10 +34,14 @@ impl AddressSpace {
     pub fn write_remote(&self, addr: usize, src: &[u8], force: bool) -> usize {
         let mut done = 0;
         while done < src.len() {
-            let Some(at) = addr.checked_add(done).filter(|&a| a < USER_END) else { break };
+            let Some(at) = addr.checked_add(done).filter(|&a| a < USER_END) else {
+                break;
+            };
             let within = at % PAGE_SIZE;
             let len = (PAGE_SIZE - within).min(src.len() - done);
-            let Some(frame) = self.remote_page(at - within, true, force) else { break };
+            let Some(frame) = self.remote_page(at - within, true, force) else {
+                break;
+            };
             frame.write(within, &src[done..done + len]);
             done += len;
         }
@@ -93,7 +101,10 @@ impl AddressSpace {
     /// Can the range be read (or written), page by page, after bringing it in? For calls that must not fail halfway. The error of the first page that can't.
     pub fn prepare(&self, addr: usize, len: usize, write: bool) -> Result<(), FaultError> {
         let start = addr & !(PAGE_SIZE - 1);
-        let end = addr.checked_add(len).filter(|&end| end <= USER_END).ok_or(FaultError::NotMapped)?;
+        let end = addr
+            .checked_add(len)
+            .filter(|&end| end <= USER_END)
+            .ok_or(FaultError::NotMapped)?;
         self.populate(start, end, write)
     }
 }

@@ -39,7 +39,11 @@ fn zero_page() -> Option<Frame> {
 
 /// What the page table may allow at once. Private pages are made writable by the write that needs it.
 pub(super) fn flags_of(mapping: &Mapping, writable: bool) -> MapFlags {
-    let mut flags = if mapping.prot.is_empty() { MapFlags::NONE } else { MapFlags::READ };
+    let mut flags = if mapping.prot.is_empty() {
+        MapFlags::NONE
+    } else {
+        MapFlags::READ
+    };
     if writable && mapping.prot.contains(Prot::WRITE) {
         flags = flags.with(MapFlags::WRITE);
     }
@@ -78,7 +82,13 @@ impl AddressSpace {
     }
 
     /// Makes `page` of a mapping present, and writable if `write`.
-    pub(super) fn bring_in(&self, start: usize, mapping: &Mapping, page: usize, write: bool) -> Result<(), FaultError> {
+    pub(super) fn bring_in(
+        &self,
+        start: usize,
+        mapping: &Mapping,
+        page: usize,
+        write: bool,
+    ) -> Result<(), FaultError> {
         match &mapping.cache {
             None => self.bring_in_anonymous(mapping, page, write),
             Some((cache, first)) => {
@@ -86,7 +96,10 @@ impl AddressSpace {
                 if index >= cache.size().div_ceil(PAGE_SIZE as u64) {
                     return Err(FaultError::Bus);
                 }
-                let frame = cache.page(index, true).map_err(|_| FaultError::Bus)?.ok_or(FaultError::Bus)?;
+                let frame = cache
+                    .page(index, true)
+                    .map_err(|_| FaultError::Bus)?
+                    .ok_or(FaultError::Bus)?;
                 if mapping.shared {
                     self.bring_in_shared(mapping, page, frame, write)?;
                 } else {
@@ -100,39 +113,68 @@ impl AddressSpace {
         }
     }
 
-    fn bring_in_anonymous(&self, mapping: &Mapping, page: usize, write: bool) -> Result<(), FaultError> {
+    fn bring_in_anonymous(
+        &self,
+        mapping: &Mapping,
+        page: usize,
+        write: bool,
+    ) -> Result<(), FaultError> {
         let current = self.page_table.lock().flags(page);
         if current.is_some() {
             return self.touch_present(mapping, page, write);
         }
-        let frame = if write { Frame::alloc_zeroed() } else { zero_page() }.ok_or(FaultError::NoMemory)?;
+        let frame = if write {
+            Frame::alloc_zeroed()
+        } else {
+            zero_page()
+        }
+        .ok_or(FaultError::NoMemory)?;
         let mut tables = self.page_table.lock();
         if tables.flags(page).is_some() {
             drop(tables);
             return self.touch_present(mapping, page, write);
         }
-        tables.map(page, frame, flags_of(mapping, write)).map_err(|_| FaultError::NoMemory)?;
+        tables
+            .map(page, frame, flags_of(mapping, write))
+            .map_err(|_| FaultError::NoMemory)?;
         drop(tables);
         self.count_anonymous(1);
         Ok(())
     }
 
-    fn bring_in_shared(&self, mapping: &Mapping, page: usize, frame: Frame, _write: bool) -> Result<(), FaultError> {
+    fn bring_in_shared(
+        &self,
+        mapping: &Mapping,
+        page: usize,
+        frame: Frame,
+        _write: bool,
+    ) -> Result<(), FaultError> {
         let flags = flags_of(mapping, true).with(MapFlags::FILE);
         let mut tables = self.page_table.lock();
         if tables.flags(page).is_some() {
             // Another thread was faster, or a table shared since a fork has to be copied to get the right to write.
-            tables.set_flags(page, flags).map_err(|_| FaultError::NoMemory)?;
+            tables
+                .set_flags(page, flags)
+                .map_err(|_| FaultError::NoMemory)?;
         } else {
-            tables.map(page, frame, flags).map_err(|_| FaultError::NoMemory)?;
-            self.rss_file.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+            tables
+                .map(page, frame, flags)
+                .map_err(|_| FaultError::NoMemory)?;
+            self.rss_file
+                .fetch_add(1, core::sync::atomic::Ordering::Relaxed);
         }
         drop(tables);
         self.page_table.flush_local(page);
         Ok(())
     }
 
-    fn bring_in_private(&self, mapping: &Mapping, page: usize, frame: &Frame, write: bool) -> Result<(), FaultError> {
+    fn bring_in_private(
+        &self,
+        mapping: &Mapping,
+        page: usize,
+        frame: &Frame,
+        write: bool,
+    ) -> Result<(), FaultError> {
         if self.page_table.lock().flags(page).is_some() {
             return self.touch_present(mapping, page, write);
         }
@@ -144,7 +186,9 @@ impl AddressSpace {
                 drop(tables);
                 return self.touch_present(mapping, page, write);
             }
-            tables.map(page, copy, flags_of(mapping, true)).map_err(|_| FaultError::NoMemory)?;
+            tables
+                .map(page, copy, flags_of(mapping, true))
+                .map_err(|_| FaultError::NoMemory)?;
             drop(tables);
             self.count_anonymous(1);
             return Ok(());
@@ -152,8 +196,11 @@ impl AddressSpace {
         let mut tables = self.page_table.lock();
         if tables.flags(page).is_none() {
             let flags = flags_of(mapping, false).with(MapFlags::FILE);
-            tables.map(page, frame.clone(), flags).map_err(|_| FaultError::NoMemory)?;
-            self.rss_file.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+            tables
+                .map(page, frame.clone(), flags)
+                .map_err(|_| FaultError::NoMemory)?;
+            self.rss_file
+                .fetch_add(1, core::sync::atomic::Ordering::Relaxed);
         }
         Ok(())
     }
@@ -161,7 +208,9 @@ impl AddressSpace {
     /// A private page is there: nothing to do for a read; a write makes it ours, by a copy unless nobody else has it.
     fn touch_present(&self, mapping: &Mapping, page: usize, write: bool) -> Result<(), FaultError> {
         let mut tables = self.page_table.lock();
-        let Some(flags) = tables.flags(page) else { return Ok(()) };
+        let Some(flags) = tables.flags(page) else {
+            return Ok(());
+        };
         let enough = flags.has(MapFlags::READ) && (!write || flags.has(MapFlags::WRITE));
         if enough {
             // Another thread was faster; this processor may remember the old entry.
@@ -170,23 +219,35 @@ impl AddressSpace {
             return Ok(());
         }
         if !write {
-            let kept = if flags.has(MapFlags::FILE) { MapFlags::FILE } else { MapFlags::NONE };
-            tables.set_flags(page, flags_of(mapping, false).with(kept)).map_err(|_| FaultError::NoMemory)?;
+            let kept = if flags.has(MapFlags::FILE) {
+                MapFlags::FILE
+            } else {
+                MapFlags::NONE
+            };
+            tables
+                .set_flags(page, flags_of(mapping, false).with(kept))
+                .map_err(|_| FaultError::NoMemory)?;
             drop(tables);
             self.page_table.flush_local(page);
             return Ok(());
         }
         let exclusive = tables.exclusive(page).map_err(|_| FaultError::NoMemory)?;
         if exclusive && !flags.has(MapFlags::FILE) {
-            tables.set_flags(page, flags_of(mapping, true)).map_err(|_| FaultError::NoMemory)?;
+            tables
+                .set_flags(page, flags_of(mapping, true))
+                .map_err(|_| FaultError::NoMemory)?;
             drop(tables);
             self.page_table.flush_local(page);
             return Ok(());
         }
-        let Some((shared, _)) = tables.get(page) else { return Ok(()) };
+        let Some((shared, _)) = tables.get(page) else {
+            return Ok(());
+        };
         let copy = Frame::alloc().ok_or(FaultError::NoMemory)?;
         copy.copy_from(&shared);
-        let old = tables.map(page, copy, flags_of(mapping, true)).map_err(|_| FaultError::NoMemory)?;
+        let old = tables
+            .map(page, copy, flags_of(mapping, true))
+            .map_err(|_| FaultError::NoMemory)?;
         drop(tables);
         let mut batch = Batch::new();
         batch.touch(page, page + PAGE_SIZE);
@@ -203,7 +264,9 @@ impl AddressSpace {
 
     /// Maps the neighbours of a file page that are in memory and need nothing else, read-only where private.
     fn map_around(&self, start: usize, mapping: &Mapping, page: usize) {
-        let Some((cache, first)) = &mapping.cache else { return };
+        let Some((cache, first)) = &mapping.cache else {
+            return;
+        };
         let window = page & !(AROUND * PAGE_SIZE - 1);
         let from = window.max(start);
         let to = (window + AROUND * PAGE_SIZE).min(mapping.end);
@@ -213,12 +276,15 @@ impl AddressSpace {
         let mut tables = self.page_table.lock();
         for va in (from..to).step_by(PAGE_SIZE).filter(|&va| va != page) {
             let index = first + ((va - start) / PAGE_SIZE) as u64;
-            if index < pages && let Ok(Some(frame)) = cache.page(index, false) {
+            if index < pages
+                && let Ok(Some(frame)) = cache.page(index, false)
+            {
                 mapped += isize::from(tables.map_if_easy(va, &frame, flags));
             }
         }
         drop(tables);
-        self.rss_file.fetch_add(mapped, core::sync::atomic::Ordering::Relaxed);
+        self.rss_file
+            .fetch_add(mapped, core::sync::atomic::Ordering::Relaxed);
     }
 
     /// Extends a mapping that grows down to hold `page`, within RLIMIT_STACK and short of the gap to the mapping below.
@@ -229,7 +295,11 @@ impl AddressSpace {
         }
         let (start, mapping) = layout.find_from(page).ok_or(FaultError::NotMapped)?;
         let (end, growth) = (mapping.end, start - page);
-        let below = layout.mappings.range(..start).next_back().map_or(0, |(_, m)| m.end);
+        let below = layout
+            .mappings
+            .range(..start)
+            .next_back()
+            .map_or(0, |(_, m)| m.end);
         let fits = mapping.grows_down
             && (end - page) as u64 <= layout.limits.stack
             && page >= below.saturating_add(STACK_GAP)
@@ -246,7 +316,12 @@ impl AddressSpace {
     }
 
     /// Brings in every page of `start..end`, writable where the mapping is private and writable. The error of the first that can't be.
-    pub(super) fn populate(&self, start: usize, end: usize, need_write: bool) -> Result<(), FaultError> {
+    pub(super) fn populate(
+        &self,
+        start: usize,
+        end: usize,
+        need_write: bool,
+    ) -> Result<(), FaultError> {
         for page in (start..end).step_by(PAGE_SIZE) {
             let layout = self.layout.read();
             let (first, mapping) = layout.find(page).ok_or(FaultError::NotMapped)?;
@@ -254,7 +329,12 @@ impl AddressSpace {
             if mapping.prot.is_empty() || need_write && !writable {
                 return Err(FaultError::Denied);
             }
-            self.bring_in(first, mapping, page, need_write || writable && !mapping.shared)?;
+            self.bring_in(
+                first,
+                mapping,
+                page,
+                need_write || writable && !mapping.shared,
+            )?;
             drop(layout);
             sched::preempt_point();
         }
