@@ -236,6 +236,14 @@ pub trait InodeOps: Any + Send + Sync {
         Err(Errno::EINVAL)
     }
 
+    /// What readlink(2) shows, where the link does not lead to a path.
+    fn link_text(&self, cx: &FsContext) -> Result<Vec<u8>> {
+        match self.read_link(cx)? {
+            LinkTarget::Path(path) => Ok(path),
+            LinkTarget::File(path) => Ok(path.name_for_display(&cx.root)),
+        }
+    }
+
     /// Opens it in a way of its own; `None` for the way that goes by its type.
     fn open(&self, inode: &Arc<Inode>, flags: OpenFlags, cx: &FsContext) -> Result<Option<Arc<dyn File>>> {
         let _ = (inode, flags, cx);

@@ -14,17 +14,25 @@
 #![cfg_attr(not(test), no_std)]
 extern crate alloc;
 
+pub mod boot;
 pub mod chardev;
 mod context;
+pub mod devices;
 mod fd_table;
 mod file;
 mod flags;
+pub mod initramfs;
 mod inode;
 mod lock;
+pub mod notify;
+pub mod memfd;
 mod open_file;
 mod poll;
-pub mod notify;
+pub mod procfs;
+
+pub mod sysfs;
 pub mod tmpfs;
+pub mod tty;
 pub mod vfs;
 pub mod xattr;
 
@@ -36,7 +44,7 @@ pub use inode::{
     Attributes, DeviceNumber, DirEntry, FileKind, Found, Inode, InodeOps, LinkTarget, Metadata, NewInode, SetAttributes, SetTime,
 };
 pub use lock::{FileLocks, LockKind, LockOwner, RangeLock};
-pub use open_file::{MappedFile, OpenFile};
+pub use open_file::{AsyncOwner, Hold, MappedFile, OpenFile};
 pub use poll::{ALWAYS_READY, PollTable};
 pub use vfs::dentry::Dentry;
 pub use vfs::mount::{Mount, MountFlags};

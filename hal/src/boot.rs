@@ -1,6 +1,6 @@
 //! Boot: what the loader told, the way to the kernel's main function, and the way out.
 
-use alloc::vec::Vec;
+use arrayvec::ArrayVec;
 use core::ops::Range;
 
 use crate::arch;
@@ -9,18 +9,16 @@ use crate::sync::Once;
 #[cfg(target_os = "none")]
 pub use crate::arch::VirtioMmio;
 
-/// What the kernel's main function gets.
+/// What the firmware tells of the machine.
 #[cfg(target_os = "none")]
-pub struct BootInfo {
-    /// The kernel's command line.
-    pub command_line: &'static str,
+pub struct Machine {
     /// How many processors the machine has.
     pub cpus: usize,
     /// The virtio-mmio devices that the firmware or the command line names.
-    pub virtio_mmio: &'static [VirtioMmio],
+    pub virtio_mmio: alloc::vec::Vec<VirtioMmio>,
 }
 
-static COMMAND_LINE: Once<Vec<u8>> = Once::new();
+static COMMAND_LINE: Once<ArrayVec<u8, 4096>> = Once::new();
 
 #[cfg(target_os = "none")]
 pub(crate) fn set_command_line(bytes: impl Iterator<Item = u8>) {
@@ -29,32 +27,44 @@ pub(crate) fn set_command_line(bytes: impl Iterator<Item = u8>) {
 
 /// The kernel's command line; empty if it isn't UTF-8.
 pub fn command_line() -> &'static str {
-    COMMAND_LINE.get().and_then(|line| core::str::from_utf8(line).ok()).unwrap_or("")
+    COMMAND_LINE
+        .get()
+        .and_then(|line| core::str::from_utf8(line).ok())
+        .unwrap_or("")
 }
 
 /// The value of `name=value` on the command line.
 pub fn option(name: &str) -> Option<&'static str> {
-    command_line().split_ascii_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+    command_line()
+        .split_ascii_whitespace()
+        .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
 }
 
 #[cfg(target_os = "none")]
 unsafe extern "Rust" {
     /// Defined by [`entry!`](crate::entry) in the kernel crate.
-    safe fn quintet_kernel_main(info: &BootInfo) -> !;
+    safe fn quintet_kernel_main() -> !;
 }
 
 #[cfg(target_os = "none")]
-pub(crate) fn enter(info: &BootInfo) -> ! {
-    quintet_kernel_main(info)
+pub(crate) fn enter() -> ! {
+    quintet_kernel_main()
 }
 
-/// Names the kernel's main function, `fn(&BootInfo) -> !`.
+/// Asks the firmware (ACPI, or what stands in for it) about processors and devices, and sets interrupt routing up. Once, when memory
+/// can be allocated.
+#[cfg(target_os = "none")]
+pub fn discover() -> Machine {
+    arch::discover()
+}
+
+/// Names the kernel's main function, `fn() -> !`: it runs on the boot processor, interrupts off, with nothing but hal set up.
 #[macro_export]
 macro_rules! entry {
     ($main:path) => {
         #[unsafe(no_mangle)]
-        fn quintet_kernel_main(info: &$crate::boot::BootInfo) -> ! {
-            $main(info)
+        fn quintet_kernel_main() -> ! {
+            $main()
         }
     };
 }
@@ -65,7 +75,10 @@ pub struct Initrd(Range<usize>);
 
 impl Initrd {
     /// Its length in bytes.
-    #[allow(clippy::len_without_is_empty, reason = "there is none rather than an empty one")]
+    #[allow(
+        clippy::len_without_is_empty,
+        reason = "there is none rather than an empty one"
+    )]
     pub fn len(&self) -> usize {
         self.0.len()
     }

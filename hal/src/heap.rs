@@ -68,7 +68,12 @@ struct Magazines(SpinLock<[Magazine; CLASSES.len()]>);
 unsafe impl Sync for Magazines {}
 
 static MAGAZINES: PerCpu<Magazines> = crate::per_cpu!(Magazines(SpinLock::new(
-    [const { Magazine { objects: [null_mut(); MAGAZINE], len: 0 } }; CLASSES.len()]
+    [const {
+        Magazine {
+            objects: [null_mut(); MAGAZINE],
+            len: 0,
+        }
+    }; CLASSES.len()]
 )));
 
 /// Slabs of one size that have free objects: a list through the frames' metadata.
@@ -77,8 +82,12 @@ struct Class {
     slabs: usize,
 }
 
-static STATE: [SpinLock<Class>; CLASSES.len()] =
-    [const { SpinLock::new(Class { partial: NONE, slabs: 0 }) }; CLASSES.len()];
+static STATE: [SpinLock<Class>; CLASSES.len()] = [const {
+    SpinLock::new(Class {
+        partial: NONE,
+        slabs: 0,
+    })
+}; CLASSES.len()];
 static LARGE_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 struct Heap;
@@ -101,7 +110,9 @@ fn class_of(layout: &Layout) -> Option<usize> {
 }
 
 fn order_of(size: usize) -> u8 {
-    size.div_ceil(PAGE_SIZE).next_power_of_two().trailing_zeros() as u8
+    size.div_ceil(PAGE_SIZE)
+        .next_power_of_two()
+        .trailing_zeros() as u8
 }
 
 // SAFETY: objects are handed out once until they come back (free lists hold free objects only), lie in blocks of frames that the heap
@@ -148,7 +159,9 @@ fn alloc_large(layout: &Layout) -> *mut u8 {
     if order > MAX_ORDER {
         return null_mut();
     }
-    let Some(block) = FrameBlock::alloc(order) else { return null_mut() };
+    let Some(block) = FrameBlock::alloc(order) else {
+        return null_mut();
+    };
     LARGE_BYTES.fetch_add(block.size(), Ordering::Relaxed);
     let address = block.as_ptr();
     block.into_first();
@@ -261,7 +274,10 @@ fn push(state: &mut Class, slab: u32) {
 
 fn unlink(state: &mut Class, slab: u32) {
     let head = metadata(slab);
-    let (next, prev) = (head.next.load(Ordering::Relaxed), head.prev.load(Ordering::Relaxed));
+    let (next, prev) = (
+        head.next.load(Ordering::Relaxed),
+        head.prev.load(Ordering::Relaxed),
+    );
     if next != NONE {
         metadata(next).prev.store(prev, Ordering::Relaxed);
     }
@@ -274,12 +290,20 @@ fn unlink(state: &mut Class, slab: u32) {
 
 /// Slabs of each object size, for `/proc/slabinfo`: object size, objects a slab, slabs.
 pub fn slabs() -> Vec<(usize, usize, usize)> {
-    CLASSES.iter().zip(&STATE).map(|(&(size, order), s)| (size, (PAGE_SIZE << order) / size, s.lock_irq().slabs)).collect()
+    CLASSES
+        .iter()
+        .zip(&STATE)
+        .map(|(&(size, order), s)| (size, (PAGE_SIZE << order) / size, s.lock_irq().slabs))
+        .collect()
 }
 
 /// Bytes that the heap holds.
 pub fn bytes() -> usize {
-    let slabs: usize = CLASSES.iter().zip(&STATE).map(|(&(_, order), s)| s.lock_irq().slabs * (PAGE_SIZE << order)).sum();
+    let slabs: usize = CLASSES
+        .iter()
+        .zip(&STATE)
+        .map(|(&(_, order), s)| s.lock_irq().slabs * (PAGE_SIZE << order))
+        .sum();
     slabs + LARGE_BYTES.load(Ordering::Relaxed)
 }
 
@@ -296,6 +320,7 @@ pub(crate) struct AlignedBuf {
 
 #[derive(Clone, Copy)]
 #[repr(align(64))]
+#[allow(dead_code, reason = "read through a byte pointer")]
 struct Line([u8; 64]);
 
 impl AlignedBuf {

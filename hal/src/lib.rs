@@ -10,7 +10,13 @@
 //!
 //! Lock order (outermost first): frame source (above us) -> heap size class -> stack pool -> console.
 #![cfg_attr(target_os = "none", no_std)]
-#![cfg_attr(not(target_os = "none"), allow(dead_code, reason = "hosted builds have no traps, no heap and no processors"))]
+#![cfg_attr(
+    not(target_os = "none"),
+    allow(
+        dead_code,
+        reason = "hosted builds have no traps, no heap and no processors"
+    )
+)]
 extern crate alloc;
 
 pub mod boot;

@@ -2,7 +2,16 @@
 
 /// The general registers of a user thread, in the order of Linux's `struct pt_regs` (and `user_regs_struct`'s first part).
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    zerocopy::FromBytes,
+    zerocopy::IntoBytes,
+    zerocopy::Immutable,
+    zerocopy::KnownLayout,
+)]
 #[allow(missing_docs, reason = "register names")]
 pub struct UserRegs {
     pub r15: usize,
@@ -39,7 +48,15 @@ pub const USER_FLAGS: usize = 0x0025_4dd5 & !0x4000;
 impl UserRegs {
     /// The registers of a fresh program: `entry`, `stack`, all else zero, interrupts on.
     pub fn start(entry: usize, stack: usize) -> UserRegs {
-        UserRegs { rip: entry, rsp: stack, cs: USER_CS, ss: USER_SS, rflags: 0x202, orig_rax: usize::MAX, ..UserRegs::default() }
+        UserRegs {
+            rip: entry,
+            rsp: stack,
+            cs: USER_CS,
+            ss: USER_SS,
+            rflags: 0x202,
+            orig_rax: usize::MAX,
+            ..UserRegs::default()
+        }
     }
 
     /// Forces segments and privileged flags to what user mode must have. hal does so before every entry to user mode after a change

@@ -13,8 +13,9 @@ pub mod frames;
 mod io;
 mod mapping;
 mod page_cache;
+mod radix_tree;
 
 pub use address_space::{AddressSpace, FaultError, Limits, MapRequest, Usage};
 pub use io::{Sink, Source};
 pub use mapping::{Backing, Mappable, MappingInfo, MappingName, Prot};
-pub use page_cache::{PageCache, Pager};
+pub use page_cache::PageCache;

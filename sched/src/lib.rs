@@ -7,8 +7,12 @@
 #![cfg_attr(not(test), no_std)]
 extern crate alloc;
 
+mod fair;
 mod mutex;
+mod realtime;
 mod rwlock;
+mod schedule;
+pub mod statistics;
 pub mod thread;
 pub mod time;
 pub mod timer;
@@ -16,6 +20,7 @@ mod wait_queue;
 
 pub use mutex::{Mutex, MutexGuard};
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+pub use schedule::reschedule;
 pub use thread::{Thread, current, preempt_point, with_current, yield_now};
 pub use wait_queue::{Notify, WaitQueue};
 
@@ -60,4 +65,27 @@ impl From<WaitError> for Errno {
             WaitError::Interrupted => Errno::ERESTARTSYS,
         }
     }
+}
+
+/// Makes the boot flow of this processor its idle thread. On the boot processor before anything sleeps, on others first of all.
+pub fn init_cpu() {
+    if hal::cpu::id() == 0 {
+        thread::RUNNING.bind();
+    }
+    schedule::adopt_boot_flow();
+}
+
+/// This processor's idle loop.
+pub fn run() -> ! {
+    schedule::idle_loop()
+}
+
+/// hal's timer hook.
+pub fn on_timer() {
+    schedule::on_timer();
+}
+
+/// hal's reschedule hook.
+pub fn on_kick() {
+    schedule::on_kick();
 }

@@ -38,7 +38,10 @@ pub struct WaitQueue {
 impl WaitQueue {
     /// An empty queue.
     pub const fn new() -> WaitQueue {
-        WaitQueue { len: AtomicUsize::new(0), entries: SpinLock::new(VecDeque::new()) }
+        WaitQueue {
+            len: AtomicUsize::new(0),
+            entries: SpinLock::new(VecDeque::new()),
+        }
     }
 
     /// Sleeps until `condition` gives a value. It is called first of all without queueing, then each time the queue is woken.
@@ -75,7 +78,10 @@ impl WaitQueue {
         let me = current();
         loop {
             me.prepare_to_sleep(how);
-            self.push(Entry { waiter: Waiter::Thread(me.clone()), exclusive });
+            self.push(Entry {
+                waiter: Waiter::Thread(me.clone()),
+                exclusive,
+            });
             if let Some(value) = condition() {
                 me.cancel_sleep();
                 self.remove_thread(&me);
@@ -93,7 +99,11 @@ impl WaitQueue {
                     if exclusive && !still_queued {
                         self.wake_one();
                     }
-                    return Err(if end == SleepEnd::TimedOut { WaitError::TimedOut } else { WaitError::Interrupted });
+                    return Err(if end == SleepEnd::TimedOut {
+                        WaitError::TimedOut
+                    } else {
+                        WaitError::Interrupted
+                    });
                 }
             }
         }
@@ -101,7 +111,11 @@ impl WaitQueue {
 
     fn push(&self, entry: Entry) {
         let mut entries = self.entries.lock_irq();
-        if entry.exclusive { entries.push_back(entry) } else { entries.push_front(entry) }
+        if entry.exclusive {
+            entries.push_back(entry)
+        } else {
+            entries.push_front(entry)
+        }
         self.len.store(entries.len(), Ordering::SeqCst);
         drop(entries);
         fence(Ordering::SeqCst);
@@ -122,7 +136,10 @@ impl WaitQueue {
 
     /// Registers a poller until [`WaitQueue::unregister`]. It stays queued when notified.
     pub fn register(&self, notify: Arc<dyn Notify>, exclusive: bool) {
-        self.push(Entry { waiter: Waiter::Notify(notify), exclusive });
+        self.push(Entry {
+            waiter: Waiter::Notify(notify),
+            exclusive,
+        });
     }
 
     /// Takes a poller out again; false if it was not registered.

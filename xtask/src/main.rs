@@ -1,1 +1,62 @@
-fn main() {}
+//! The project's own commands: `cargo xtask COMMAND`.
+//!
+//! Every command makes sure of what it needs first ([`setup`]), builds what is stale ([`build`])
+//! and says in plain words what it did not find. Depends on no crate of the workspace: it builds
+//! and runs them as programs.
+
+mod build;
+mod census;
+mod compat;
+mod lint;
+mod run;
+mod setup;
+mod source;
+mod test;
+mod toolchain;
+mod workspace;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  run [OPTIONS] [-- CMD ARGS...]  build what is stale, then `quintet run` with these arguments
+  test [FILTER] [--quick]         host tests, then the same ABI tests on Linux and in Quintet
+  abi [OPTIONS] [FILTER]          only the ABI tests (--linux: in a Linux guest; --cpus N)
+  lint                            format, clippy, layers, unsafe, documentation, lengths
+  census                          lines and share of unsafe, crate by crate
+  compat [--check]                docs/compatibility.md from the system-call table
+  build                           only build kernel, guest-init and quintet
+  setup                           install what is missing on this machine
+";
+
+/// What went wrong, in words for the user.
+type Failure = String;
+type Outcome = Result<ExitCode, Failure>;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (command, rest) = match arguments.split_first() {
+        Some((command, rest)) => (command.as_str(), rest),
+        None => ("help", arguments.as_slice()),
+    };
+    let outcome = match command {
+        "run" => run::run(rest),
+        "test" => test::run(rest),
+        "abi" => test::abi::command(rest),
+        "lint" => lint::run(),
+        "census" => census::run(),
+        "compat" => compat::run(rest),
+        "build" => build::all().map(|()| ExitCode::SUCCESS),
+        "setup" => setup::run(rest),
+        "help" | "--help" | "-h" => {
+            print!("{USAGE}");
+            Ok(ExitCode::SUCCESS)
+        }
+        other => Err(format!("no command {other}\n{USAGE}")),
+    };
+    outcome.unwrap_or_else(|failure| {
+        eprintln!("xtask: {failure}");
+        ExitCode::FAILURE
+    })
+}

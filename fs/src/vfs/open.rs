@@ -195,7 +195,8 @@ fn open_target(cx: &FsContext, target: Target, how: OpenHow) -> Result<Arc<OpenF
     may_open(cx, &path, &inode, wanted, &mut flags)?;
     let hold = hold_for(&inode, flags)?;
     let result = open_object(cx, &path, &inode, flags).and_then(|file| {
-        if flags.contains(OpenFlags::TRUNC) && inode.kind() == FileKind::Regular && !created {
+        let has_pages = inode.ops().page_cache().is_some();
+        if flags.contains(OpenFlags::TRUNC) && has_pages && !created {
             regular::resize(&inode, 0)?;
         }
         Ok(file)

@@ -2,14 +2,17 @@
 
 use arrayvec::ArrayVec;
 use core::ops::Range;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use abi::PAGE_SIZE;
 
 use super::cpu_regs::{read_cr0, read_cr4, write_cr0, write_cr4, wrmsr};
 use super::layout::{DIRECT_BASE, KERNEL_BASE};
-use super::{acpi, apic, cpu_regs, descriptors, features, fpu, kernel_map, lines, smp, symbols, trap, tsc, uaccess};
-use crate::boot::{self, BootInfo};
+use super::{
+    acpi, apic, cpu_regs, descriptors, features, fpu, kernel_map, lines, smp, symbols, trap, tsc,
+    uaccess,
+};
+use crate::boot;
 use crate::frame::{self, FrameMeta};
 use crate::sync::{Once, SpinLock};
 
@@ -23,7 +26,7 @@ type Ranges = ArrayVec<Range<usize>, 32>;
 /// Free memory in bytes, page-aligned, until the frame source takes it.
 static FREE: SpinLock<Ranges> = SpinLock::new(ArrayVec::new_const());
 static INITRD: Once<Range<usize>> = Once::new();
-static MACHINE: Once<acpi::Machine> = Once::new();
+static RSDP: AtomicUsize = AtomicUsize::new(0);
 
 /// Reads a little-endian value at a physical address below 4 GiB, which the boot map shows.
 fn read<T: Copy>(physical: usize) -> T {
@@ -53,13 +56,8 @@ pub(super) extern "C" fn boot(start_info: usize) -> ! {
     apic::init();
     fpu::init();
     tsc::init();
-    find_machine(handover.rsdp);
-    let info = BootInfo {
-        command_line: boot::command_line(),
-        cpus: MACHINE.get().map_or(1, |m| m.apic_ids.len().max(1)),
-        virtio_mmio: MACHINE.get().map_or(&[], |m| &m.virtio),
-    };
-    boot::enter(&info)
+    RSDP.store(handover.rsdp, Ordering::Relaxed);
+    boot::enter()
 }
 
 /// Sets up what every processor needs before interrupts: segments, traps, system calls, protection.
@@ -78,17 +76,29 @@ pub(super) fn init_cpu(id: usize) {
     unsafe {
         write_cr4(cr4);
         write_cr0(read_cr0() | 1 << 16);
-        wrmsr(cpu_regs::EFER, cpu_regs::rdmsr(cpu_regs::EFER) | 1 | if f.nx { 1 << 11 } else { 0 });
-        wrmsr(cpu_regs::STAR, 0x23 << 48 | u64::from(descriptors::KERNEL_CS) << 32);
+        wrmsr(
+            cpu_regs::EFER,
+            cpu_regs::rdmsr(cpu_regs::EFER) | 1 | if f.nx { 1 << 11 } else { 0 },
+        );
+        wrmsr(
+            cpu_regs::STAR,
+            0x23 << 48 | u64::from(descriptors::KERNEL_CS) << 32,
+        );
         wrmsr(cpu_regs::LSTAR, entry);
         wrmsr(cpu_regs::SFMASK, 0x4_4700);
     }
 }
 
 fn read_start_info(start_info: usize) -> Handover {
-    assert!(read::<u32>(start_info) == MAGIC, "the loader gave no PVH start info: the kernel needs a PVH loader");
+    assert!(
+        read::<u32>(start_info) == MAGIC,
+        "the loader gave no PVH start info: the kernel needs a PVH loader"
+    );
     let version: u32 = read(start_info + 4);
-    assert!(version >= 1, "the loader gave no memory map (PVH start info version {version})");
+    assert!(
+        version >= 1,
+        "the loader gave no memory map (PVH start info version {version})"
+    );
     let modules: u32 = read(start_info + 12);
     if modules > 0 {
         let list: u64 = read(start_info + 16);
@@ -99,7 +109,11 @@ fn read_start_info(start_info: usize) -> Handover {
     }
     let command_line: u64 = read(start_info + 24);
     if command_line != 0 {
-        boot::set_command_line((0..).map(|i| read::<u8>(command_line as usize + i)).take_while(|&b| b != 0));
+        boot::set_command_line(
+            (0..)
+                .map(|i| read::<u8>(command_line as usize + i))
+                .take_while(|&b| b != 0),
+        );
     }
     let rsdp: u64 = read(start_info + 32);
     let map: u64 = read(start_info + 40);
@@ -107,15 +121,21 @@ fn read_start_info(start_info: usize) -> Handover {
     let mut ram = Ranges::new();
     for i in 0..entries as usize {
         let entry = map as usize + i * 24;
-        let (address, size, kind): (u64, u64, u32) = (read(entry), read(entry + 8), read(entry + 16));
-        let start = (address as usize).next_multiple_of(PAGE_SIZE).max(LOW_MEMORY);
+        let (address, size, kind): (u64, u64, u32) =
+            (read(entry), read(entry + 8), read(entry + 16));
+        let start = (address as usize)
+            .next_multiple_of(PAGE_SIZE)
+            .max(LOW_MEMORY);
         let end = (address + size) as usize & !(PAGE_SIZE - 1);
         if kind == RAM && start < end {
             let _ = ram.try_push(start..end);
         }
     }
     ram.sort_unstable_by_key(|r| r.start);
-    Handover { ram, rsdp: rsdp as usize }
+    Handover {
+        ram,
+        rsdp: rsdp as usize,
+    }
 }
 
 /// `ranges` without `hole`.
@@ -138,7 +158,10 @@ fn init_frames(ram: &Ranges) {
     let image = symbols::image();
     let mut free = without(ram, &(LOW_MEMORY..image.data.end - KERNEL_BASE));
     if let Some(initrd) = INITRD.get() {
-        free = without(&free, &(initrd.start & !(PAGE_SIZE - 1)..initrd.end.next_multiple_of(PAGE_SIZE)));
+        free = without(
+            &free,
+            &(initrd.start & !(PAGE_SIZE - 1)..initrd.end.next_multiple_of(PAGE_SIZE)),
+        );
     }
     let count = ram.last().expect("the memory map has RAM").end / PAGE_SIZE;
     let size = (count * size_of::<FrameMeta>()).next_multiple_of(PAGE_SIZE);
@@ -156,7 +179,9 @@ fn init_frames(ram: &Ranges) {
     };
     let mut next = 0;
     for range in &free {
-        metas[next..range.start / PAGE_SIZE].iter().for_each(FrameMeta::reserve);
+        metas[next..range.start / PAGE_SIZE]
+            .iter()
+            .for_each(FrameMeta::reserve);
         next = range.end / PAGE_SIZE;
     }
     metas[next..].iter().for_each(FrameMeta::reserve);
@@ -190,11 +215,17 @@ pub(crate) fn boot_free(first: usize, order: u8) -> ! {
 }
 
 pub(crate) fn take_free_ranges() -> Ranges {
-    core::mem::take(&mut *FREE.lock()).into_iter().map(|r| r.start / PAGE_SIZE..r.end / PAGE_SIZE).filter(|r| !r.is_empty()).collect()
+    core::mem::take(&mut *FREE.lock())
+        .into_iter()
+        .map(|r| r.start / PAGE_SIZE..r.end / PAGE_SIZE)
+        .filter(|r| !r.is_empty())
+        .collect()
 }
 
 pub(crate) fn in_initrd(range: Range<usize>) -> bool {
-    INITRD.get().is_some_and(|initrd| range.start >= initrd.start && range.end <= initrd.end)
+    INITRD
+        .get()
+        .is_some_and(|initrd| range.start >= initrd.start && range.end <= initrd.end)
 }
 
 /// The initial RAM disk's physical range.
@@ -210,23 +241,32 @@ pub(crate) fn read_physical(physical: usize, dst: &mut [u8]) {
 }
 
 /// Processors, interrupt routing and devices, by ACPI or else by what there is without.
-fn find_machine(rsdp: usize) {
-    let mut machine = if rsdp == 0 { acpi::Machine::default() } else { acpi::read(rsdp) };
+pub(crate) fn discover() -> boot::Machine {
+    let rsdp = RSDP.load(Ordering::Relaxed);
+    let mut machine = if rsdp == 0 {
+        acpi::Machine::default()
+    } else {
+        acpi::read(rsdp)
+    };
     if machine.apic_ids.is_empty() {
         machine.apic_ids = (0..acpi::fw_cfg_cpus() as u32).collect();
     }
     if machine.io_apics.is_empty() {
         machine.io_apics.push((0xfec0_0000, 0));
     }
-    machine.virtio.extend(acpi::from_command_line(boot::command_line()));
+    machine
+        .virtio
+        .extend(acpi::from_command_line(boot::command_line()));
     for &(address, gsi) in &machine.io_apics {
         lines::add_io_apic(address, gsi);
     }
     // The 8259s may be there: mask them.
     cpu_regs::outb(0x21, 0xff);
     cpu_regs::outb(0xa1, 0xff);
-    descriptors::area(0).apic_id.store(apic::id(), Ordering::Relaxed);
-    let _ = MACHINE.set(machine);
+    boot::Machine {
+        cpus: machine.apic_ids.len(),
+        virtio_mmio: machine.virtio,
+    }
 }
 
 /// Starts up to `wanted` processors in all; they wait for [`release_cpus`].

@@ -110,13 +110,16 @@ trampoline_start:
     cld
     mov ax, cs
     mov ds, ax
-    lgdtd [trampoline_gdt_pointer - trampoline_start]
+    // The pointer below, at a fixed offset from the page's start.
+    lgdtd [0x40]
     mov eax, cr0
     or eax, 1
     mov cr0, eax
-    ljmpd 0x08, offset trampoline32 - {KERNEL_BASE}
-    .align 8
-trampoline_gdt_pointer:
+    // A far jump with a 32-bit offset: ljmp 0x08:trampoline32.
+    .byte 0x66, 0xea
+    .long trampoline32 - {KERNEL_BASE}
+    .word 0x08
+    .org trampoline_start + 0x40
     .word 47
     .long boot_gdt - {KERNEL_BASE}
 trampoline_end:

@@ -26,7 +26,9 @@ pub(super) fn root() -> Table {
 
 /// What to load while no user address space is wanted.
 pub(super) fn physical() -> usize {
-    ROOT.get().expect("the kernel map is made at boot").physical()
+    ROOT.get()
+        .expect("the kernel map is made at boot")
+        .physical()
 }
 
 /// Builds the map over the given RAM (bytes) and loads it.
@@ -43,18 +45,41 @@ pub(super) fn init(ram: &[Range<usize>]) {
     let data = P | W | A | D | G | super::nx_bit();
     for range in ram {
         // The image's read-only part must not be writable through the direct map either.
-        let pieces = [range.start..constant.start.clamp(range.start, range.end), constant.end.clamp(range.start, range.end)..range.end];
+        let pieces = [
+            range.start..constant.start.clamp(range.start, range.end),
+            constant.end.clamp(range.start, range.end)..range.end,
+        ];
         for piece in pieces {
             map(DIRECT_BASE + piece.start, piece.start, piece.len(), data);
         }
         let fixed = constant.start.max(range.start)..constant.end.min(range.end);
         if !fixed.is_empty() {
-            map(DIRECT_BASE + fixed.start, fixed.start, fixed.len(), data & !(W | D));
+            map(
+                DIRECT_BASE + fixed.start,
+                fixed.start,
+                fixed.len(),
+                data & !(W | D),
+            );
         }
     }
-    map(image.text.start, image.text.start - KERNEL_BASE, image.text.len(), P | A | G);
-    map(image.rodata.start, image.rodata.start - KERNEL_BASE, image.rodata.len(), P | A | G | super::nx_bit());
-    map(image.data.start, image.data.start - KERNEL_BASE, image.data.len(), data);
+    map(
+        image.text.start,
+        image.text.start - KERNEL_BASE,
+        image.text.len(),
+        P | A | G,
+    );
+    map(
+        image.rodata.start,
+        image.rodata.start - KERNEL_BASE,
+        image.rodata.len(),
+        P | A | G | super::nx_bit(),
+    );
+    map(
+        image.data.start,
+        image.data.start - KERNEL_BASE,
+        image.data.len(),
+        data,
+    );
     // SAFETY: the new map holds everything that the boot map gave to code, data, stack and direct map.
     unsafe { super::cpu_regs::write_cr3(physical()) };
 }
@@ -104,15 +129,17 @@ fn map(va: usize, pa: usize, len: usize, flags: u64) {
 }
 
 /// Maps device memory, uncached: where it is seen. The mapping stays for ever.
-pub(super) fn map_device(physical: usize, len: usize) -> usize {
+pub(crate) fn map_device(physical: usize, len: usize) -> usize {
     let start = physical & !(PAGE_SIZE - 1);
     let size = (physical + len - start).next_multiple_of(PAGE_SIZE);
     let _guard = CHANGES.lock_irq();
     let va = NEXT_MMIO.fetch_add(size + PAGE_SIZE, Ordering::Relaxed);
     for offset in (0..size).step_by(PAGE_SIZE) {
         let directory = below(below(root(), index(va + offset, 4)), index(va + offset, 3));
-        below(directory, index(va + offset, 2))
-            .store(index(va + offset, 1), (start + offset) as u64 | P | W | A | D | G | UNCACHED | super::nx_bit());
+        below(directory, index(va + offset, 2)).store(
+            index(va + offset, 1),
+            (start + offset) as u64 | P | W | A | D | G | UNCACHED | super::nx_bit(),
+        );
     }
     va + physical - start
 }
@@ -122,8 +149,10 @@ pub(super) fn map_stack(va: usize, physical: usize, len: usize) {
     let _guard = CHANGES.lock_irq();
     for offset in (0..len).step_by(PAGE_SIZE) {
         let directory = below(below(root(), index(va + offset, 4)), index(va + offset, 3));
-        below(directory, index(va + offset, 2))
-            .store(index(va + offset, 1), (physical + offset) as u64 | P | W | A | D | G | super::nx_bit());
+        below(directory, index(va + offset, 2)).store(
+            index(va + offset, 1),
+            (physical + offset) as u64 | P | W | A | D | G | super::nx_bit(),
+        );
     }
 }
 

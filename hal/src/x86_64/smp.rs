@@ -29,8 +29,13 @@ pub(super) fn start(wanted: usize) {
     // SAFETY: these statics are defined by the boot assembly with just these shapes.
     let (planned, stacks) = unsafe { (&ap_planned, &ap_stacks) };
     for stack in &stacks[1..wanted] {
-        let Some(memory) = FrameBlock::alloc(STACK_ORDER) else { return };
-        stack.store(memory.as_ptr() as u64 + memory.size() as u64, Ordering::Relaxed);
+        let Some(memory) = FrameBlock::alloc(STACK_ORDER) else {
+            return;
+        };
+        stack.store(
+            memory.as_ptr() as u64 + memory.size() as u64,
+            Ordering::Relaxed,
+        );
         memory.into_first();
     }
     planned.store(wanted as u32, Ordering::Release);
@@ -58,7 +63,7 @@ fn wait(nanos: u64) {
 }
 
 fn copy_trampoline() {
-    let (start, end) = (symbols::trampoline_start(), symbols::trampoline_end());
+    let (start, end) = (symbols::trampoline(), symbols::trampoline_limit());
     let page = kernel_map::map_device(TRAMPOLINE, 4096);
     for i in 0..end - start {
         // SAFETY: the page is free low memory that the kernel keeps for this; the source is in the image's read-only data.
@@ -78,7 +83,9 @@ pub(super) extern "C" fn secondary(id: usize) -> ! {
     super::boot::init_cpu(id);
     apic::init();
     fpu::init();
-    descriptors::area(id).apic_id.store(apic::id(), Ordering::Relaxed);
+    descriptors::area(id)
+        .apic_id
+        .store(apic::id(), Ordering::Relaxed);
     ARRIVED.fetch_add(1, Ordering::AcqRel);
     while GO.load(Ordering::Acquire) == 0 {
         core::hint::spin_loop();

@@ -23,7 +23,11 @@ struct Pool {
     next: usize,
 }
 
-static POOL: SpinLock<Pool> = SpinLock::new(Pool { ready: Vec::new(), empty: Vec::new(), next: 0 });
+static POOL: SpinLock<Pool> = SpinLock::new(Pool {
+    ready: Vec::new(),
+    empty: Vec::new(),
+    next: 0,
+});
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
 
 /// A stack with one owner.
@@ -42,7 +46,10 @@ impl KernelStack {
         IN_USE.fetch_add(1, Ordering::Relaxed);
         let ready = POOL.lock_irq().ready.pop();
         if let Some((slot, memory)) = ready {
-            return Some(KernelStack { slot, memory: Some(memory) });
+            return Some(KernelStack {
+                slot,
+                memory: Some(memory),
+            });
         }
         let Some(memory) = FrameBlock::alloc(ORDER) else {
             IN_USE.fetch_sub(1, Ordering::Relaxed);
@@ -56,7 +63,10 @@ impl KernelStack {
             })
         };
         kernel_map::map_stack(bottom(slot), memory.physical(), SIZE);
-        Some(KernelStack { slot, memory: Some(memory) })
+        Some(KernelStack {
+            slot,
+            memory: Some(memory),
+        })
     }
 
     /// One past its highest byte; 16-aligned.
@@ -69,7 +79,9 @@ impl KernelStack {
 impl Drop for KernelStack {
     fn drop(&mut self) {
         IN_USE.fetch_sub(1, Ordering::Relaxed);
-        let Some(memory) = self.memory.take() else { return };
+        let Some(memory) = self.memory.take() else {
+            return;
+        };
         // Unmapping needs all processors to forget it, which can't be waited for with interrupts off (the last reference to a thread
         // may go right after a switch): such stacks are kept in any case.
         let may_wait = crate::irq::enabled();

@@ -29,12 +29,12 @@ mod linker {
         data_end = __data_end;
         fixups_start = __ex_table_start;
         fixups_end = __ex_table_end;
-        trampoline_start = trampoline_start;
-        trampoline_end = trampoline_end;
+        trampoline = trampoline_start;
+        trampoline_limit = trampoline_end;
     }
 }
 
-pub(super) use linker::{fixups_end, fixups_start, trampoline_end, trampoline_start};
+pub(super) use linker::{fixups_end, fixups_start, trampoline, trampoline_limit};
 
 /// Where the image lies.
 pub(super) fn image() -> Image {

@@ -30,7 +30,11 @@ struct Request {
     pending: AtomicU64,
 }
 
-static REQUEST: Request = Request { start: AtomicUsize::new(0), end: AtomicUsize::new(0), pending: AtomicU64::new(0) };
+static REQUEST: Request = Request {
+    start: AtomicUsize::new(0),
+    end: AtomicUsize::new(0),
+    pending: AtomicU64::new(0),
+};
 static REQUESTING: SpinLock<()> = SpinLock::new(());
 
 /// Loads `table` on this processor. Interrupts are off.
@@ -102,7 +106,10 @@ pub(super) fn flush_kernel(start: usize, end: usize) {
 }
 
 fn ask(cpus: u64, start: usize, end: usize) {
-    debug_assert!(crate::irq::enabled(), "two processors that flush each other with interrupts off would wait for ever");
+    debug_assert!(
+        crate::irq::enabled(),
+        "two processors that flush each other with interrupts off would wait for ever"
+    );
     let _one_at_a_time = REQUESTING.lock();
     REQUEST.start.store(start, Ordering::Relaxed);
     REQUEST.end.store(end, Ordering::Relaxed);
@@ -124,7 +131,10 @@ pub(super) fn on_request() {
     if REQUEST.pending.load(Ordering::Acquire) & bit == 0 {
         return;
     }
-    let (start, end) = (REQUEST.start.load(Ordering::Relaxed), REQUEST.end.load(Ordering::Relaxed));
+    let (start, end) = (
+        REQUEST.start.load(Ordering::Relaxed),
+        REQUEST.end.load(Ordering::Relaxed),
+    );
     if start < crate::user::USER_END && super::task::lazy() {
         unload();
     } else {

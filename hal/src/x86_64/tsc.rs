@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::cpu_regs::{cpuid, inb, outb, rdtsc};
+use super::cpu_regs::{inb, outb, rdtsc};
 use super::{apic, features};
 
 /// The LAPIC timer of QEMU's TCG counts nanoseconds.
@@ -40,7 +40,8 @@ pub(crate) fn set_timer(deadline: Option<u64>) {
     };
     let wait = deadline.saturating_sub(now()).min(u64::from(u32::MAX));
     let ticks = (u128::from(wait) * u128::from(APIC_SCALE.load(Ordering::Relaxed))) >> 32;
-    let stamps = (u128::from(wait) * u128::from(RATE.load(Ordering::Relaxed)) / 1_000_000_000) as u64;
+    let stamps =
+        (u128::from(wait) * u128::from(RATE.load(Ordering::Relaxed)) / 1_000_000_000) as u64;
     apic::arm_timer(u32::try_from(ticks).unwrap_or(u32::MAX), rdtsc() + stamps);
 }
 
@@ -49,8 +50,14 @@ pub(super) fn init() {
     START.store(rdtsc(), Ordering::Relaxed);
     let (tsc_hz, apic_hz) = calibrate();
     RATE.store(tsc_hz, Ordering::Relaxed);
-    SCALE.store(((1_000_000_000u128 << 32) / u128::from(tsc_hz)) as u64, Ordering::Relaxed);
-    APIC_SCALE.store(((u128::from(apic_hz) << 32) / 1_000_000_000) as u64, Ordering::Relaxed);
+    SCALE.store(
+        ((1_000_000_000u128 << 32) / u128::from(tsc_hz)) as u64,
+        Ordering::Relaxed,
+    );
+    APIC_SCALE.store(
+        ((u128::from(apic_hz) << 32) / 1_000_000_000) as u64,
+        Ordering::Relaxed,
+    );
     if let Some(seconds) = real_time_clock() {
         set_realtime_offset(seconds.wrapping_mul(1_000_000_000).wrapping_sub(now()));
     }
@@ -119,22 +126,29 @@ fn real_time_clock() -> Option<u64> {
         values = again;
     }
     let mode = register(0x0b);
-    let binary = |v: u8| if mode & 4 != 0 { u64::from(v) } else { u64::from(v >> 4) * 10 + u64::from(v & 15) };
+    let binary = |v: u8| {
+        if mode & 4 != 0 {
+            u64::from(v)
+        } else {
+            u64::from(v >> 4) * 10 + u64::from(v & 15)
+        }
+    };
     let [second, minute, hour, day, month, year, century] = values;
     let pm = mode & 2 == 0 && hour & 0x80 != 0;
     let hour = binary(hour & 0x7f) % if mode & 2 == 0 { 12 } else { 24 } + if pm { 12 } else { 0 };
-    let century = Some(binary(century)).filter(|c| (19..=25).contains(c)).unwrap_or(20);
+    let century = Some(binary(century))
+        .filter(|c| (19..=25).contains(c))
+        .unwrap_or(20);
     let days = days_since_1970(century * 100 + binary(year), binary(month), binary(day));
     Some(((days * 24 + hour) * 60 + binary(minute)) * 60 + binary(second))
 }
 
 /// Days from 1970-01-01 to a date of the Gregorian calendar (years count from March, so that leap days come last).
 fn days_since_1970(year: u64, month: u64, day: u64) -> u64 {
-    let (y, m) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
+    let (y, m) = if month <= 2 {
+        (year - 1, month + 9)
+    } else {
+        (year, month - 3)
+    };
     (y * 365 + y / 4 - y / 100 + y / 400 + (m * 153 + 2) / 5 + day).saturating_sub(719_469)
-}
-
-/// Is the time-stamp counter there? All x86-64 processors have it; what may lack is a constant rate, which hypervisors hide.
-pub(super) fn invariant() -> bool {
-    cpuid(0x8000_0000, 0).eax >= 0x8000_0007 && cpuid(0x8000_0007, 0).edx & 1 << 8 != 0
 }

@@ -12,4 +12,4 @@ mod time;
 pub use cred::{CapSet, Capability, Cred};
 pub use errno::{Errno, Result};
 pub use events::Events;
-pub use time::{Nanos, NANOS_PER_SEC};
+pub use time::{NANOS_PER_SEC, Nanos};

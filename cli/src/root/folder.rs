@@ -1,0 +1,70 @@
+//! A folder as root: everything under it, with owners, modes, links and devices as they are.
+
+use super::Output;
+use crate::cpio::{Entry, kind};
+use crate::failure::{Context, Failure};
+use std::collections::HashMap;
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+use walkdir::WalkDir;
+
+/// Writes the folder's contents.
+pub(super) fn write(folder: &Path, archive: &mut Output) -> Result<(), Failure> {
+    let mut inodes = HashMap::new();
+    for found in WalkDir::new(folder).sort_by_file_name() {
+        let found = found.or_fail(|| format!("cannot read the root {}", folder.display()))?;
+        let what = || format!("cannot copy {} to the initrd", found.path().display());
+        let metadata = found.metadata().or_fail(what)?;
+        if metadata.file_type().is_socket() {
+            continue;
+        }
+        let name = found.path().strip_prefix(folder).unwrap_or(found.path());
+        let name = if name.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            name
+        };
+        add(archive, name, found.path(), &metadata, &mut inodes).or_fail(what)?;
+    }
+    Ok(())
+}
+
+fn add(
+    archive: &mut Output,
+    name: &Path,
+    path: &Path,
+    metadata: &Metadata,
+    inodes: &mut HashMap<(u64, u64), u32>,
+) -> io::Result<()> {
+    let name = name.as_os_str().as_bytes();
+    let linked = metadata.is_file() && metadata.nlink() > 1;
+    let known = linked
+        .then(|| inodes.get(&(metadata.dev(), metadata.ino())).copied())
+        .flatten();
+    let inode = known.unwrap_or_else(|| archive.next_inode());
+    if linked {
+        inodes.insert((metadata.dev(), metadata.ino()), inode);
+    }
+    let entry = Entry {
+        inode,
+        mode: metadata.mode(),
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        links: metadata.nlink() as u32,
+        mtime: u32::try_from(metadata.mtime()).unwrap_or(0),
+        device: (
+            rustix::fs::major(metadata.rdev()),
+            rustix::fs::minor(metadata.rdev()),
+        ),
+    };
+    match metadata.mode() & kind::MASK {
+        kind::LINK => archive.link(name, entry, fs::read_link(path)?.as_os_str().as_bytes()),
+        kind::FILE if known.is_none() => {
+            archive.file(name, entry, metadata.len(), &mut File::open(path)?)
+        }
+        _ => archive.node(name, entry),
+    }
+}

@@ -1,0 +1,288 @@
+//! Roots: what the guest finds at `/`. Each becomes one cpio archive, the initrd, with the guest's
+//! PID 1 at its end. Those that cost work to make are kept in the cache.
+
+mod builtin;
+mod debian;
+mod folder;
+pub mod package;
+mod tarball;
+
+use crate::cache::Cache;
+use crate::cpio::{Archive, Entry, kind};
+use crate::failure::{Context, Failure};
+use std::convert::Infallible;
+use std::fs::{self, File};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use tempfile::NamedTempFile;
+
+/// A choice of root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Root {
+    /// Debian's busybox.
+    Builtin,
+    /// Debian with the usual tools.
+    Debian,
+    /// A folder or a tar file.
+    Path(PathBuf),
+}
+
+impl FromStr for Root {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Root, Infallible> {
+        Ok(match text {
+            "builtin" => Root::Builtin,
+            "debian" => Root::Debian,
+            path => Root::Path(path.into()),
+        })
+    }
+}
+
+/// What `quintet` adds to a root.
+#[derive(Clone, Debug)]
+pub struct Overlay {
+    /// The guest's PID 1.
+    pub init: PathBuf,
+    /// Kernel modules for it to load, in order.
+    pub modules: Vec<PathBuf>,
+    /// The user's own files, and where they go.
+    pub copies: Vec<(PathBuf, String)>,
+}
+
+/// A finished initrd.
+#[derive(Debug)]
+pub struct Initrd {
+    /// The archive.
+    pub path: PathBuf,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Deletes an archive that is not kept.
+    _temporary: Option<NamedTempFile>,
+}
+
+/// What an archive under construction is written to.
+type Output = Archive<BufWriter<File>>;
+
+/// Makes the initrd for a root.
+pub fn prepare(root: &Root, cache: &Cache, overlay: &Overlay) -> Result<Initrd, Failure> {
+    match root {
+        Root::Builtin => cached(cache, "builtin", builtin::RECIPE, overlay, builtin::write),
+        Root::Debian => cached(cache, "debian", debian::RECIPE, overlay, |archive| {
+            debian::write(cache, archive)
+        }),
+        Root::Path(path) => {
+            let metadata = fs::metadata(path).map_err(|error| {
+                Failure::new(format!("cannot use the root {}", path.display()))
+                    .because(error)
+                    .advise("--root takes `builtin`, `debian`, a folder or a tar file.")
+            })?;
+            let file = cache.temporary()?;
+            let mut archive = open_archive(&file, 0)?;
+            if metadata.is_dir() {
+                folder::write(path, &mut archive)?;
+            } else {
+                tarball::write(path, &mut archive)?;
+            }
+            let size = finish(archive, overlay)?;
+            Ok(Initrd {
+                path: file.path().to_owned(),
+                size,
+                _temporary: Some(file),
+            })
+        }
+    }
+}
+
+/// A root that is kept as `NAME-KEY-LENGTH-OVERLAY.cpio`: the root itself takes the first LENGTH
+/// bytes, so another overlay can be put in the place of the one that follows.
+fn cached(
+    cache: &Cache,
+    name: &str,
+    recipe: &str,
+    overlay: &Overlay,
+    make: impl FnOnce(&mut Output) -> Result<(), Failure>,
+) -> Result<Initrd, Failure> {
+    let prefix = format!("{name}-{:016x}-", fingerprint(recipe.as_bytes()));
+    let suffix = format!("-{:016x}.cpio", overlay.fingerprint()?);
+    if let Some((path, _)) = find(cache, &prefix, &suffix) {
+        return kept(path);
+    }
+    let _lock = cache.lock(name)?;
+    if let Some((path, _)) = find(cache, &prefix, &suffix) {
+        return kept(path);
+    }
+    let file = cache.temporary()?;
+    let archive = match find(cache, &prefix, "") {
+        Some((path, length)) => {
+            let mut base =
+                File::open(&path).or_fail(|| format!("cannot read {}", path.display()))?;
+            std::io::copy(
+                &mut std::io::Read::take(&mut base, length),
+                &mut file.as_file(),
+            )
+            .or_fail(|| "cannot copy the root".into())?;
+            (length, open_archive(&file, length)?)
+        }
+        None => {
+            let mut archive = open_archive(&file, 0)?;
+            make(&mut archive)?;
+            (archive.offset(), archive)
+        }
+    };
+    let (length, archive) = archive;
+    finish(archive, overlay)?;
+    remove_old(cache, name);
+    kept(cache.keep(file, &format!("{prefix}{length}{suffix}"))?)
+}
+
+fn kept(path: PathBuf) -> Result<Initrd, Failure> {
+    let size = fs::metadata(&path)
+        .or_fail(|| format!("cannot read {}", path.display()))?
+        .len();
+    Ok(Initrd {
+        path,
+        size,
+        _temporary: None,
+    })
+}
+
+fn archives(cache: &Cache) -> impl Iterator<Item = String> {
+    let entries = fs::read_dir(cache.folder()).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok())
+}
+
+fn find(cache: &Cache, prefix: &str, suffix: &str) -> Option<(PathBuf, u64)> {
+    archives(cache).find_map(|name| {
+        let rest = name.strip_prefix(prefix)?.strip_suffix(suffix)?;
+        let length = rest.split('-').next()?.parse().ok()?;
+        Some((cache.path(&name), length))
+    })
+}
+
+/// Keeps the archives used last: others may be starting from them, or come back to them.
+fn remove_old(cache: &Cache, name: &str) {
+    const KEPT: usize = 3;
+    let mut old: Vec<_> = archives(cache)
+        .filter(|file| {
+            file.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with('-'))
+        })
+        .filter(|file| file.ends_with(".cpio"))
+        .map(|file| cache.path(&file))
+        .map(|path| {
+            (
+                fs::metadata(&path)
+                    .and_then(|metadata| metadata.modified())
+                    .ok(),
+                path,
+            )
+        })
+        .collect();
+    old.sort();
+    for (_, path) in old.iter().rev().skip(KEPT - 1) {
+        // Left over at worst.
+        let _ = fs::remove_file(path);
+    }
+}
+
+fn open_archive(file: &NamedTempFile, offset: u64) -> Result<Output, Failure> {
+    let mut handle = file
+        .reopen()
+        .or_fail(|| "cannot open the new initrd".into())?;
+    handle
+        .seek(SeekFrom::Start(offset))
+        .or_fail(|| "cannot seek in the new initrd".into())?;
+    Ok(Archive::new(
+        BufWriter::with_capacity(1 << 20, handle),
+        offset,
+    ))
+}
+
+fn finish(mut archive: Output, overlay: &Overlay) -> Result<u64, Failure> {
+    overlay.write(&mut archive)?;
+    let mut file = archive
+        .finish()
+        .and_then(|buffer| buffer.into_inner().map_err(|error| error.into_error()))
+        .or_fail(|| "cannot write the initrd".into())?;
+    file.flush()
+        .and_then(|()| file.stream_position())
+        .or_fail(|| "cannot write the initrd".into())
+}
+
+impl Overlay {
+    /// Changes when the overlay's files do.
+    fn fingerprint(&self) -> Result<u64, Failure> {
+        let mut text = String::new();
+        let copies = self.copies.iter().map(|(file, _)| file);
+        for (_, place) in &self.copies {
+            text.push_str(&format!("{place}\n"));
+        }
+        for path in self.modules.iter().chain([&self.init]).chain(copies) {
+            let metadata =
+                fs::metadata(path).or_fail(|| format!("cannot read {}", path.display()))?;
+            let (size, seconds, nanos) = (metadata.size(), metadata.mtime(), metadata.mtime_nsec());
+            text.push_str(&format!("{} {size} {seconds} {nanos}\n", path.display()));
+        }
+        Ok(fingerprint(text.as_bytes()))
+    }
+
+    fn write(&self, archive: &mut Output) -> Result<(), Failure> {
+        // A kernel opens the console, and Rust's run-time /dev/null, before PID 1 mounts anything.
+        let nodes = [
+            ("dev", kind::FOLDER | 0o755, (0, 0)),
+            ("dev/console", kind::CHARACTER | 0o600, (5, 1)),
+            ("dev/null", kind::CHARACTER | 0o666, (1, 3)),
+            (".quintet", kind::FOLDER | 0o700, (0, 0)),
+            (".quintet/modules", kind::FOLDER | 0o700, (0, 0)),
+        ];
+        for (name, mode, device) in nodes {
+            let inode = archive.next_inode();
+            let entry = Entry {
+                inode,
+                mode,
+                links: 1,
+                device,
+                ..Entry::default()
+            };
+            archive
+                .node(name.as_bytes(), entry)
+                .or_fail(|| "cannot write the initrd".into())?;
+        }
+        add_file(archive, ".quintet/init", &self.init, 0o700)?;
+        for path in &self.modules {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            add_file(archive, &format!(".quintet/modules/{name}"), path, 0o600)?;
+        }
+        for (file, place) in &self.copies {
+            let mode = fs::metadata(file).map_or(0o644, |metadata| metadata.mode() & 0o777);
+            add_file(archive, place.trim_start_matches('/'), file, mode)?;
+        }
+        Ok(())
+    }
+}
+
+fn add_file(archive: &mut Output, name: &str, path: &Path, mode: u32) -> Result<(), Failure> {
+    let what = || format!("cannot copy {} to the initrd", path.display());
+    let mut file = File::open(path).or_fail(what)?;
+    let size = file.metadata().or_fail(what)?.len();
+    let inode = archive.next_inode();
+    let entry = Entry {
+        inode,
+        mode: kind::FILE | mode,
+        links: 1,
+        ..Entry::default()
+    };
+    archive
+        .file(name.as_bytes(), entry, size, &mut file)
+        .or_fail(what)
+}
+
+/// FNV-1a: names cache entries, protects nothing.
+fn fingerprint(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
