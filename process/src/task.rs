@@ -241,6 +241,13 @@ impl Task {
         core::mem::replace(&mut *self.files.lock(), files)
     }
 
+    /// Gives it a descriptor table of its own if it shares one (unshare(CLONE_FILES), close_range's CLOSE_RANGE_UNSHARE). `ENOMEM`.
+    pub fn unshare_files(&self) -> base::Result<()> {
+        let own = self.files().fork()?;
+        drop(self.set_files(Some(own)));
+        Ok(())
+    }
+
     /// Its descriptors, if it has not exited.
     pub fn files_if_alive(&self) -> Option<Arc<FdTable>> {
         self.files.lock().clone()
@@ -381,13 +388,6 @@ impl Task {
     /// unshare(CLONE_FS).
     pub fn replace_fs(&self, fs: FsState) {
         self.set_fs(Arc::new(fs));
-    }
-
-    /// unshare(CLONE_FILES). `ENOMEM`.
-    pub fn unshare_files(&self) -> base::Result<()> {
-        let copy = self.files().fork()?;
-        drop(self.set_files(Some(copy)));
-        Ok(())
     }
 
     /// PR_SET_PDEATHSIG.

@@ -6,15 +6,20 @@ extern crate alloc;
 
 mod args;
 mod context;
+mod directory;
 mod dispatch;
 mod exec;
+mod fcntl;
 mod futex;
 mod identity;
 mod lifecycle;
 mod memory;
+mod metadata;
+mod mount;
+mod open;
+mod path;
 mod pidfd;
 mod prctl;
-
 mod resource;
 mod scheduling;
 mod session;
@@ -25,6 +30,8 @@ pub mod table;
 mod time;
 mod timer;
 mod timespec;
+mod transfer;
+mod xattr;
 
 pub use context::Context;
 pub use dispatch::dispatch;
