@@ -2,6 +2,7 @@
 
 mod kmsg;
 mod memory;
+pub mod port;
 
 use alloc::sync::Arc;
 

@@ -32,6 +32,7 @@ global_asm!(
 .section .text
 // rdi: to, rsi: from, rdx: length. rax: bytes left when a fault ended it. Clobbers rcx, r8-r11.
 .align 16
+.global user_copy
 user_copy:
     cmp byte ptr [rip + SMAP_ON], 0
     je 1f
@@ -117,6 +118,7 @@ user_copy:
 
 // rdi: to, rdx: length. rax: bytes left when a fault ended it.
 .align 16
+.global user_zero
 user_zero:
     cmp byte ptr [rip + SMAP_ON], 0
     je 1f
@@ -152,6 +154,7 @@ user_zero:
 
 // rdi: address. rax: the value, or -1.
 .align 16
+.global user_load
 user_load:
     cmp byte ptr [rip + SMAP_ON], 0
     je 1f
@@ -167,6 +170,7 @@ user_load:
 
 // rdi: address, esi: expected, edx: new. rax: what was there, or -1.
 .align 16
+.global user_cmpxchg
 user_cmpxchg:
     cmp byte ptr [rip + SMAP_ON], 0
     je 1f
