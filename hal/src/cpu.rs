@@ -37,6 +37,11 @@ pub fn kick(cpu: usize) {
     arch::send_reschedule(cpu);
 }
 
+/// Makes every processor pass through a full memory barrier before it returns (membarrier(2)). Interrupts must be on.
+pub fn barrier_everywhere() {
+    arch::barrier_everywhere();
+}
+
 #[repr(align(64))]
 struct Padded<T>(T);
 

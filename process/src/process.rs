@@ -316,6 +316,16 @@ impl Process {
         &self.signal_wait
     }
 
+    /// Its ITIMER_REAL.
+    pub fn real_timer(self: &Arc<Self>) -> Arc<crate::timer::RealTimer> {
+        self.timers.real(self)
+    }
+
+    /// Its ITIMER_VIRTUAL and ITIMER_PROF.
+    pub fn cpu_timers(self: &Arc<Self>) -> Arc<crate::timer::CpuTimers> {
+        self.timers.cpu(self)
+    }
+
     /// Its timers.
     pub fn timers(&self) -> &Timers {
         &self.timers

@@ -355,6 +355,51 @@ impl Task {
         }
     }
 
+    /// set_tid_address(2): where to write 0 and wake a futex at exit.
+    pub fn set_clear_child_tid(&self, at: usize) {
+        self.clear_child_tid.store(at, Ordering::Relaxed);
+    }
+
+    /// What [`Task::set_clear_child_tid`] set.
+    pub fn clear_child_tid(&self) -> usize {
+        self.clear_child_tid.load(Ordering::Relaxed)
+    }
+
+    /// set_robust_list(2).
+    pub fn set_robust_list(&self, head: usize) {
+        self.robust_list.store(head, Ordering::Relaxed);
+    }
+
+    /// get_robust_list(2).
+    pub fn robust_list(&self) -> usize {
+        self.robust_list.load(Ordering::Relaxed)
+    }
+
+    /// Notes how restart_syscall(2) goes on with the call that now fails with `ERESTART_RESTARTBLOCK`.
+    pub fn set_restart(&self, restart: Restart) {
+        *self.restart.lock() = Some(restart);
+    }
+
+    /// Takes that note.
+    pub fn take_restart(&self) -> Option<Restart> {
+        self.restart.lock().take()
+    }
+
+    /// unshare(CLONE_FS).
+    pub fn replace_fs(&self, fs: FsState) {
+        self.set_fs(Arc::new(fs));
+    }
+
+    /// PR_SET_PDEATHSIG.
+    pub fn set_parent_death_signal(&self, signal: Option<Signal>) {
+        self.parent_death_signal.store(signal.map_or(0, Signal::number), Ordering::Relaxed);
+    }
+
+    /// PR_GET_PDEATHSIG.
+    pub fn parent_death_signal(&self) -> Option<Signal> {
+        Signal::new(self.parent_death_signal.load(Ordering::Relaxed)).ok()
+    }
+
     /// Counts a page fault.
     pub fn count_fault(&self, major: bool) {
         let counter = if major { &self.major_faults } else { &self.minor_faults };

@@ -110,6 +110,7 @@ pub(crate) fn halt_with_interrupts() {
 }
 
 pub(crate) fn send_reschedule(_: usize) {}
+pub(crate) fn barrier_everywhere() {}
 
 pub(crate) fn irq_save() -> bool {
     false

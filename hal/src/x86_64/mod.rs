@@ -96,6 +96,11 @@ pub(crate) fn send_reschedule(cpu: usize) {
     apic::send(cpu, apic::RESCHEDULE_VECTOR);
 }
 
+pub(crate) fn barrier_everywhere() {
+    // Every other processor takes an interrupt, which serialises it, to flush nothing.
+    tlb::flush_kernel(usize::MAX, usize::MAX);
+}
+
 pub(crate) fn stop_others() {
     apic::send_to_others(apic::STOP_VECTOR);
 }

@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 use base::Nanos;
 use hal::sync::SpinLock;
 
-pub use cpu::CpuTimers;
+pub use cpu::{CpuTimers, Which};
 pub use interval::{Interval, RealTimer};
 pub use posix::PosixTimer;
 

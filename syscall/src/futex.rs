@@ -1,0 +1,174 @@
+//! futex(2), futex_waitv(2) and robust lists.
+
+use alloc::vec::Vec;
+
+use base::{Errno, Nanos, Result};
+use hal::user::UserPtr;
+use ipc::futex::{self, Wait, WakeOperation};
+use process::signal::Restart;
+use process::tree;
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::args::Args;
+use crate::context::Context;
+use crate::timespec::Timespec;
+
+const FUTEX_WAIT: u32 = 0;
+const FUTEX_WAKE: u32 = 1;
+const FUTEX_REQUEUE: u32 = 3;
+const FUTEX_CMP_REQUEUE: u32 = 4;
+const FUTEX_WAKE_OP: u32 = 5;
+const FUTEX_WAIT_BITSET: u32 = 9;
+const FUTEX_WAKE_BITSET: u32 = 10;
+const FUTEX_PRIVATE_FLAG: u32 = 128;
+const FUTEX_CLOCK_REALTIME: u32 = 256;
+const MATCH_ANY: u32 = u32::MAX;
+
+/// When a wait until `time` on the clock that the flags name ends, on the monotonic clock.
+fn deadline(time: Nanos, realtime: bool) -> Nanos {
+    if realtime {
+        sched::time::now().saturating_add(time.saturating_sub(sched::time::realtime()))
+    } else {
+        time
+    }
+}
+
+pub(crate) fn futex(cx: &mut Context, a: Args) -> Result<usize> {
+    let (word, operation, value) = (a.size(0), a.uint(1), a.uint(2));
+    let command = operation & !(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME);
+    let shared = operation & FUTEX_PRIVATE_FLAG == 0;
+    if operation & FUTEX_CLOCK_REALTIME != 0 && !matches!(command, FUTEX_WAIT_BITSET | 11 | 13) {
+        return Err(Errno::ENOSYS);
+    }
+    let space = cx.task.address_space();
+    let count = |value: u32| value as i32 as usize;
+    match command {
+        FUTEX_WAIT | FUTEX_WAIT_BITSET => wait(cx, a, command),
+        FUTEX_WAKE => futex::wake(&space, word, shared, wake_count(value), MATCH_ANY),
+        FUTEX_WAKE_BITSET if a.uint(5) == 0 => Err(Errno::EINVAL),
+        FUTEX_WAKE_BITSET => futex::wake(&space, word, shared, wake_count(value), a.uint(5)),
+        FUTEX_REQUEUE | FUTEX_CMP_REQUEUE => {
+            let moved = a.uint(3);
+            if (value as i32) < 0 || (moved as i32) < 0 {
+                return Err(Errno::EINVAL);
+            }
+            let expected = (command == FUTEX_CMP_REQUEUE).then_some(a.uint(5));
+            futex::requeue(&space, (word, a.size(4)), shared, (count(value), count(moved)), expected)
+        }
+        FUTEX_WAKE_OP => {
+            let counts = (wake_count(value), wake_count(a.uint(3)));
+            futex::wake_operation(&space, (word, a.size(4)), shared, counts, WakeOperation(a.uint(5)))
+        }
+        _ => Err(Errno::ENOSYS),
+    }
+}
+
+/// At least one is woken, as on Linux.
+fn wake_count(value: u32) -> usize {
+    (value as i32).max(1) as usize
+}
+
+fn wait(cx: &Context, a: Args, command: u32) -> Result<usize> {
+    let (operation, value) = (a.uint(1), a.uint(2));
+    let bits = if command == FUTEX_WAIT { MATCH_ANY } else { a.uint(5) };
+    if bits == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let timeout = Timespec::read_optional(a.ptr(3))?;
+    let relative = command == FUTEX_WAIT;
+    let end = timeout.map(|time| match relative {
+        true => sched::time::now().saturating_add(time),
+        false => deadline(time, operation & FUTEX_CLOCK_REALTIME != 0),
+    });
+    let wait = Wait { word: a.size(0), value, bits, shared: operation & FUTEX_PRIVATE_FLAG == 0 };
+    match (futex::wait(&cx.task.address_space(), &wait, end), end) {
+        (Err(Errno::ERESTARTSYS), Some(deadline)) => {
+            cx.task.set_restart(Restart::Futex { word: wait.word, value, bits, operation, deadline });
+            Err(Errno::ERESTART_RESTARTBLOCK)
+        }
+        (result, _) => result.map(|()| 0),
+    }
+}
+
+/// restart_syscall(2) for a wait with a deadline.
+pub(crate) fn wait_again(
+    cx: &Context,
+    word: usize,
+    value: u32,
+    bits: u32,
+    operation: u32,
+    deadline: Nanos,
+) -> Result<usize> {
+    let wait = Wait { word, value, bits, shared: operation & FUTEX_PRIVATE_FLAG == 0 };
+    match futex::wait(&cx.task.address_space(), &wait, Some(deadline)) {
+        Err(Errno::ERESTARTSYS) => {
+            cx.task.set_restart(Restart::Futex { word, value, bits, operation, deadline });
+            Err(Errno::ERESTART_RESTARTBLOCK)
+        }
+        result => result.map(|()| 0),
+    }
+}
+
+/// `struct futex_waitv`.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes)]
+struct UserWait {
+    value: u64,
+    word: u64,
+    flags: u32,
+    reserved: u32,
+}
+
+pub(crate) fn futex_waitv(cx: &mut Context, a: Args) -> Result<usize> {
+    const FUTEX_32: u32 = 2;
+    const MAX: u32 = 128;
+    let (at, count, flags, clock) = (a.ptr::<UserWait>(0), a.uint(1), a.uint(2), a.int(4));
+    if flags != 0 || count == 0 || count > MAX || at.is_null() {
+        return Err(Errno::EINVAL);
+    }
+    let end = match a.ptr::<Timespec>(3).non_null() {
+        Some(_) if clock != 0 && clock != 1 => return Err(Errno::EINVAL),
+        Some(timeout) => Some(deadline(timeout.read()?.to_nanos()?, clock == 0)),
+        None => None,
+    };
+    let mut waits: Vec<Wait> = Vec::new();
+    waits.try_reserve_exact(count as usize).map_err(|_| Errno::ENOMEM)?;
+    for index in 0..count as usize {
+        let wait = at.at(index).read()?;
+        if wait.flags & !(FUTEX_32 | FUTEX_PRIVATE_FLAG) != 0 || wait.flags & FUTEX_32 == 0 || wait.reserved != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let shared = wait.flags & FUTEX_PRIVATE_FLAG == 0;
+        waits.push(Wait { word: wait.word as usize, value: wait.value as u32, bits: MATCH_ANY, shared });
+    }
+    futex::wait_many(&cx.task.address_space(), &waits, end)
+}
+
+/// Bytes in `struct robust_list_head`.
+const ROBUST_LIST_HEAD: usize = 24;
+
+pub(crate) fn set_robust_list(cx: &mut Context, a: Args) -> Result<usize> {
+    if a.size(1) != ROBUST_LIST_HEAD {
+        return Err(Errno::EINVAL);
+    }
+    cx.task.set_robust_list(a.size(0));
+    Ok(0)
+}
+
+pub(crate) fn get_robust_list(cx: &mut Context, a: Args) -> Result<usize> {
+    let head = match a.int(0) {
+        0 => cx.task.robust_list(),
+        pid => {
+            let target = tree::task(pid).ok_or(Errno::ESRCH)?;
+            let cred = cx.task.cred();
+            let own = alloc::sync::Arc::ptr_eq(target.process(), cx.task.process());
+            if !own && cred.euid != target.cred().uid && !cred.capable(base::Capability::SysPtrace) {
+                return Err(Errno::EPERM);
+            }
+            target.robust_list()
+        }
+    };
+    UserPtr::new(a.size(2)).write(&ROBUST_LIST_HEAD)?;
+    a.ptr(1).write(&head)?;
+    Ok(0)
+}
