@@ -1,2 +1,53 @@
-//! Module 3: file systems.
-#![no_std]
+//! Module 3, file systems: the virtual file system, descriptors, and the file systems themselves.
+//!
+//! From the outside in: a [`FdTable`] maps descriptor numbers to [`OpenFile`]s (POSIX's open file descriptions), each of which holds a
+//! [`File`], the object that reads and writes. Names lead to files through [`Path`]s, a mount and a dentry in the cache of names
+//! ([`vfs`]), below which an [`Inode`] is a file of some file system. The file systems are modules of their own: [`tmpfs`], [`procfs`],
+//! [`sysfs`], [`devpts`]; [`chardev`] registers devices, [`tty`] is terminals.
+//!
+//! May depend on `mm`, `sched` and `hal`. Operations take a [`FsContext`] and never ask who is "current"; what the layers above must
+//! answer comes through small traits that they register (`tty::JobControl`, `procfs::PidRoot`).
+//!
+//! Lock order (outermost first): rename lock -> directory locks (ancestors first, then by address) -> position of an open file ->
+//! file system's own sleeping locks -> mount table -> dentry's children -> dentry's place -> inode attributes -> page cache.
+//! Those up to the file system's own sleep; the others are spin locks.
+#![cfg_attr(not(test), no_std)]
+extern crate alloc;
+
+pub mod boot;
+pub mod chardev;
+mod context;
+pub mod devices;
+mod fd_table;
+mod file;
+mod flags;
+pub mod initramfs;
+mod inode;
+mod lock;
+pub mod notify;
+pub mod memfd;
+mod open_file;
+mod poll;
+pub mod procfs;
+
+pub mod sysfs;
+pub mod tmpfs;
+pub mod tty;
+pub mod vfs;
+pub mod xattr;
+
+pub use context::FsContext;
+pub use fd_table::{Descriptor, Fd, FdTable};
+pub use file::{File, Io, IoctlContext, Mapping, SeekFrom};
+pub use flags::{Access, OpenFlags};
+pub use inode::{
+    Attributes, DeviceNumber, DirEntry, FileKind, Found, Inode, InodeOps, LinkTarget, Metadata, NewInode, SetAttributes, SetTime,
+};
+pub use lock::{FileLocks, LockKind, LockOwner, RangeLock};
+pub use open_file::{AsyncOwner, Hold, MappedFile, OpenFile};
+pub use poll::{ALWAYS_READY, PollTable};
+pub use vfs::dentry::Dentry;
+pub use vfs::mount::{Mount, MountFlags};
+pub use vfs::path::Path;
+pub use vfs::superblock::{FsStats, FileSystem, SuperBlock, SuperOps};
+pub use vfs::exec::open_exec;

@@ -1,2 +1,21 @@
-//! Module 2: memory management.
-#![no_std]
+//! Module 2, memory management: page frames, address spaces, the page cache.
+//!
+//! [`frames`] is the buddy allocator behind hal's frames; [`AddressSpace`] is what a process's memory looks like (mappings, faults,
+//! fork); [`PageCache`] holds the pages of one file or shared memory object; [`Source`] and [`Sink`] carry bytes between user or kernel
+//! memory and files. May depend on `sched` and `hal`.
+//!
+//! Lock order (outermost first): `AddressSpace` mappings -> page cache -> page table -> frame allocator.
+#![cfg_attr(not(test), no_std)]
+extern crate alloc;
+
+mod address_space;
+pub mod frames;
+mod io;
+mod mapping;
+mod page_cache;
+mod radix_tree;
+
+pub use address_space::{AddressSpace, FaultError, Limits, MapRequest, Usage};
+pub use io::{Sink, Source};
+pub use mapping::{Backing, Mappable, MappingInfo, MappingName, Prot};
+pub use page_cache::PageCache;

@@ -1,0 +1,22 @@
+//! Virtio devices (OASIS virtio 1.2), over PCI and memory-mapped registers.
+
+pub mod console;
+mod mmio;
+mod pci;
+mod queue;
+mod transport;
+
+use alloc::vec::Vec;
+
+pub use mmio::MmioDevice;
+pub use transport::Transport;
+
+/// The device types that have a driver here.
+pub const CONSOLE: u32 = 3;
+
+/// All virtio devices of the machine: on PCI, and the memory-mapped ones that the firmware named.
+pub fn find(memory_mapped: impl IntoIterator<Item = MmioDevice>) -> Vec<Transport> {
+    let mut found: Vec<Transport> = memory_mapped.into_iter().filter_map(mmio::probe).collect();
+    found.extend(pci::probe_all());
+    found
+}

@@ -1,0 +1,64 @@
+//! Setting the file systems up at boot: what `kernel/` calls, in this order - [`init`], then unpack the initramfs into [`root`],
+//! then [`mount_early`].
+
+use alloc::sync::Arc;
+
+use base::{Cred, Errno, Result};
+
+use crate::tmpfs::Options;
+use crate::vfs::{create, mount, superblock, walk};
+use crate::{FsContext, Inode, Mount, MountFlags, Path, devices, procfs, sysfs, tmpfs, tty};
+
+/// Registers file systems and devices and makes the root: an empty tmpfs without a limit. `EBUSY` the second time, `ENOMEM`.
+pub fn init() -> Result<()> {
+    superblock::register(&tmpfs::Kind);
+    superblock::register(&tmpfs::RamfsKind);
+    superblock::register(&devices::Kind);
+    superblock::register(&tty::devpts::Kind);
+    superblock::register(&procfs::Kind);
+    superblock::register(&sysfs::Kind);
+    devices::register()?;
+    tty::register()?;
+    procfs::system::register();
+    let root = tmpfs::instance("rootfs", &Options::unlimited())?;
+    if mount::set_root(Mount::new(root, b"rootfs", MountFlags::empty())) { Ok(()) } else { Err(Errno::EBUSY) }
+}
+
+/// The root directory's inode, to unpack into.
+pub fn root() -> Option<Arc<Inode>> {
+    mount::root()?.inode().ok().cloned()
+}
+
+/// The kernel's own context: root's rights, at the root.
+pub fn context() -> Option<FsContext> {
+    let root = mount::root()?;
+    Some(FsContext { cred: Arc::new(Cred::root()), cwd: root.clone(), root, umask: 0 })
+}
+
+/// Mounts what every system has: `/dev`, `/dev/pts`, `/dev/shm`, `/proc`, `/sys`, `/run`, `/tmp`, making the directories that are missing.
+/// Where `tmp` is false, `/run` and `/tmp` are left as they are.
+pub fn mount_early(tmp: bool) -> Result<()> {
+    let cx = context().ok_or(Errno::EINVAL)?;
+    let hard = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RELATIME;
+    let soft = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::RELATIME;
+    let quiet = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::RELATIME;
+    put(&cx, b"/dev", b"devtmpfs", b"devtmpfs", MountFlags::NOSUID | MountFlags::RELATIME, b"")?;
+    put(&cx, b"/dev/pts", b"devpts", b"devpts", quiet, b"gid=5,mode=620,ptmxmode=666")?;
+    put(&cx, b"/dev/shm", b"tmpfs", b"tmpfs", soft, b"")?;
+    put(&cx, b"/proc", b"proc", b"proc", hard, b"")?;
+    put(&cx, b"/sys", b"sysfs", b"sysfs", hard, b"")?;
+    if tmp {
+        put(&cx, b"/run", b"tmpfs", b"tmpfs", soft, b"mode=755")?;
+        put(&cx, b"/tmp", b"tmpfs", b"tmpfs", soft, b"")?;
+    }
+    Ok(())
+}
+
+fn put(cx: &FsContext, path: &[u8], kind: &[u8], source: &[u8], flags: MountFlags, options: &[u8]) -> Result<()> {
+    match create::mkdir(cx, None, path, 0o755) {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(error) => return Err(error),
+    }
+    let place: Path = walk::lookup(cx, None, path, true)?;
+    mount::mount_new(cx, &place, kind, source, flags, options)
+}

@@ -1,0 +1,627 @@
+//! Inodes: files as file systems know them, apart from their names.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::any::Any;
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
+
+use abi::general as c;
+use base::{Errno, Result};
+use hal::sync::{Once, SpinLock};
+use mm::PageCache;
+
+use crate::lock::FileLocks;
+use crate::notify::Watches;
+use crate::{Access, File, FsContext, OpenFlags, Path, SuperBlock};
+
+/// A device number.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+#[allow(missing_docs, reason = "makedev(3) names the halves")]
+pub struct DeviceNumber {
+    pub major: u32,
+    pub minor: u32,
+}
+
+impl DeviceNumber {
+    /// Device `major:minor`.
+    pub const fn new(major: u32, minor: u32) -> DeviceNumber {
+        DeviceNumber { major, minor }
+    }
+
+    /// From the value that mknod(2) takes (Linux's `new_decode_dev`).
+    pub const fn decode(dev: u32) -> DeviceNumber {
+        DeviceNumber { major: (dev & 0xfff00) >> 8, minor: (dev & 0xff) | ((dev >> 12) & 0xfff00) }
+    }
+
+    /// The value that stat(2) gives.
+    pub const fn encode(self) -> u64 {
+        let (major, minor) = (self.major as u64, self.minor as u64);
+        (minor & 0xff) | ((major & 0xfff) << 8) | ((minor & !0xff) << 12) | ((major & !0xfff) << 32)
+    }
+}
+
+/// The type of a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "inode(7) names them")]
+pub enum FileKind {
+    Fifo,
+    CharDevice,
+    Directory,
+    BlockDevice,
+    Regular,
+    Symlink,
+    Socket,
+    /// Anonymous inodes (eventfd, epoll, ...) have no type.
+    None,
+}
+
+impl FileKind {
+    /// The type bits of `st_mode`.
+    pub const fn mode_bits(self) -> u32 {
+        match self {
+            FileKind::Fifo => c::S_IFIFO,
+            FileKind::CharDevice => c::S_IFCHR,
+            FileKind::Directory => c::S_IFDIR,
+            FileKind::BlockDevice => c::S_IFBLK,
+            FileKind::Regular => c::S_IFREG,
+            FileKind::Symlink => c::S_IFLNK,
+            FileKind::Socket => c::S_IFSOCK,
+            FileKind::None => 0,
+        }
+    }
+
+    /// The type that a mode's type bits name; `None` if they name none.
+    pub const fn from_mode(mode: u32) -> Option<FileKind> {
+        Some(match mode & c::S_IFMT {
+            c::S_IFIFO => FileKind::Fifo,
+            c::S_IFCHR => FileKind::CharDevice,
+            c::S_IFDIR => FileKind::Directory,
+            c::S_IFBLK => FileKind::BlockDevice,
+            c::S_IFREG => FileKind::Regular,
+            c::S_IFLNK => FileKind::Symlink,
+            c::S_IFSOCK => FileKind::Socket,
+            _ => return None,
+        })
+    }
+
+    /// The `d_type` of getdents64(2).
+    pub const fn dirent_type(self) -> u8 {
+        (self.mode_bits() >> 12) as u8
+    }
+}
+
+/// An entry of a directory as listed.
+pub struct DirEntry<'a> {
+    /// The name.
+    pub name: &'a [u8],
+    /// Inode number.
+    pub inode: u64,
+    /// The file's type.
+    pub kind: FileKind,
+    /// The position after this entry (`d_off`).
+    pub next: u64,
+}
+
+/// What a directory has under a name.
+pub struct Found {
+    /// The file, or `None`.
+    pub inode: Option<Arc<Inode>>,
+    /// May the answer be kept in the cache of names? (Not where the directory changes by itself, as `/proc`.)
+    pub cacheable: bool,
+}
+
+/// Where a symbolic link leads.
+pub enum LinkTarget {
+    /// To a path, to be walked.
+    Path(Vec<u8>),
+    /// Straight to a file (`/proc/PID/fd/N` and the like).
+    File(Path),
+}
+
+/// What a new file is to be.
+#[derive(Clone, Copy)]
+pub struct NewInode<'a> {
+    /// Type.
+    pub kind: FileKind,
+    /// Permission bits, umask applied.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// The device of a device file.
+    pub rdev: DeviceNumber,
+    /// The target of a symbolic link.
+    pub target: &'a [u8],
+}
+
+/// The attributes that all inodes have. Times are in nanoseconds since 1970, possibly before.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "inode(7) names them")]
+pub struct Attributes {
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub nlink: u32,
+    pub atime: i64,
+    pub mtime: i64,
+    pub ctime: i64,
+    pub btime: i64,
+}
+
+/// What stat(2) and statx(2) tell.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "stat(3type) names them")]
+pub struct Metadata {
+    pub device: DeviceNumber,
+    pub inode: u64,
+    pub kind: FileKind,
+    pub attributes: Attributes,
+    pub rdev: DeviceNumber,
+    pub size: u64,
+    /// In units of 512 bytes.
+    pub blocks: u64,
+    pub block_size: u32,
+}
+
+/// How utimensat(2) changes a time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SetTime {
+    /// To the time of the change.
+    Now,
+    /// To this, in nanoseconds since 1970.
+    At(i64),
+}
+
+/// A change of attributes, permission for which has been checked.
+#[derive(Clone, Copy, Default, Debug)]
+#[allow(missing_docs, reason = "inode(7) names them")]
+pub struct SetAttributes {
+    pub mode: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub atime: Option<SetTime>,
+    pub mtime: Option<SetTime>,
+}
+
+/// What a file system does for an inode. The defaults are Linux's errors for inodes that can't. Directory methods are called with the
+/// directory locked against changes.
+pub trait InodeOps: Any + Send + Sync {
+    /// Looks a name up in the directory. `ENOTDIR`, `EIO`, `ENAMETOOLONG`.
+    fn lookup(&self, dir: &Arc<Inode>, name: &[u8]) -> Result<Found> {
+        let _ = (dir, name);
+        Err(Errno::ENOTDIR)
+    }
+
+    /// Makes a file under a name that is free. `EPERM`, `ENOSPC`, `ENOMEM`, `EROFS`.
+    fn create(&self, dir: &Arc<Inode>, name: &[u8], new: &NewInode) -> Result<Arc<Inode>> {
+        let _ = (dir, name, new);
+        Err(Errno::EPERM)
+    }
+
+    /// Makes a file without a name (O_TMPFILE), with no links. `EOPNOTSUPP`.
+    fn create_unnamed(&self, dir: &Arc<Inode>, new: &NewInode) -> Result<Arc<Inode>> {
+        let _ = (dir, new);
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// Gives a file another name. `EPERM`, `ENOSPC`.
+    fn link(&self, dir: &Arc<Inode>, name: &[u8], inode: &Arc<Inode>) -> Result<()> {
+        let _ = (dir, name, inode);
+        Err(Errno::EPERM)
+    }
+
+    /// Takes a name away; of a directory too, if it is empty (`ENOTEMPTY`). `EPERM`.
+    fn unlink(&self, dir: &Arc<Inode>, name: &[u8], victim: &Arc<Inode>) -> Result<()> {
+        let _ = (dir, name, victim);
+        Err(Errno::EPERM)
+    }
+
+    /// Moves `inode` to another name, in place of `replaced` (an empty directory if a directory: `ENOTEMPTY`), or exchanges the two.
+    fn rename(&self, from: (&Arc<Inode>, &[u8], &Arc<Inode>), to: (&Arc<Inode>, &[u8], Option<&Arc<Inode>>), exchange: bool) -> Result<()> {
+        let _ = (from, to, exchange);
+        Err(Errno::EPERM)
+    }
+
+    /// Lists the directory without `.` and `..`, from `position` (2 at first) on; the position after the last entry taken.
+    fn list(&self, dir: &Arc<Inode>, position: u64, emit: &mut dyn FnMut(&DirEntry) -> bool) -> Result<u64> {
+        let _ = (dir, position, emit);
+        Err(Errno::ENOTDIR)
+    }
+
+    /// Where the link leads. `EINVAL`; `ENOENT`, `EACCES` for links of `/proc`.
+    fn read_link(&self, cx: &FsContext) -> Result<LinkTarget> {
+        let _ = cx;
+        Err(Errno::EINVAL)
+    }
+
+    /// What readlink(2) shows, where the link does not lead to a path.
+    fn link_text(&self, cx: &FsContext) -> Result<Vec<u8>> {
+        match self.read_link(cx)? {
+            LinkTarget::Path(path) => Ok(path),
+            LinkTarget::File(path) => Ok(path.name_for_display(&cx.root)),
+        }
+    }
+
+    /// Opens it in a way of its own; `None` for the way that goes by its type.
+    fn open(&self, inode: &Arc<Inode>, flags: OpenFlags, cx: &FsContext) -> Result<Option<Arc<dyn File>>> {
+        let _ = (inode, flags, cx);
+        Ok(None)
+    }
+
+    /// The pages of a regular file.
+    fn page_cache(&self) -> Option<&Arc<PageCache>> {
+        None
+    }
+
+    /// About to write from `offset` up to byte `end`: how far it may. `ENOSPC` (no byte), `EPERM` (sealed).
+    fn reserve(&self, inode: &Inode, offset: u64, end: u64) -> Result<u64> {
+        let _ = (inode, offset);
+        Ok(end)
+    }
+
+    /// Pages may have been added or dropped: time to count them.
+    fn pages_changed(&self, inode: &Inode) {
+        let _ = inode;
+    }
+
+    /// May the size become `size`? `EPERM` (sealed), `EINVAL` for what has no size.
+    fn may_resize(&self, inode: &Inode, size: u64) -> Result<()> {
+        let _ = (inode, size);
+        if self.page_cache().is_some() { Ok(()) } else { Err(Errno::EINVAL) }
+    }
+
+    /// The size in bytes.
+    fn size(&self) -> u64 {
+        self.page_cache().map_or(0, |cache| cache.size())
+    }
+
+    /// The space used, in units of 512 bytes.
+    fn blocks(&self) -> u64 {
+        self.page_cache().map_or(0, |cache| cache.pages() as u64 * 8)
+    }
+
+    /// Attributes are about to change: stores the change, or refuses it. `EPERM`, `EROFS`.
+    fn set_attributes(&self, inode: &Inode, change: &SetAttributes) -> Result<()> {
+        let _ = (inode, change);
+        Ok(())
+    }
+
+    /// Brings attributes that change by themselves up to date (`/proc/PID`'s owner).
+    fn refresh(&self, inode: &Inode) {
+        let _ = inode;
+    }
+
+    /// A check beside the mode bits (for `/proc`). `EACCES`, `EPERM`.
+    fn permission(&self, inode: &Inode, access: Access) -> Result<()> {
+        let _ = (inode, access);
+        Ok(())
+    }
+
+    /// The extended attributes, if the file system has them.
+    fn xattrs(&self) -> Option<&crate::xattr::Xattrs> {
+        None
+    }
+}
+
+/// A file: what all its names and open files have in common.
+pub struct Inode {
+    superblock: Arc<SuperBlock>,
+    number: u64,
+    kind: FileKind,
+    rdev: DeviceNumber,
+    mode: AtomicU32,
+    uid: AtomicU32,
+    gid: AtomicU32,
+    nlink: AtomicU32,
+    atime: AtomicI64,
+    mtime: AtomicI64,
+    ctime: AtomicI64,
+    btime: i64,
+    ops: Box<dyn InodeOps>,
+    /// Held while a directory's entries change and while a file's size does.
+    pub(crate) content: sched::Mutex<()>,
+    /// How many have it open for writing; negative: how many run it (no writing then).
+    writers: AtomicI32,
+    /// Shared mappings that may be written.
+    pub(crate) writable_mappings: AtomicU64,
+    locks: Once<Box<FileLocks>>,
+    pub(crate) watches: Once<Box<Watches>>,
+    /// It was made with O_TMPFILE, so that having no name does not mean that it was removed.
+    unnamed: AtomicBool,
+    /// What a layer above keeps with a FIFO (its pipe) or a socket (its endpoint).
+    attachment: SpinLock<Option<Arc<dyn Any + Send + Sync>>>,
+}
+
+impl Inode {
+    /// An inode with one link (a directory: two), all its times now.
+    pub fn new(superblock: &Arc<SuperBlock>, number: u64, new: &NewInode, ops: Box<dyn InodeOps>) -> Arc<Inode> {
+        let now = realtime();
+        Arc::new(Inode {
+            superblock: superblock.clone(),
+            number,
+            kind: new.kind,
+            rdev: new.rdev,
+            mode: AtomicU32::new(new.mode & 0o7777),
+            uid: AtomicU32::new(new.uid),
+            gid: AtomicU32::new(new.gid),
+            nlink: AtomicU32::new(if new.kind == FileKind::Directory { 2 } else { 1 }),
+            atime: AtomicI64::new(now),
+            mtime: AtomicI64::new(now),
+            ctime: AtomicI64::new(now),
+            btime: now,
+            ops,
+            content: sched::Mutex::new(()),
+            writers: AtomicI32::new(0),
+            writable_mappings: AtomicU64::new(0),
+            locks: Once::new(),
+            watches: Once::new(),
+            unnamed: AtomicBool::new(false),
+            attachment: SpinLock::new(None),
+        })
+    }
+
+    /// The file system it belongs to.
+    pub fn superblock(&self) -> &Arc<SuperBlock> {
+        &self.superblock
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Its type.
+    #[inline]
+    pub fn kind(&self) -> FileKind {
+        self.kind
+    }
+
+    /// Is it a directory?
+    #[inline]
+    pub fn is_dir(&self) -> bool {
+        self.kind == FileKind::Directory
+    }
+
+    /// The device that it stands for.
+    pub fn rdev(&self) -> DeviceNumber {
+        self.rdev
+    }
+
+    /// What its file system does for it.
+    #[inline]
+    pub fn ops(&self) -> &dyn InodeOps {
+        &*self.ops
+    }
+
+    /// The file system's own part, if it is a `T`.
+    pub fn ops_as<T: InodeOps>(&self) -> Option<&T> {
+        (&*self.ops as &dyn Any).downcast_ref()
+    }
+
+    /// The permission bits.
+    #[inline]
+    pub fn mode(&self) -> u32 {
+        self.mode.load(Ordering::Relaxed)
+    }
+
+    /// The owner.
+    #[inline]
+    pub fn uid(&self) -> u32 {
+        self.uid.load(Ordering::Relaxed)
+    }
+
+    /// The group.
+    #[inline]
+    pub fn gid(&self) -> u32 {
+        self.gid.load(Ordering::Relaxed)
+    }
+
+    /// The number of names.
+    pub fn nlink(&self) -> u32 {
+        self.nlink.load(Ordering::Relaxed)
+    }
+
+    /// Sets the number of names.
+    pub fn set_nlink(&self, n: u32) {
+        self.nlink.store(n, Ordering::Relaxed);
+    }
+
+    /// One name more.
+    pub fn add_link(&self) {
+        self.nlink.fetch_add(1, Ordering::Relaxed);
+        self.changed();
+    }
+
+    /// One name less.
+    pub fn drop_link(&self) {
+        let _ = self.nlink.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+        self.changed();
+    }
+
+    /// Sets owner and permission bits without a check: for file systems whose attributes change by themselves.
+    pub fn set_owner(&self, uid: u32, gid: u32) {
+        self.uid.store(uid, Ordering::Relaxed);
+        self.gid.store(gid, Ordering::Relaxed);
+    }
+
+    /// Sets the times without a check: for unpacking archives.
+    pub fn set_times(&self, atime: i64, mtime: i64) {
+        self.atime.store(atime, Ordering::Relaxed);
+        self.mtime.store(mtime, Ordering::Relaxed);
+    }
+
+    /// The content was changed: mtime and ctime become now.
+    pub fn modified(&self) {
+        let now = realtime();
+        self.mtime.store(now, Ordering::Relaxed);
+        self.ctime.store(now, Ordering::Relaxed);
+    }
+
+    /// The attributes were changed: ctime becomes now.
+    pub fn changed(&self) {
+        self.ctime.store(realtime(), Ordering::Relaxed);
+    }
+
+    /// The content was read: atime becomes now if it is not later than the last change, or a day old (relatime).
+    #[inline]
+    pub fn accessed(&self) {
+        const DAY: i64 = 86_400 * 1_000_000_000;
+        let atime = self.atime.load(Ordering::Relaxed);
+        let stale = atime <= self.mtime.load(Ordering::Relaxed) || atime <= self.ctime.load(Ordering::Relaxed);
+        if stale {
+            self.atime.store(realtime(), Ordering::Relaxed);
+        } else {
+            let now = realtime();
+            if now.saturating_sub(atime) >= DAY {
+                self.atime.store(now, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The attributes now.
+    pub fn attributes(&self) -> Attributes {
+        Attributes {
+            mode: self.mode(),
+            uid: self.uid(),
+            gid: self.gid(),
+            nlink: self.nlink(),
+            atime: self.atime.load(Ordering::Relaxed),
+            mtime: self.mtime.load(Ordering::Relaxed),
+            ctime: self.ctime.load(Ordering::Relaxed),
+            btime: self.btime,
+        }
+    }
+
+    /// What stat(2) tells.
+    pub fn metadata(&self) -> Metadata {
+        self.ops.refresh(self);
+        Metadata {
+            device: self.superblock.device,
+            inode: self.number,
+            kind: self.kind,
+            attributes: self.attributes(),
+            rdev: self.rdev,
+            size: self.ops.size(),
+            blocks: self.ops.blocks(),
+            block_size: self.superblock.block_size,
+        }
+    }
+
+    /// Changes attributes. Permission has been checked. `EPERM`, `EROFS`, `EIO`.
+    pub fn set_attributes(&self, change: &SetAttributes) -> Result<()> {
+        self.ops.set_attributes(self, change)?;
+        let now = realtime();
+        let time = |t| match t {
+            SetTime::Now => now,
+            SetTime::At(nanos) => nanos,
+        };
+        let store = |to: &AtomicU32, value: Option<u32>| {
+            if let Some(value) = value {
+                to.store(value, Ordering::Relaxed);
+            }
+        };
+        store(&self.mode, change.mode.map(|m| m & 0o7777));
+        store(&self.uid, change.uid);
+        store(&self.gid, change.gid);
+        if let Some(t) = change.atime {
+            self.atime.store(time(t), Ordering::Relaxed);
+        }
+        if let Some(t) = change.mtime {
+            self.mtime.store(time(t), Ordering::Relaxed);
+        }
+        self.ctime.store(now, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The locks on it (flock(2), fcntl(2)); `None` if there never were any.
+    pub fn locks(&self) -> Option<&FileLocks> {
+        self.locks.get().map(|l| &**l)
+    }
+
+    /// The locks on it, to add one.
+    pub fn locks_or_new(&self) -> &FileLocks {
+        self.locks.get_or_init(|| Box::new(FileLocks::new()))
+    }
+
+    /// Somebody opens it for writing. `ETXTBSY` while it runs.
+    pub fn get_write(&self) -> Result<()> {
+        let grow = |n: i32| if n < 0 { None } else { n.checked_add(1) };
+        self.writers.fetch_update(Ordering::AcqRel, Ordering::Relaxed, grow).map(drop).map_err(|_| Errno::ETXTBSY)
+    }
+
+    /// Takes back [`Inode::get_write`].
+    pub fn put_write(&self) {
+        self.writers.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Somebody runs it: nobody may open it for writing. `ETXTBSY` while somebody has.
+    pub fn deny_write(&self) -> Result<()> {
+        let shrink = |n: i32| if n > 0 { None } else { n.checked_sub(1) };
+        self.writers.fetch_update(Ordering::AcqRel, Ordering::Relaxed, shrink).map(drop).map_err(|_| Errno::ETXTBSY)
+    }
+
+    /// Takes back [`Inode::deny_write`].
+    pub fn allow_write(&self) {
+        self.writers.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// It was made without a name; may link(2) give it one?
+    pub(crate) fn set_unnamed(&self, may_gain_name: bool) {
+        self.unnamed.store(may_gain_name, Ordering::Relaxed);
+    }
+
+    /// May link(2) give it a name though it has none?
+    pub(crate) fn may_gain_name(&self) -> bool {
+        self.unnamed.load(Ordering::Relaxed)
+    }
+
+    /// How many have it open for writing.
+    pub fn writers(&self) -> i32 {
+        self.writers.load(Ordering::Acquire).max(0)
+    }
+
+    /// What a layer above keeps with it, if it is a `T`.
+    pub fn attachment<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        let attached = self.attachment.lock().clone()?;
+        attached.downcast().ok()
+    }
+
+    /// Keeps `value` with it, unless there is something: then that is given.
+    pub fn attach_or_get<T: Any + Send + Sync>(&self, make: impl FnOnce() -> Arc<T>) -> Option<Arc<T>> {
+        if self.attachment.lock().is_none() {
+            let made = make();
+            let mut slot = self.attachment.lock();
+            if slot.is_none() {
+                *slot = Some(made);
+            }
+        }
+        self.attachment()
+    }
+
+    /// Forgets what is kept with it.
+    pub fn detach(&self) {
+        let old = self.attachment.lock().take();
+        drop(old);
+    }
+}
+
+/// Now, as inode times are kept.
+pub(crate) fn realtime() -> i64 {
+    i64::try_from(sched::time::realtime()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_numbers_survive_a_round_trip() {
+        for (major, minor) in [(1, 3), (136, 0), (136, 300), (0xfff, 0xfffff), (254, 256)] {
+            let device = DeviceNumber::new(major, minor);
+            assert_eq!(DeviceNumber::decode(device.encode() as u32), device);
+        }
+        assert_eq!(DeviceNumber::new(1, 3).encode(), 0x103);
+    }
+}

@@ -1,0 +1,254 @@
+//! Locks on files: POSIX record locks, open-file-description locks and flock(2). All are advisory.
+
+use alloc::vec::Vec;
+
+use base::{Errno, Result};
+use hal::sync::SpinLock;
+use sched::{Sleep, WaitQueue};
+
+/// Shared or exclusive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LockKind {
+    /// F_RDLCK, LOCK_SH.
+    Read,
+    /// F_WRLCK, LOCK_EX.
+    Write,
+}
+
+/// Whose lock it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LockOwner {
+    /// A POSIX lock belongs to a process, known by its descriptor table ([`crate::FdTable::id`]).
+    Table(u64),
+    /// An OFD or flock lock belongs to an open file ([`crate::OpenFile::id`]).
+    OpenFile(u64),
+}
+
+/// A lock on a range of bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RangeLock {
+    /// Whose.
+    pub owner: LockOwner,
+    /// The process that took it, for F_GETLK (-1 for OFD locks).
+    pub pid: i32,
+    /// Shared or exclusive.
+    pub kind: LockKind,
+    /// The first byte.
+    pub start: u64,
+    /// The last byte; `i64::MAX` for "to the end".
+    pub end: u64,
+}
+
+impl RangeLock {
+    fn overlaps(&self, other: &RangeLock) -> bool {
+        self.start <= other.end && other.start <= self.end
+    }
+
+    fn conflicts(&self, other: &RangeLock) -> bool {
+        self.owner != other.owner && self.overlaps(other) && (self.kind == LockKind::Write || other.kind == LockKind::Write)
+    }
+}
+
+/// Gives `wanted`'s range to its owner in `wanted`'s kind, or to nobody (`unlock`). What the owner had there is cut away; touching
+/// pieces of the same kind join. `ENOLCK` without memory.
+fn apply(locks: &mut Vec<RangeLock>, wanted: RangeLock, unlock: bool) -> Result<()> {
+    // A cut in the middle of a lock makes two of it, and the new one is a third.
+    locks.try_reserve(2).map_err(|_| Errno::ENOLCK)?;
+    let mut new = wanted;
+    let mut tail = None;
+    locks.retain_mut(|held| {
+        if held.owner != new.owner {
+            return true;
+        }
+        if !unlock && held.kind == new.kind {
+            let touches = held.start <= new.end.saturating_add(1) && new.start <= held.end.saturating_add(1);
+            if touches {
+                new.start = new.start.min(held.start);
+                new.end = new.end.max(held.end);
+            }
+            return !touches;
+        }
+        if !held.overlaps(&wanted) {
+            return true;
+        }
+        if held.end > wanted.end {
+            tail = Some(RangeLock { start: wanted.end + 1, ..*held });
+        }
+        if held.start < wanted.start {
+            held.end = wanted.start - 1;
+            return true;
+        }
+        false
+    });
+    locks.extend(tail);
+    if !unlock {
+        locks.push(new);
+    }
+    Ok(())
+}
+
+/// Who waits for whom, over all files: for EDEADLK. Only POSIX locks are in it, as on Linux.
+static BLOCKED: SpinLock<Vec<(LockOwner, LockOwner)>> = SpinLock::new(Vec::new());
+
+/// Would `waiter` waiting for `holder` close a circle?
+fn closes_circle(blocked: &[(LockOwner, LockOwner)], waiter: LockOwner, holder: LockOwner) -> bool {
+    let mut at = holder;
+    for _ in 0..=blocked.len() {
+        if at == waiter {
+            return true;
+        }
+        match blocked.iter().find(|(w, _)| *w == at) {
+            Some((_, next)) => at = *next,
+            None => return false,
+        }
+    }
+    false
+}
+
+struct Waiting(LockOwner);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let mut blocked = BLOCKED.lock();
+        if let Some(i) = blocked.iter().position(|(w, _)| *w == self.0) {
+            blocked.swap_remove(i);
+        }
+    }
+}
+
+/// The locks on one file.
+pub struct FileLocks {
+    ranges: SpinLock<Vec<RangeLock>>,
+    whole: SpinLock<Vec<(u64, LockKind)>>,
+    waiters: WaitQueue,
+}
+
+impl FileLocks {
+    pub(crate) fn new() -> FileLocks {
+        FileLocks { ranges: SpinLock::new(Vec::new()), whole: SpinLock::new(Vec::new()), waiters: WaitQueue::new() }
+    }
+
+    /// The first lock that stands in the way of `wanted` (F_GETLK).
+    pub fn blocker(&self, wanted: &RangeLock) -> Option<RangeLock> {
+        self.ranges.lock().iter().find(|held| held.conflicts(wanted)).copied()
+    }
+
+    /// Takes a range. Waits for it if `wait`: `ERESTARTSYS`, `EDEADLK` (POSIX locks). Else `EAGAIN`. `ENOLCK`.
+    pub fn lock_range(&self, wanted: RangeLock, wait: bool) -> Result<()> {
+        let mut waiting = None;
+        let attempt = || {
+            let mut ranges = self.ranges.lock();
+            let Some(blocker) = ranges.iter().find(|held| held.conflicts(&wanted)).map(|held| held.owner) else {
+                let result = apply(&mut ranges, wanted, false);
+                drop(ranges);
+                // A weaker lock may let others in.
+                self.waiters.wake_all();
+                return Some(result);
+            };
+            drop(ranges);
+            if !wait {
+                return Some(Err(Errno::EAGAIN));
+            }
+            waiting = None;
+            if matches!(wanted.owner, LockOwner::Table(_)) {
+                let mut blocked = BLOCKED.lock();
+                if closes_circle(&blocked, wanted.owner, blocker) {
+                    return Some(Err(Errno::EDEADLK));
+                }
+                if blocked.try_reserve(1).is_err() {
+                    return Some(Err(Errno::ENOLCK));
+                }
+                blocked.push((wanted.owner, blocker));
+                drop(blocked);
+                waiting = Some(Waiting(wanted.owner));
+            }
+            None
+        };
+        self.waiters.wait_until(Sleep::Interruptible, None, attempt)?
+    }
+
+    /// Gives a range up. `ENOLCK` where that needs memory that isn't there.
+    pub fn unlock_range(&self, wanted: RangeLock) -> Result<()> {
+        apply(&mut self.ranges.lock(), wanted, true)?;
+        self.waiters.wake_all();
+        Ok(())
+    }
+
+    /// Gives up all ranges of an owner: its process closed the file, or the open file is gone.
+    pub fn release(&self, owner: LockOwner) {
+        self.ranges.lock().retain(|held| held.owner != owner);
+        self.waiters.wake_all();
+    }
+
+    /// flock(2) for the open file `id`. `EAGAIN` (EWOULDBLOCK), `ERESTARTSYS`, `ENOLCK`.
+    pub fn lock_whole(&self, id: u64, kind: LockKind, wait: bool) -> Result<()> {
+        // A change of kind is not atomic: the old lock goes first.
+        self.whole.lock().retain(|(owner, held)| *owner != id || *held == kind);
+        self.waiters.wake_all();
+        self.waiters.wait_until(Sleep::Interruptible, None, || {
+            let mut whole = self.whole.lock();
+            if whole.iter().any(|(owner, _)| *owner == id) {
+                return Some(Ok(()));
+            }
+            if whole.iter().any(|(_, held)| kind == LockKind::Write || *held == LockKind::Write) {
+                return if wait { None } else { Some(Err(Errno::EAGAIN)) };
+            }
+            Some(whole.try_reserve(1).map_err(|_| Errno::ENOLCK).map(|()| whole.push((id, kind))))
+        })?
+    }
+
+    /// Gives up the flock(2) lock of an open file.
+    pub fn unlock_whole(&self, id: u64) {
+        self.whole.lock().retain(|(owner, _)| *owner != id);
+        self.waiters.wake_all();
+    }
+
+    /// All range locks and all whole-file locks, for `/proc/locks`.
+    pub fn list(&self) -> (Vec<RangeLock>, Vec<(u64, LockKind)>) {
+        (self.ranges.lock().clone(), self.whole.lock().clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use LockKind::{Read, Write};
+
+    fn lock(owner: u64, kind: LockKind, start: u64, end: u64) -> RangeLock {
+        RangeLock { owner: LockOwner::Table(owner), pid: 1, kind, start, end }
+    }
+
+    #[test]
+    fn a_lock_splits_joins_and_replaces_its_owners_others() {
+        let mut locks = Vec::new();
+        apply(&mut locks, lock(1, Write, 0, 99), false).unwrap();
+        apply(&mut locks, lock(1, Write, 40, 59), true).unwrap();
+        locks.sort_by_key(|l| l.start);
+        assert_eq!(locks, [lock(1, Write, 0, 39), lock(1, Write, 60, 99)]);
+        apply(&mut locks, lock(1, Write, 40, 59), false).unwrap();
+        assert_eq!(locks, [lock(1, Write, 0, 99)]);
+        apply(&mut locks, lock(1, Read, 50, 149), false).unwrap();
+        locks.sort_by_key(|l| l.start);
+        assert_eq!(locks, [lock(1, Write, 0, 49), lock(1, Read, 50, 149)]);
+        apply(&mut locks, lock(2, Read, 0, u64::MAX >> 1), true).unwrap();
+        assert_eq!(locks.len(), 2);
+    }
+
+    #[test]
+    fn only_writers_of_other_owners_conflict() {
+        let locks = FileLocks::new();
+        apply(&mut locks.ranges.lock(), lock(1, Read, 0, 9), false).unwrap();
+        assert_eq!(locks.blocker(&lock(2, Read, 0, 9)), None);
+        assert_eq!(locks.blocker(&lock(2, Write, 9, 9)), Some(lock(1, Read, 0, 9)));
+        assert_eq!(locks.blocker(&lock(2, Write, 10, 10)), None);
+        assert_eq!(locks.blocker(&lock(1, Write, 0, 9)), None);
+    }
+
+    #[test]
+    fn a_circle_of_waiters_is_a_deadlock() {
+        let owner = LockOwner::Table;
+        let blocked = [(owner(1), owner(2)), (owner(2), owner(3))];
+        assert!(closes_circle(&blocked, owner(3), owner(1)));
+        assert!(!closes_circle(&blocked, owner(4), owner(1)));
+    }
+}

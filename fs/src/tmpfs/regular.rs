@@ -1,0 +1,149 @@
+//! Regular files of tmpfs, and memfds with their seals.
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use base::{Errno, Result};
+use mm::PageCache;
+
+use crate::tmpfs::InodeSlot;
+use crate::xattr::Xattrs;
+use crate::{Inode, InodeOps};
+
+/// Seals, in the bits of fcntl(F_ADD_SEALS).
+#[allow(missing_docs, reason = "fcntl(2) documents each")]
+pub mod seal {
+    pub const SEAL: u32 = 1;
+    pub const SHRINK: u32 = 2;
+    pub const GROW: u32 = 4;
+    pub const WRITE: u32 = 8;
+    pub const FUTURE_WRITE: u32 = 16;
+    pub const ALL: u32 = 31;
+}
+
+const PAGE: u64 = abi::PAGE_SIZE as u64;
+
+/// A regular file.
+pub struct Regular {
+    cache: Arc<PageCache>,
+    /// The pages that its instance has counted.
+    counted: AtomicU64,
+    seals: AtomicU32,
+    xattrs: Xattrs,
+    /// None for memfds, which no instance limits.
+    slot: Option<InodeSlot>,
+}
+
+impl Regular {
+    pub(crate) fn new(slot: Option<InodeSlot>) -> Regular {
+        Regular {
+            cache: PageCache::new(),
+            counted: AtomicU64::new(0),
+            // Only memfd_create(MFD_ALLOW_SEALING) leaves room for seals.
+            seals: AtomicU32::new(seal::SEAL),
+            xattrs: Xattrs::default(),
+            slot,
+        }
+    }
+
+    /// A memfd; `sealable` as with MFD_ALLOW_SEALING.
+    pub(crate) fn memfd(sealable: bool) -> Regular {
+        let file = Regular::new(None);
+        if sealable {
+            file.seals.store(0, Ordering::Relaxed);
+        }
+        file
+    }
+
+    /// The seals (F_GET_SEALS).
+    pub fn seals(&self) -> u32 {
+        self.seals.load(Ordering::Acquire)
+    }
+
+    /// Adds seals (F_ADD_SEALS). `EPERM` once F_SEAL_SEAL is set, `EINVAL`, `EBUSY` for F_SEAL_WRITE while it is mapped for writing.
+    pub fn add_seals(&self, inode: &Inode, seals: u32) -> Result<()> {
+        if seals & !seal::ALL != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let _held = inode.content.lock();
+        if self.seals() & seal::SEAL != 0 {
+            return Err(Errno::EPERM);
+        }
+        let mapped = inode.writable_mappings.load(Ordering::Acquire) != 0;
+        if seals & seal::WRITE != 0 && self.seals() & seal::WRITE == 0 && mapped {
+            return Err(Errno::EBUSY);
+        }
+        self.seals.fetch_or(seals, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// May a shared mapping become writable (`may`), if it is so from the start (`now`)? `EPERM` where that is sealed.
+    pub fn may_map_shared(&self, may: bool, now: bool) -> Result<bool> {
+        if self.seals() & (seal::WRITE | seal::FUTURE_WRITE) == 0 {
+            return Ok(may);
+        }
+        if now { Err(Errno::EPERM) } else { Ok(false) }
+    }
+
+    /// The byte up to which `offset..end` can be written with `free` pages left. Holes and bytes past the end need a page each.
+    fn room(&self, offset: u64, end: u64, free: u64) -> Result<u64> {
+        if end.div_ceil(PAGE) - offset / PAGE <= free {
+            return Ok(end);
+        }
+        let mut left = free;
+        for index in offset / PAGE..end.div_ceil(PAGE) {
+            if self.cache.page(index, false)?.is_some() {
+                continue;
+            }
+            if left == 0 {
+                let reach = (index * PAGE).max(offset);
+                return if reach == offset { Err(Errno::ENOSPC) } else { Ok(reach) };
+            }
+            left -= 1;
+        }
+        Ok(end)
+    }
+}
+
+impl InodeOps for Regular {
+    fn page_cache(&self) -> Option<&Arc<PageCache>> {
+        Some(&self.cache)
+    }
+
+    fn reserve(&self, _inode: &Inode, offset: u64, end: u64) -> Result<u64> {
+        let seals = self.seals();
+        let grows = end > self.cache.size() && seals & seal::GROW != 0;
+        if grows || seals & (seal::WRITE | seal::FUTURE_WRITE) != 0 {
+            return Err(Errno::EPERM);
+        }
+        match &self.slot {
+            Some(slot) if end > offset => self.room(offset, end, slot.0.free()),
+            _ => Ok(end),
+        }
+    }
+
+    fn pages_changed(&self, _inode: &Inode) {
+        if let Some(slot) = &self.slot {
+            let now = self.cache.pages() as u64;
+            slot.0.recount(self.counted.swap(now, Ordering::Relaxed), now);
+        }
+    }
+
+    fn may_resize(&self, _inode: &Inode, size: u64) -> Result<()> {
+        let (seals, old) = (self.seals(), self.cache.size());
+        let sealed = size < old && seals & seal::SHRINK != 0 || size > old && seals & seal::GROW != 0;
+        if sealed { Err(Errno::EPERM) } else { Ok(()) }
+    }
+
+    fn xattrs(&self) -> Option<&Xattrs> {
+        Some(&self.xattrs)
+    }
+}
+
+impl Drop for Regular {
+    fn drop(&mut self) {
+        if let Some(slot) = &self.slot {
+            slot.0.recount(self.counted.load(Ordering::Relaxed), 0);
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! The cache of names: which inode a name in a directory leads to, or that there is none.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use base::{Errno, Result};
+use hal::sync::SpinLock;
+use hashbrown::HashMap;
+
+use crate::Inode;
+
+/// The longest name (NAME_MAX).
+pub const NAME_MAX: usize = 255;
+/// Negative entries that one directory may keep before those not in use are dropped: lookups of random names must not eat memory.
+const NEGATIVE_MAX: usize = 512;
+
+struct Place {
+    parent: Option<Arc<Dentry>>,
+    name: Box<[u8]>,
+}
+
+#[derive(Default)]
+struct Children {
+    by_name: HashMap<Box<[u8]>, Arc<Dentry>>,
+    negative: usize,
+}
+
+/// A name in a directory. Which inode it leads to never changes: where a name comes to lead elsewhere, it gets a new dentry. Its
+/// place changes by renaming only.
+pub struct Dentry {
+    inode: Option<Arc<Inode>>,
+    place: SpinLock<Place>,
+    children: SpinLock<Children>,
+    /// How many mounts sit on it.
+    mounts: AtomicU32,
+    /// The name was removed.
+    gone: AtomicBool,
+}
+
+impl Dentry {
+    fn with(inode: Option<Arc<Inode>>, parent: Option<Arc<Dentry>>, name: Box<[u8]>) -> Arc<Dentry> {
+        Arc::new(Dentry {
+            inode,
+            place: SpinLock::new(Place { parent, name }),
+            children: SpinLock::new(Children::default()),
+            mounts: AtomicU32::new(0),
+            gone: AtomicBool::new(false),
+        })
+    }
+
+    /// The root of a file system, or (with a name) a file that was never in a directory, such as `pipe:[7]`.
+    pub fn root(inode: Arc<Inode>, name: &[u8]) -> Arc<Dentry> {
+        Dentry::with(Some(inode), None, name.into())
+    }
+
+    /// The inode, unless the entry is negative.
+    #[inline]
+    pub fn inode(&self) -> Option<&Arc<Inode>> {
+        self.inode.as_ref()
+    }
+
+    /// The parent directory and the name in it; `None` for roots.
+    pub fn place(&self) -> Option<(Arc<Dentry>, Vec<u8>)> {
+        let place = self.place.lock();
+        let parent = place.parent.clone()?;
+        Some((parent, place.name.to_vec()))
+    }
+
+    /// The parent directory; `None` for roots.
+    #[inline]
+    pub fn parent(&self) -> Option<Arc<Dentry>> {
+        self.place.lock().parent.clone()
+    }
+
+    /// The last component of its name (for roots mostly empty).
+    pub fn name(&self) -> Vec<u8> {
+        self.place.lock().name.to_vec()
+    }
+
+    /// Was the name removed?
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    /// Is something mounted on it, in whatever mount?
+    #[inline]
+    pub fn is_mount_point(&self) -> bool {
+        self.mounts.load(Ordering::Acquire) != 0
+    }
+
+    pub(crate) fn count_mount(&self, up: bool) {
+        if up {
+            self.mounts.fetch_add(1, Ordering::AcqRel);
+        } else {
+            self.mounts.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// What the cache knows of `name` here.
+    #[inline]
+    pub fn cached(&self, name: &[u8]) -> Option<Arc<Dentry>> {
+        self.children.lock().by_name.get(name).cloned()
+    }
+
+    /// What is under `name`: from the cache, or from the file system. Negative entries are dentries too. `ENAMETOOLONG`, `EIO`.
+    #[inline]
+    pub fn lookup(self: &Arc<Dentry>, name: &[u8]) -> Result<Arc<Dentry>> {
+        match self.cached(name) {
+            Some(known) => Ok(known),
+            None => self.lookup_slow(name),
+        }
+    }
+
+    fn lookup_slow(self: &Arc<Dentry>, name: &[u8]) -> Result<Arc<Dentry>> {
+        let dir = self.inode.as_ref().ok_or(Errno::ENOENT)?;
+        let _held = dir.content.lock();
+        self.lookup_locked(name)
+    }
+
+    /// As [`Dentry::lookup`], the directory being locked by the caller.
+    pub(crate) fn lookup_locked(self: &Arc<Dentry>, name: &[u8]) -> Result<Arc<Dentry>> {
+        if let Some(known) = self.cached(name) {
+            return Ok(known);
+        }
+        if name.len() > NAME_MAX {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        let dir = self.inode.as_ref().ok_or(Errno::ENOENT)?;
+        let found = dir.ops().lookup(dir, name)?;
+        let cacheable = found.cacheable && !self.is_gone();
+        let dentry = Dentry::with(found.inode, Some(self.clone()), name.into());
+        if cacheable {
+            self.adopt(dentry.clone());
+        }
+        Ok(dentry)
+    }
+
+    /// Puts a new entry in the place of `name`'s, after the file system made the inode. The directory is locked by the caller.
+    pub(crate) fn instantiate(self: &Arc<Dentry>, name: &[u8], inode: Arc<Inode>) -> Arc<Dentry> {
+        let dentry = Dentry::with(Some(inode), Some(self.clone()), name.into());
+        self.adopt(dentry.clone());
+        dentry
+    }
+
+    fn adopt(&self, dentry: Arc<Dentry>) {
+        let name = dentry.place.lock().name.clone();
+        let negative = dentry.inode.is_none();
+        let mut dropped = Vec::new();
+        let mut children = self.children.lock();
+        if negative && children.negative >= NEGATIVE_MAX {
+            dropped.extend(children.by_name.extract_if(|_, d| d.inode.is_none() && Arc::strong_count(d) == 1));
+            children.negative = children.by_name.values().filter(|d| d.inode.is_none()).count();
+        }
+        let old = children.by_name.insert(name, dentry);
+        if old.as_ref().is_some_and(|o| o.inode.is_none()) {
+            children.negative = children.negative.saturating_sub(1);
+        }
+        children.negative += usize::from(negative);
+        drop(children);
+        drop(old);
+    }
+
+    fn disown(&self, name: &[u8]) -> Option<Arc<Dentry>> {
+        let mut children = self.children.lock();
+        let old = children.by_name.remove(name);
+        if old.as_ref().is_some_and(|o| o.inode.is_none()) {
+            children.negative = children.negative.saturating_sub(1);
+        }
+        old
+    }
+
+    /// The name was removed from the directory. The directory is locked by the caller.
+    pub(crate) fn remove_child(&self, child: &Arc<Dentry>) {
+        child.gone.store(true, Ordering::Release);
+        let name = child.name();
+        drop(self.disown(&name));
+    }
+
+    /// Moves `child` from this directory to `name` in `to`, whatever was there being gone. Both are locked by the caller.
+    pub(crate) fn move_child(&self, child: &Arc<Dentry>, to: &Arc<Dentry>, name: &[u8]) {
+        let old_name = child.name();
+        drop(self.disown(&old_name));
+        if let Some(replaced) = to.cached(name) {
+            replaced.gone.store(true, Ordering::Release);
+        }
+        let mut place = child.place.lock();
+        place.name = name.into();
+        let old_parent = place.parent.replace(to.clone());
+        drop(place);
+        to.adopt(child.clone());
+        drop(old_parent);
+    }
+
+    /// Exchanges the places of two entries. Their directories are locked by the caller.
+    pub(crate) fn exchange(one: &Arc<Dentry>, two: &Arc<Dentry>) {
+        let (Some((one_dir, one_name)), Some((two_dir, two_name))) = (one.place(), two.place()) else { return };
+        drop(one_dir.disown(&one_name));
+        drop(two_dir.disown(&two_name));
+        *one.place.lock() = Place { parent: Some(two_dir.clone()), name: two_name.into() };
+        *two.place.lock() = Place { parent: Some(one_dir.clone()), name: one_name.into() };
+        two_dir.adopt(one.clone());
+        one_dir.adopt(two.clone());
+    }
+
+    /// Forgets the cached answer for `name`: the file system changed by itself.
+    pub fn forget(&self, name: &[u8]) {
+        drop(self.disown(name));
+    }
+
+    /// Drops all cached entries below, when the file system is unmounted for good: parents and children hold each other.
+    pub(crate) fn shrink(&self) {
+        let mut stack: Vec<Arc<Dentry>> = Vec::new();
+        let take = |dentry: &Dentry| core::mem::take(&mut *dentry.children.lock()).by_name;
+        stack.extend(take(self).into_values());
+        while let Some(dentry) = stack.pop() {
+            stack.extend(take(&dentry).into_values());
+        }
+    }
+
+    /// Is `self` in the directory `ancestor`, or below, or the directory itself?
+    pub fn is_below(self: &Arc<Dentry>, ancestor: &Arc<Dentry>) -> bool {
+        let mut at = self.clone();
+        loop {
+            if Arc::ptr_eq(&at, ancestor) {
+                return true;
+            }
+            match at.parent() {
+                Some(parent) => at = parent,
+                None => return false,
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Open regular files: reading and writing through the page cache, the same for every file system.
+
+use alloc::sync::Arc;
+
+use base::{Cred, Capability, Errno, Events, Result};
+use mm::{PageCache, Sink, Source};
+
+use crate::poll::ALWAYS_READY;
+use crate::{File, Inode, Io, IoctlContext, Mapping, OpenFlags, PollTable, SeekFrom, SetAttributes};
+
+/// The largest offset a file can have.
+pub const MAX_OFFSET: u64 = i64::MAX as u64;
+
+/// An open regular file whose pages are in a cache.
+pub struct RegularFile {
+    inode: Arc<Inode>,
+    cache: Arc<PageCache>,
+    /// A write takes set-user-ID and set-group-ID away, unless the opener had CAP_FSETID.
+    strips_ids: bool,
+}
+
+impl RegularFile {
+    /// Opens the inode. `EINVAL` where it has no pages.
+    pub fn open(inode: &Arc<Inode>, cred: &Cred) -> Result<Arc<dyn File>> {
+        let cache = inode.ops().page_cache().ok_or(Errno::EINVAL)?.clone();
+        Ok(Arc::new(RegularFile { inode: inode.clone(), cache, strips_ids: !cred.capable(Capability::Fsetid) }))
+    }
+}
+
+/// Takes set-user-ID away, and set-group-ID where the group may execute: what changes of content and owner do.
+pub fn strip_ids(inode: &Inode) -> Result<()> {
+    let mode = inode.mode();
+    let strip = 0o4000 | if mode & 0o010 != 0 { 0o2000 } else { 0 };
+    if mode & strip == 0 {
+        return Ok(());
+    }
+    inode.set_attributes(&SetAttributes { mode: Some(mode & !strip), ..SetAttributes::default() })
+}
+
+/// Sets the size of the inode. `EPERM`, `EFBIG`, `EINVAL`, `ENOSPC`.
+pub fn resize(inode: &Inode, size: u64) -> Result<()> {
+    let ops = inode.ops();
+    let _held = inode.content.lock();
+    ops.may_resize(inode, size)?;
+    if size > MAX_OFFSET {
+        return Err(Errno::EFBIG);
+    }
+    ops.page_cache().ok_or(Errno::EINVAL)?.resize(size)?;
+    ops.pages_changed(inode);
+    inode.modified();
+    Ok(())
+}
+
+/// The new position for lseek(2) in a file of `size` bytes, holes apart. `EINVAL` before the start, `EOVERFLOW` past the largest.
+pub fn seek_within(to: SeekFrom, position: u64, size: u64) -> Result<u64> {
+    let (base, offset) = match to {
+        SeekFrom::Start(offset) => (0, offset),
+        SeekFrom::Current(offset) => (position, offset),
+        SeekFrom::End(offset) => (size, offset),
+        SeekFrom::Data(offset) | SeekFrom::Hole(offset) => {
+            let at = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
+            return match to {
+                _ if at >= size => Err(Errno::ENXIO),
+                SeekFrom::Data(_) => Ok(at),
+                _ => Ok(size),
+            };
+        }
+    };
+    let new = i64::try_from(base).ok().and_then(|b| b.checked_add(offset)).ok_or(Errno::EOVERFLOW)?;
+    u64::try_from(new).map_err(|_| Errno::EINVAL)
+}
+
+impl File for RegularFile {
+    fn read(&self, sink: &mut Sink, io: &mut Io) -> Result<usize> {
+        let n = self.cache.read(io.offset, sink)?;
+        if !io.flags.contains(OpenFlags::NOATIME) {
+            self.inode.accessed();
+        }
+        Ok(n)
+    }
+
+    fn write(&self, source: &mut Source, io: &mut Io) -> Result<usize> {
+        let _held = self.inode.content.lock();
+        if io.flags.contains(OpenFlags::APPEND) {
+            io.offset = self.cache.size();
+        }
+        if source.remaining() == 0 {
+            return Ok(0);
+        }
+        if io.offset >= MAX_OFFSET {
+            return Err(Errno::EFBIG);
+        }
+        source.limit(usize::try_from(MAX_OFFSET - io.offset).unwrap_or(usize::MAX));
+        let ops = self.inode.ops();
+        let end = ops.reserve(&self.inode, io.offset, io.offset + source.remaining() as u64)?;
+        source.limit(usize::try_from(end - io.offset).unwrap_or(usize::MAX));
+        if self.strips_ids {
+            strip_ids(&self.inode)?;
+        }
+        let result = self.cache.write(io.offset, source);
+        ops.pages_changed(&self.inode);
+        if result.is_ok() {
+            self.inode.modified();
+        }
+        result
+    }
+
+    fn poll(&self, _table: &mut PollTable) -> Events {
+        ALWAYS_READY
+    }
+
+    fn pollable(&self) -> bool {
+        false
+    }
+
+    fn ioctl(&self, cx: &IoctlContext, request: u32, arg: usize) -> Result<usize> {
+        if request != abi::ioctl::FIONREAD {
+            return Err(Errno::ENOTTY);
+        }
+        let left = self.cache.size().saturating_sub(cx.open.position());
+        hal::user::UserPtr::<i32>::new(arg).write(&i32::try_from(left).unwrap_or(i32::MAX))?;
+        Ok(0)
+    }
+
+    fn positioned(&self) -> bool {
+        true
+    }
+
+    fn seek(&self, to: SeekFrom, position: u64) -> Result<u64> {
+        let size = self.cache.size();
+        let new = seek_within(to, position, size)?;
+        match to {
+            SeekFrom::Data(_) => self.cache.seek(new, true).ok_or(Errno::ENXIO),
+            SeekFrom::Hole(at) => Ok(self.cache.seek(at as u64, false).unwrap_or(size).min(size)),
+            _ => Ok(new),
+        }
+    }
+
+    fn mapping(&self) -> Result<Mapping> {
+        Ok(Mapping::Pages(self.cache.clone()))
+    }
+
+    fn truncate(&self, size: u64) -> Result<()> {
+        resize(&self.inode, size)?;
+        if self.strips_ids { strip_ids(&self.inode) } else { Ok(()) }
+    }
+
+    fn allocate(&self, mode: u32, offset: u64, len: u64) -> Result<()> {
+        allocate(&self.inode, &self.cache, mode, offset, len)
+    }
+
+    fn sync(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn flags_change(&self, _open: &crate::OpenFile, _new: OpenFlags) -> Result<()> {
+        Ok(())
+    }
+}
+
+const KEEP_SIZE: u32 = 1;
+const PUNCH_HOLE: u32 = 2;
+const ZERO_RANGE: u32 = 16;
+
+/// fallocate(2): the modes that tmpfs has on Linux, and ZERO_RANGE. `EOPNOTSUPP`, `EFBIG`, `EPERM`, `ENOSPC`, `ENOMEM`.
+fn allocate(inode: &Inode, cache: &PageCache, mode: u32, offset: u64, len: u64) -> Result<()> {
+    let end = offset.checked_add(len).filter(|&e| e <= MAX_OFFSET).ok_or(Errno::EFBIG)?;
+    let known = [0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE, ZERO_RANGE | KEEP_SIZE];
+    if !known.contains(&mode) {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    let _held = inode.content.lock();
+    let ops = inode.ops();
+    let size = cache.size();
+    let grows = mode & KEEP_SIZE == 0 && end > size;
+    if grows {
+        ops.may_resize(inode, end)?;
+    }
+    let wanted = if mode & PUNCH_HOLE != 0 { offset } else { end };
+    if ops.reserve(inode, offset, wanted)? < wanted {
+        return Err(Errno::ENOSPC);
+    }
+    if mode & (PUNCH_HOLE | ZERO_RANGE) != 0 {
+        cache.punch_hole(offset, end.min(size.max(offset)))?;
+    }
+    if grows {
+        cache.resize(end)?;
+    }
+    if mode & PUNCH_HOLE == 0 {
+        let last = end.min(cache.size()).div_ceil(abi::PAGE_SIZE as u64);
+        for index in offset / abi::PAGE_SIZE as u64..last {
+            cache.page(index, true)?;
+            sched::preempt_point();
+        }
+    }
+    ops.pages_changed(inode);
+    inode.modified();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeking_stays_within_what_an_offset_can_be() {
+        assert_eq!(seek_within(SeekFrom::End(-10), 0, 30), Ok(20));
+        assert_eq!(seek_within(SeekFrom::End(10), 0, 30), Ok(40));
+        assert_eq!(seek_within(SeekFrom::Current(-1), 0, 30), Err(Errno::EINVAL));
+        assert_eq!(seek_within(SeekFrom::Current(i64::MAX), 1, 30), Err(Errno::EOVERFLOW));
+        assert_eq!(seek_within(SeekFrom::Start(-1), 5, 30), Err(Errno::EINVAL));
+        assert_eq!(seek_within(SeekFrom::Data(30), 5, 30), Err(Errno::ENXIO));
+        assert_eq!(seek_within(SeekFrom::Hole(3), 5, 30), Ok(30));
+    }
+}

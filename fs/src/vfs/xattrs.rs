@@ -1,0 +1,71 @@
+//! Extended attributes: who may use which name space (xattr(7)).
+
+use alloc::vec::Vec;
+
+use base::{Capability, Errno, Result};
+
+use crate::notify::{self, event};
+use crate::vfs::permission;
+use crate::xattr::{SetMode, Xattrs};
+use crate::{Access, FileKind, FsContext, Inode, Path};
+
+fn store(inode: &Inode) -> Result<&Xattrs> {
+    inode.ops().xattrs().ok_or(Errno::EOPNOTSUPP)
+}
+
+/// Checks the name space. `EOPNOTSUPP` for unknown ones, `EPERM`, `ENODATA`, `EACCES`.
+fn check(cx: &FsContext, inode: &Inode, name: &[u8], write: bool) -> Result<()> {
+    let refused = if write { Errno::EPERM } else { Errno::ENODATA };
+    if name.starts_with(b"trusted.") {
+        return if cx.cred.capable(Capability::SysAdmin) { Ok(()) } else { Err(refused) };
+    }
+    if name.starts_with(b"security.") {
+        let allowed = !write || cx.cred.capable(Capability::SysAdmin);
+        return if allowed { Ok(()) } else { Err(Errno::EPERM) };
+    }
+    if !name.starts_with(b"user.") || name == b"user." {
+        return Err(if name == b"user." { Errno::EINVAL } else { Errno::EOPNOTSUPP });
+    }
+    if !matches!(inode.kind(), FileKind::Regular | FileKind::Directory) {
+        return Err(refused);
+    }
+    if write && inode.is_dir() && inode.mode() & 0o1000 != 0 && !permission::is_owner(&cx.cred, inode) {
+        return Err(Errno::EPERM);
+    }
+    permission::check(&cx.cred, inode, if write { Access::WRITE } else { Access::READ })
+}
+
+/// getxattr(2). `ENODATA`, `EOPNOTSUPP`, `EACCES`.
+pub fn get(cx: &FsContext, path: &Path, name: &[u8]) -> Result<Vec<u8>> {
+    let inode = path.inode()?;
+    check(cx, inode, name, false)?;
+    store(inode)?.get(name)
+}
+
+/// setxattr(2). `EEXIST`, `ENODATA`, `ENOSPC`, `EOPNOTSUPP`, `EPERM`, `EACCES`, `EROFS`.
+pub fn set(cx: &FsContext, path: &Path, name: &[u8], value: &[u8], mode: SetMode) -> Result<()> {
+    let inode = path.inode()?;
+    permission::writable_mount(path)?;
+    check(cx, inode, name, true)?;
+    store(inode)?.set(name, value, mode)?;
+    inode.changed();
+    notify::dentry_event(&path.dentry, event::ATTRIB);
+    Ok(())
+}
+
+/// removexattr(2). `ENODATA`, `EOPNOTSUPP`, `EPERM`, `EACCES`, `EROFS`.
+pub fn remove(cx: &FsContext, path: &Path, name: &[u8]) -> Result<()> {
+    let inode = path.inode()?;
+    permission::writable_mount(path)?;
+    check(cx, inode, name, true)?;
+    store(inode)?.remove(name)?;
+    inode.changed();
+    notify::dentry_event(&path.dentry, event::ATTRIB);
+    Ok(())
+}
+
+/// listxattr(2): the names that the caller may see. `EOPNOTSUPP`.
+pub fn list(cx: &FsContext, path: &Path) -> Result<Vec<u8>> {
+    let trusted = cx.cred.capable(Capability::SysAdmin);
+    Ok(store(path.inode()?)?.list(|name| trusted || !name.starts_with(b"trusted.")))
+}

@@ -1,0 +1,102 @@
+//! Extended attributes kept in memory, for tmpfs.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use base::{Errno, Result};
+use hal::sync::SpinLock;
+
+/// The longest name (XATTR_NAME_MAX).
+pub const NAME_MAX: usize = 255;
+/// The longest value (XATTR_SIZE_MAX).
+pub const SIZE_MAX: usize = 65536;
+/// The most that names and values of one file take together, so that attributes can't fill the memory that the size limit of
+/// the file system is to keep free.
+const TOTAL_MAX: usize = 256 * 1024;
+
+/// When setxattr(2) may set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SetMode {
+    /// Always.
+    Any,
+    /// XATTR_CREATE: only what is not there.
+    Create,
+    /// XATTR_REPLACE: only what is there.
+    Replace,
+}
+
+/// The attributes of one file.
+#[derive(Default)]
+pub struct Xattrs(SpinLock<BTreeMap<Box<[u8]>, Box<[u8]>>>);
+
+fn boxed(bytes: &[u8]) -> Result<Box<[u8]>> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(bytes.len()).map_err(|_| Errno::ENOMEM)?;
+    copy.extend_from_slice(bytes);
+    Ok(copy.into_boxed_slice())
+}
+
+impl Xattrs {
+    /// The value of `name`. `ENODATA`.
+    pub fn get(&self, name: &[u8]) -> Result<Vec<u8>> {
+        self.0.lock().get(name).map(|v| v.to_vec()).ok_or(Errno::ENODATA)
+    }
+
+    /// Sets `name`. `EEXIST`, `ENODATA` by `mode`; `ENOSPC`, `ENOMEM`.
+    pub fn set(&self, name: &[u8], value: &[u8], mode: SetMode) -> Result<()> {
+        let (name, value) = (boxed(name)?, boxed(value)?);
+        let mut map = self.0.lock();
+        match (mode, map.contains_key(&name)) {
+            (SetMode::Create, true) => return Err(Errno::EEXIST),
+            (SetMode::Replace, false) => return Err(Errno::ENODATA),
+            _ => {}
+        }
+        let others: usize = map.iter().filter(|(n, _)| **n != name).map(|(n, v)| n.len() + v.len()).sum();
+        if others + name.len() + value.len() > TOTAL_MAX {
+            return Err(Errno::ENOSPC);
+        }
+        let old = map.insert(name, value);
+        drop(map);
+        drop(old);
+        Ok(())
+    }
+
+    /// Removes `name`. `ENODATA`.
+    pub fn remove(&self, name: &[u8]) -> Result<()> {
+        self.0.lock().remove(name).map(drop).ok_or(Errno::ENODATA)
+    }
+
+    /// The names that `keep` wants, each ended by NUL.
+    pub fn list(&self, keep: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+        let mut names = Vec::new();
+        for name in self.0.lock().keys().filter(|n| keep(n)) {
+            names.extend_from_slice(name);
+            names.push(0);
+        }
+        names
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn set_obeys_its_mode_and_the_limit() {
+        let attrs = Xattrs::default();
+        assert_eq!(attrs.set(b"user.a", b"1", SetMode::Replace), Err(Errno::ENODATA));
+        assert_eq!(attrs.set(b"user.a", b"1", SetMode::Create), Ok(()));
+        assert_eq!(attrs.set(b"user.a", b"2", SetMode::Create), Err(Errno::EEXIST));
+        assert_eq!(attrs.set(b"user.a", b"22", SetMode::Any), Ok(()));
+        assert_eq!(attrs.get(b"user.a"), Ok(b"22".to_vec()));
+        assert_eq!(attrs.list(|_| true), b"user.a\0");
+        assert_eq!(attrs.remove(b"user.a"), Ok(()));
+        assert_eq!(attrs.get(b"user.a"), Err(Errno::ENODATA));
+        let big = alloc::vec![0; SIZE_MAX];
+        for n in 0..3 {
+            assert_eq!(attrs.set(&[b'a' + n], &big, SetMode::Any), Ok(()));
+        }
+        assert_eq!(attrs.set(b"last", &big, SetMode::Any), Err(Errno::ENOSPC));
+    }
+}

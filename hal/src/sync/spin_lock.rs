@@ -1,0 +1,145 @@
+//! A test-and-test-and-set spin lock.
+//!
+//! The kernel is not preempted except where it says so (`sched::preempt_point`, sleeping, return to user mode), so a holder in
+//! thread context only loses the processor to interrupts. Data that an interrupt handler touches is taken with
+//! [`SpinLock::lock_irq`]; all other data with [`SpinLock::lock`]. A holder must not sleep.
+
+use core::cell::UnsafeCell;
+use core::ops::{Deref, DerefMut};
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use crate::irq::{self, IrqGuard};
+
+/// Data that one processor at a time may use.
+pub struct SpinLock<T: ?Sized> {
+    locked: AtomicBool,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: `locked` admits one guard at a time, so sharing the lock moves the value between threads but never aliases it.
+unsafe impl<T: ?Sized + Send> Sync for SpinLock<T> {}
+// SAFETY: the lock owns its value.
+unsafe impl<T: ?Sized + Send> Send for SpinLock<T> {}
+
+impl<T> SpinLock<T> {
+    /// An unlocked lock around `value`.
+    pub const fn new(value: T) -> SpinLock<T> {
+        SpinLock {
+            locked: AtomicBool::new(false),
+            value: UnsafeCell::new(value),
+        }
+    }
+
+    /// The value, when the lock is no longer needed.
+    pub fn into_inner(self) -> T {
+        self.value.into_inner()
+    }
+}
+
+impl<T: ?Sized> SpinLock<T> {
+    fn acquire(&self) {
+        while self
+            .locked
+            .compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed)
+            .is_err()
+        {
+            while self.locked.load(Ordering::Relaxed) {
+                core::hint::spin_loop();
+            }
+        }
+    }
+
+    /// Takes the lock. For data that no interrupt handler locks.
+    #[inline]
+    pub fn lock(&self) -> SpinGuard<'_, T> {
+        self.acquire();
+        SpinGuard { lock: self }
+    }
+
+    /// Takes the lock if it is free.
+    #[inline]
+    pub fn try_lock(&self) -> Option<SpinGuard<'_, T>> {
+        let free = self
+            .locked
+            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok();
+        free.then_some(SpinGuard { lock: self })
+    }
+
+    /// Takes the lock with interrupts off on this processor until the guard goes.
+    #[inline]
+    pub fn lock_irq(&self) -> IrqSpinGuard<'_, T> {
+        let irq = irq::disable();
+        self.acquire();
+        IrqSpinGuard {
+            inner: SpinGuard { lock: self },
+            _irq: irq,
+        }
+    }
+
+    /// The value, without locking: the caller holds the only reference.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
+    }
+
+    /// Is it taken by anyone? For diagnostics: the answer is old when it arrives.
+    pub fn is_locked(&self) -> bool {
+        self.locked.load(Ordering::Relaxed)
+    }
+}
+
+impl<T: Default> Default for SpinLock<T> {
+    fn default() -> Self {
+        SpinLock::new(T::default())
+    }
+}
+
+/// Access to the value; unlocks when dropped.
+pub struct SpinGuard<'a, T: ?Sized> {
+    lock: &'a SpinLock<T>,
+}
+
+impl<T: ?Sized> Deref for SpinGuard<'_, T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: this guard is the only one until it drops (`acquire`), so nothing else refers to the value.
+        unsafe { &*self.lock.value.get() }
+    }
+}
+
+impl<T: ?Sized> DerefMut for SpinGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as for `deref`, and `&mut self` excludes other borrows through this guard.
+        unsafe { &mut *self.lock.value.get() }
+    }
+}
+
+impl<T: ?Sized> Drop for SpinGuard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.lock.locked.store(false, Ordering::Release);
+    }
+}
+
+/// As [`SpinGuard`]; unlocks, then restores the interrupt flag.
+pub struct IrqSpinGuard<'a, T: ?Sized> {
+    inner: SpinGuard<'a, T>,
+    _irq: IrqGuard,
+}
+
+impl<T: ?Sized> Deref for IrqSpinGuard<'_, T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T: ?Sized> DerefMut for IrqSpinGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.inner
+    }
+}

@@ -1,0 +1,590 @@
+//! The four-level page tables of x86-64 (Intel SDM volume 3, chapter 4).
+//!
+//! Invariants: a user entry that is not zero owns one reference to the frame it names; the upper three levels belong to one
+//! [`PageTable`] alone; a last-level table may hang in several, each owning a reference to its frame, and is then write-protected in
+//! all of their page directories and changed by none.
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use super::tlb;
+use crate::cpu;
+use crate::frame::Frame;
+use crate::paging::{Batch, MapFlags, OutOfFrames};
+use crate::sync::{SpinGuard, SpinLock};
+use crate::user::USER_END;
+
+pub(super) const P: u64 = 1;
+pub(super) const W: u64 = 2;
+pub(super) const U: u64 = 4;
+pub(super) const A: u64 = 0x20;
+pub(super) const D: u64 = 0x40;
+pub(super) const PS: u64 = 0x80;
+pub(super) const G: u64 = 0x100;
+/// Software: belongs to a shared mapping.
+const SHARED: u64 = 1 << 9;
+/// Software: a file's page.
+const FILE: u64 = 1 << 10;
+/// Software: names a frame (so that an entry without P is not taken for an empty one).
+const HELD: u64 = 1 << 11;
+pub(super) const NX: u64 = 1 << 63;
+pub(super) const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+const ENTRIES: usize = 512;
+/// Bytes that a last-level table maps.
+const TABLE_SPAN: usize = 2 << 20;
+
+/// One table, seen through the direct map.
+#[derive(Clone, Copy)]
+pub(super) struct Table(*const AtomicU64);
+
+impl Table {
+    /// The table in `frame`, valid as long as the frame is.
+    pub(super) fn of(frame: &Frame) -> Table {
+        Table(frame.as_ptr().cast())
+    }
+
+    /// The table that an upper entry points to.
+    fn below(entry: u64) -> Table {
+        Table(super::phys_to_virt((entry & ADDRESS) as usize).cast())
+    }
+
+    #[inline]
+    pub(super) fn entry(&self, index: usize) -> &AtomicU64 {
+        debug_assert!(index < ENTRIES);
+        // SAFETY: the pointer is to a page of 512 entries that the owner of this view keeps alive; the index is masked to it.
+        unsafe { &*self.0.add(index & (ENTRIES - 1)) }
+    }
+
+    #[inline]
+    pub(super) fn load(&self, index: usize) -> u64 {
+        self.entry(index).load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn store(&self, index: usize, value: u64) {
+        self.entry(index).store(value, Ordering::Release);
+    }
+}
+
+#[inline]
+pub(super) fn index(va: usize, level: u32) -> usize {
+    va >> (12 + 9 * (level - 1)) & (ENTRIES - 1)
+}
+
+fn frame_of(entry: u64) -> usize {
+    ((entry & ADDRESS) >> 12) as usize
+}
+
+/// Takes up the reference that an entry owned.
+///
+/// # Safety
+/// The entry was just taken out of a table (or its table is being dropped), so nobody else will.
+unsafe fn take_frame(entry: u64) -> Frame {
+    // SAFETY: the caller's promise: the entry's reference is now ours.
+    unsafe { Frame::from_number(frame_of(entry)) }
+}
+
+/// Another reference to an entry's frame, while the entry stays.
+fn clone_frame(entry: u64) -> Frame {
+    // SAFETY: the entry owns a reference, which we only look through: the handle is forgotten, its clone given out.
+    let owned = core::mem::ManuallyDrop::new(unsafe { Frame::from_number(frame_of(entry)) });
+    (*owned).clone()
+}
+
+fn encode(frame: usize, flags: MapFlags) -> u64 {
+    let mut entry = (frame as u64) << 12 | HELD | U;
+    if flags.has(MapFlags::READ) || flags.has(MapFlags::WRITE) || flags.has(MapFlags::EXEC) {
+        entry |= P | A;
+    }
+    if flags.has(MapFlags::WRITE) {
+        entry |= W;
+    }
+    if flags.has(MapFlags::DIRTY) {
+        entry |= D;
+    }
+    if !flags.has(MapFlags::EXEC) {
+        entry |= super::nx_bit();
+    }
+    if flags.has(MapFlags::SHARED) {
+        entry |= SHARED;
+    }
+    if flags.has(MapFlags::FILE) {
+        entry |= FILE;
+    }
+    entry
+}
+
+fn decode(entry: u64) -> MapFlags {
+    let mut flags = MapFlags::NONE;
+    let bits = [
+        (P, MapFlags::READ),
+        (W, MapFlags::WRITE),
+        (SHARED, MapFlags::SHARED),
+        (FILE, MapFlags::FILE),
+    ];
+    for (bit, flag) in bits
+        .into_iter()
+        .chain([(D, MapFlags::DIRTY), (A, MapFlags::ACCESSED)])
+    {
+        if entry & bit != 0 {
+            flags = flags.with(flag);
+        }
+    }
+    if entry & P != 0 && entry & NX == 0 {
+        flags = flags.with(MapFlags::EXEC);
+    }
+    flags
+}
+
+/// The page table of a user address space.
+pub struct PageTable {
+    root: Frame,
+    /// Changing entries goes through here.
+    lock: SpinLock<()>,
+    /// The processors whose TLB may hold something of it.
+    pub(super) cpus: AtomicU64,
+}
+
+impl PageTable {
+    /// An empty one, sharing the kernel's half. `None` when memory is exhausted.
+    pub fn new() -> Option<Arc<PageTable>> {
+        let root = Frame::alloc_zeroed()?;
+        let (table, kernel) = (Table::of(&root), super::kernel_map::root());
+        for slot in 256..ENTRIES {
+            table.store(slot, kernel.load(slot));
+        }
+        Some(Arc::new(PageTable {
+            root,
+            lock: SpinLock::new(()),
+            cpus: AtomicU64::new(0),
+        }))
+    }
+
+    pub(super) fn physical(&self) -> usize {
+        self.root.physical()
+    }
+
+    /// Takes the lock to change entries.
+    #[inline]
+    pub fn lock(&self) -> Tables<'_> {
+        Tables {
+            table: self,
+            _guard: self.lock.lock(),
+        }
+    }
+
+    /// Makes every processor forget what `batch` changed, then frees its frames. Interrupts must be on.
+    pub fn flush(&self, batch: &mut Batch) {
+        if batch.start < batch.end {
+            tlb::flush(self, batch.start, batch.end);
+        }
+        batch.frames.clear();
+        (batch.start, batch.end) = (usize::MAX, 0);
+    }
+
+    /// Makes this processor forget the page at `va`, after an entry was changed to allow more than before: others find out by a fault.
+    #[inline]
+    pub fn flush_local(&self, va: usize) {
+        tlb::flush_page_here(va);
+    }
+
+    /// Is it loaded on any processor but this one?
+    pub fn used_elsewhere(&self) -> bool {
+        self.cpus.load(Ordering::Acquire) & !(1 << cpu::id()) != 0
+    }
+}
+
+impl Drop for PageTable {
+    fn drop(&mut self) {
+        drop_level(Table::of(&self.root), 4, 256);
+    }
+}
+
+/// Frees what hangs below the first `count` entries of a table of `level`.
+fn drop_level(table: Table, level: u32, count: usize) {
+    for i in 0..count {
+        let entry = table.load(i);
+        if entry == 0 {
+            continue;
+        }
+        // SAFETY: the table is being dropped with its owner, so each entry's reference passes to us.
+        let frame = unsafe { take_frame(entry) };
+        match level {
+            1 => drop(frame),
+            2 => release_table(frame),
+            _ => {
+                drop_level(Table::below(entry), level - 1, ENTRIES);
+                drop(frame);
+            }
+        }
+    }
+}
+
+/// Gives up one reference to a last-level table; with the last, what its entries own.
+fn release_table(table: Frame) {
+    if table.refs() == 1 {
+        drop_level(Table::of(&table), 1, ENTRIES);
+    } else if let Some(last) = try_unwrap_shared(table) {
+        drop_level(Table::of(&last), 1, ENTRIES);
+    }
+}
+
+/// Drops a shared table's reference; gives it back if it turned out to be the last.
+fn try_unwrap_shared(table: Frame) -> Option<Frame> {
+    let meta = table.meta();
+    let number = table.into_number();
+    if meta.drop_unless_last() {
+        return None;
+    }
+    // SAFETY: `into_number` above gave up this very reference, and `drop_unless_last` kept it.
+    Some(unsafe { Frame::from_number(number) })
+}
+
+/// A locked page table.
+pub struct Tables<'a> {
+    table: &'a PageTable,
+    _guard: SpinGuard<'a, ()>,
+}
+
+impl Tables<'_> {
+    /// The last-level table that maps `va`, for reading.
+    fn find(&self, va: usize) -> Option<Table> {
+        if va >= USER_END {
+            return None;
+        }
+        let mut table = Table::of(&self.table.root);
+        for level in [4, 3, 2] {
+            let entry = table.load(index(va, level));
+            if entry == 0 {
+                return None;
+            }
+            table = Table::below(entry);
+        }
+        Some(table)
+    }
+
+    /// The page directory that covers `va`.
+    fn directory(&self, va: usize, create: bool) -> Result<Option<Table>, OutOfFrames> {
+        let mut table = Table::of(&self.table.root);
+        for level in [4, 3] {
+            let slot = index(va, level);
+            let mut entry = table.load(slot);
+            if entry == 0 {
+                if !create {
+                    return Ok(None);
+                }
+                let frame = Frame::alloc_zeroed().ok_or(OutOfFrames)?;
+                entry = frame.physical() as u64 | P | W | U | A;
+                frame.into_number();
+                table.store(slot, entry);
+            }
+            table = Table::below(entry);
+        }
+        Ok(Some(table))
+    }
+
+    /// The last-level table for `va`, ours alone, to change entries in.
+    fn own(&mut self, va: usize) -> Result<Table, OutOfFrames> {
+        assert!(va < USER_END, "mapping {va:#x} outside the user half");
+        let directory = self.directory(va, true)?.ok_or(OutOfFrames)?;
+        let slot = index(va, 2);
+        let entry = directory.load(slot);
+        if entry == 0 {
+            let frame = Frame::alloc_zeroed().ok_or(OutOfFrames)?;
+            directory.store(slot, frame.physical() as u64 | P | W | U | A);
+            return Ok(Table::below((frame.into_number() as u64) << 12));
+        }
+        if entry & W == 0 {
+            return self.unshare(&directory, slot, entry);
+        }
+        Ok(Table::below(entry))
+    }
+
+    /// Replaces a shared last-level table by a copy, in which (as in the original) private pages are write-protected.
+    fn unshare(
+        &mut self,
+        directory: &Table,
+        slot: usize,
+        entry: u64,
+    ) -> Result<Table, OutOfFrames> {
+        let shared = Table::below(entry);
+        if super::frame_refs(frame_of(entry)) == 1 {
+            // The others have gone, and it is ours again. A page that one of them copied out of it was write-protected here by that.
+            directory.store(slot, entry | W);
+            return Ok(shared);
+        }
+        let copy = Frame::alloc().ok_or(OutOfFrames)?;
+        let table = Table::of(&copy);
+        for i in 0..ENTRIES {
+            let mut old = shared.load(i);
+            if old != 0 {
+                if old & (W | SHARED) == W {
+                    old = shared.entry(i).fetch_and(!W, Ordering::AcqRel) & !W;
+                }
+                clone_frame(old).into_number();
+            }
+            table.store(i, old);
+        }
+        directory.store(slot, copy.physical() as u64 | P | W | U | A);
+        copy.into_number();
+        // SAFETY: the directory entry that owned this reference was just overwritten.
+        release_table(unsafe { take_frame(entry) });
+        Ok(table)
+    }
+
+    /// What is mapped at `va`: another reference to the frame, and its flags.
+    #[inline]
+    pub fn get(&self, va: usize) -> Option<(Frame, MapFlags)> {
+        let entry = self.find(va)?.load(index(va, 1));
+        (entry != 0).then(|| (clone_frame(entry), self.effective(va, entry)))
+    }
+
+    /// The flags at `va`, without a reference to the frame; a page in a shared table is not writable.
+    #[inline]
+    pub fn flags(&self, va: usize) -> Option<MapFlags> {
+        let entry = self.find(va)?.load(index(va, 1));
+        (entry != 0).then(|| self.effective(va, entry))
+    }
+
+    fn effective(&self, va: usize, entry: u64) -> MapFlags {
+        let flags = decode(entry);
+        match self.directory(va, false) {
+            Ok(Some(d)) if d.load(index(va, 2)) & W == 0 => flags.without(MapFlags::WRITE),
+            _ => flags,
+        }
+    }
+
+    /// Maps `frame` at `va` (page-aligned, in the user half); gives what was mapped there, which the caller keeps until after a flush.
+    #[inline]
+    pub fn map(
+        &mut self,
+        va: usize,
+        frame: Frame,
+        flags: MapFlags,
+    ) -> Result<Option<Frame>, OutOfFrames> {
+        let table = self.own(va)?;
+        let old = table.load(index(va, 1));
+        table.store(index(va, 1), encode(frame.into_number(), flags));
+        // SAFETY: the entry was just overwritten under the lock.
+        Ok((old != 0).then(|| unsafe { take_frame(old) }))
+    }
+
+    /// Maps `frame` at `va` only if nothing is there and no table has to be made or copied for it: for fault-around. True if mapped.
+    #[inline]
+    pub fn map_if_easy(&mut self, va: usize, frame: &Frame, flags: MapFlags) -> bool {
+        let Ok(Some(directory)) = self.directory(va, false) else {
+            return false;
+        };
+        let entry = directory.load(index(va, 2));
+        if entry & W == 0 || va >= USER_END {
+            return false;
+        }
+        let table = Table::below(entry);
+        if table.load(index(va, 1)) != 0 {
+            return false;
+        }
+        table.store(
+            index(va, 1),
+            encode(frame.clone().into_number(), flags) & !A,
+        );
+        true
+    }
+
+    /// Is the page at `va` mapped by this entry alone, so that a private page may be made writable without a copy? Copies a shared table first.
+    pub fn exclusive(&mut self, va: usize) -> Result<bool, OutOfFrames> {
+        let entry = self.own(va)?.load(index(va, 1));
+        Ok(entry != 0 && super::frame_refs(frame_of(entry)) == 1)
+    }
+
+    /// Changes the flags at `va` if something is mapped. The caller flushes.
+    pub fn set_flags(&mut self, va: usize, flags: MapFlags) -> Result<(), OutOfFrames> {
+        let table = self.own(va)?;
+        let old = table.load(index(va, 1));
+        if old != 0 {
+            table.store(index(va, 1), encode(frame_of(old), flags) | old & D);
+        }
+        Ok(())
+    }
+
+    /// Calls `f` on every last-level entry that is in use in `start..end`, skipping empty tables: `f(va, flags)`.
+    pub fn for_each(
+        &self,
+        start: usize,
+        end: usize,
+        mut f: impl FnMut(usize, &dyn Fn() -> Frame, MapFlags),
+    ) {
+        let mut va = start;
+        while va < end {
+            let next = ((va & !(TABLE_SPAN - 1)) + TABLE_SPAN).min(end);
+            if let Some(table) = self.find(va) {
+                while va < next {
+                    let entry = table.load(index(va, 1));
+                    if entry != 0 {
+                        f(va, &|| clone_frame(entry), decode(entry));
+                    }
+                    va += abi::PAGE_SIZE;
+                }
+            }
+            va = next;
+        }
+    }
+
+    /// Takes out everything in `start..end` (page-aligned), into `batch`. Whole last-level tables go without being copied first.
+    /// Stops early when the batch is large: gives the address to go on from (`end` when done).
+    pub fn unmap(
+        &mut self,
+        start: usize,
+        end: usize,
+        batch: &mut Batch,
+    ) -> Result<usize, OutOfFrames> {
+        let end = end.min(USER_END);
+        let mut va = start;
+        while va < end && !batch.is_large() {
+            let next = ((va & !(TABLE_SPAN - 1)) + TABLE_SPAN).min(end);
+            let Some(directory) = self.directory(va, false)? else {
+                va = ((va & !((1 << 30) - 1)) + (1 << 30)).min(end);
+                continue;
+            };
+            let entry = directory.load(index(va, 2));
+            if entry != 0 {
+                if next - va == TABLE_SPAN {
+                    self.unmap_table(&directory, index(va, 2), entry, batch);
+                } else {
+                    let table = self.own(va)?;
+                    (va..next)
+                        .step_by(abi::PAGE_SIZE)
+                        .for_each(|page| unmap_entry(&table, index(page, 1), batch));
+                }
+                batch.touch(va, next);
+            }
+            va = next;
+        }
+        Ok(va.min(end))
+    }
+
+    fn unmap_table(&mut self, directory: &Table, slot: usize, entry: u64, batch: &mut Batch) {
+        let table = Table::below(entry);
+        directory.store(slot, 0);
+        // SAFETY: the directory entry that owned this reference was just cleared.
+        let frame = unsafe { take_frame(entry) };
+        let shared = if frame.refs() == 1 {
+            Some(frame)
+        } else {
+            try_unwrap_shared(frame)
+        };
+        let last = shared.is_some();
+        for i in 0..ENTRIES {
+            let entry = table.load(i);
+            if entry == 0 {
+                continue;
+            }
+            count(entry, batch);
+            if last {
+                // SAFETY: the table is ours alone and about to be freed, so the reference passes to us.
+                batch.frames.push(unsafe { take_frame(entry) });
+            }
+        }
+        batch.frames.extend(shared);
+    }
+
+    /// Restricts or widens the flags of everything in `start..end`: `change(old flags) -> new flags`.
+    pub fn protect(
+        &mut self,
+        start: usize,
+        end: usize,
+        batch: &mut Batch,
+        mut change: impl FnMut(MapFlags) -> MapFlags,
+    ) -> Result<(), OutOfFrames> {
+        let mut va = start;
+        while va < end.min(USER_END) {
+            let next = ((va & !(TABLE_SPAN - 1)) + TABLE_SPAN).min(end);
+            if self.find(va).is_some() {
+                let table = self.own(va)?;
+                for page in (va..next).step_by(abi::PAGE_SIZE) {
+                    let old = table.load(index(page, 1));
+                    if old != 0 {
+                        let flags = change(decode(old));
+                        let new = encode(frame_of(old), flags.without(MapFlags::DIRTY)) & !A
+                            | old & (D | A);
+                        table.store(index(page, 1), new);
+                    }
+                }
+                batch.touch(va, next);
+            }
+            va = next;
+        }
+        Ok(())
+    }
+
+    /// Moves the entries of `len` bytes from `old` to `new` (both page-aligned, not overlapping, nothing mapped at `new`).
+    pub fn relocate(
+        &mut self,
+        old: usize,
+        new: usize,
+        len: usize,
+        batch: &mut Batch,
+    ) -> Result<(), OutOfFrames> {
+        for offset in (0..len).step_by(abi::PAGE_SIZE) {
+            if self.flags(old + offset).is_none() {
+                continue;
+            }
+            let target = self.own(new + offset)?;
+            let source = self.own(old + offset)?;
+            let entry = source
+                .entry(index(old + offset, 1))
+                .swap(0, Ordering::AcqRel);
+            target.store(index(new + offset, 1), entry);
+        }
+        batch.touch(old, old + len);
+        Ok(())
+    }
+
+    /// Gives `child` (empty) all that is mapped here, sharing the last-level tables, write-protected in both. The caller flushes this one.
+    pub fn share_with(&mut self, child: &mut Tables<'_>) -> Result<(), OutOfFrames> {
+        share_level(
+            Table::of(&self.table.root),
+            Table::of(&child.table.root),
+            4,
+            256,
+        )
+    }
+}
+
+fn share_level(from: Table, to: Table, level: u32, count: usize) -> Result<(), OutOfFrames> {
+    for i in 0..count {
+        let entry = from.load(i);
+        if entry == 0 {
+            continue;
+        }
+        if level == 2 {
+            clone_frame(entry).into_number();
+            from.entry(i).fetch_and(!W, Ordering::AcqRel);
+            to.store(i, entry & !W);
+        } else {
+            let frame = Frame::alloc_zeroed().ok_or(OutOfFrames)?;
+            let below = Table::of(&frame);
+            to.store(i, frame.physical() as u64 | P | W | U | A);
+            frame.into_number();
+            share_level(Table::below(entry), below, level - 1, ENTRIES)?;
+        }
+    }
+    Ok(())
+}
+
+fn unmap_entry(table: &Table, slot: usize, batch: &mut Batch) {
+    let entry = table.entry(slot).swap(0, Ordering::AcqRel);
+    if entry != 0 {
+        count(entry, batch);
+        // SAFETY: the entry was just taken out.
+        batch.frames.push(unsafe { take_frame(entry) });
+    }
+}
+
+fn count(entry: u64, batch: &mut Batch) {
+    if entry & FILE != 0 {
+        batch.file += 1
+    } else {
+        batch.anonymous += 1
+    }
+}

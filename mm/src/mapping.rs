@@ -1,0 +1,85 @@
+//! Mappings: the pieces of an address space.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::any::Any;
+
+use bitflags::bitflags;
+
+use crate::PageCache;
+
+bitflags! {
+    /// What a mapping allows.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct Prot: u8 {
+        /// PROT_READ.
+        const READ = 1;
+        /// PROT_WRITE.
+        const WRITE = 2;
+        /// PROT_EXEC.
+        const EXEC = 4;
+    }
+}
+
+/// What a file mapping keeps of its file (an open file of `fs` implements it).
+pub trait Mappable: Any + Send + Sync {
+    /// The pages to map.
+    fn page_cache(&self) -> Arc<PageCache>;
+    /// What `/proc/PID/maps` shows: device (major, minor), inode number, and path as seen from the root of the file system
+    /// (with ` (deleted)` where it is).
+    fn describe(&self) -> (u32, u32, u64, Vec<u8>);
+    /// May a shared mapping of it be writable, now or by mprotect later? (The descriptor was opened for writing.)
+    fn may_write(&self) -> bool;
+    /// For downcasts.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// Where the pages of a mapping come from.
+#[derive(Clone)]
+pub enum Backing {
+    /// Zeros.
+    Anonymous,
+    /// A file, from a page-aligned offset in bytes.
+    File {
+        /// The file.
+        file: Arc<dyn Mappable>,
+        /// Where in it the mapping starts.
+        offset: u64,
+    },
+}
+
+/// What `/proc/PID/maps` calls an anonymous mapping.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MappingName {
+    /// Nothing.
+    None,
+    /// `[heap]`.
+    Heap,
+    /// `[stack]`.
+    Stack,
+    /// `[vdso]`.
+    Vdso,
+    /// `[vvar]`.
+    Vvar,
+}
+
+/// A mapping as `/proc/PID/maps` and `smaps` show it. Sizes in bytes.
+#[derive(Clone)]
+pub struct MappingInfo {
+    /// First address.
+    pub start: usize,
+    /// One past the last.
+    pub end: usize,
+    /// Protection.
+    pub prot: Prot,
+    /// MAP_SHARED.
+    pub shared: bool,
+    /// MAP_GROWSDOWN.
+    pub grows_down: bool,
+    /// mlock'ed.
+    pub locked: bool,
+    /// What backs it.
+    pub backing: Backing,
+    /// Its name where it has no file.
+    pub name: MappingName,
+}

@@ -1,0 +1,361 @@
+//! The page cache: the pages of one file, or of one shared-memory object.
+//!
+//! It is the storage itself for what lives in memory (tmpfs, shared anonymous memory): a page that was never written is a hole and
+//! reads as zeros.
+
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use abi::PAGE_SIZE;
+use base::{Errno, Result};
+use hal::frame::Frame;
+use hal::sync::SpinLock;
+
+use crate::radix_tree::RadixTree;
+use crate::{AddressSpace, Sink, Source};
+
+const PAGE: u64 = PAGE_SIZE as u64;
+
+static TOTAL: AtomicUsize = AtomicUsize::new(0);
+
+/// Pages in all caches.
+pub(crate) fn total_pages() -> usize {
+    TOTAL.load(Ordering::Relaxed)
+}
+
+/// The pages of one file. Reads and writes may run from any number of threads at once; a page's bytes may tear, as POSIX allows.
+pub struct PageCache {
+    pages: SpinLock<RadixTree<Frame>>,
+    size: AtomicU64,
+    /// Address spaces that map or have mapped it, to be told of truncation.
+    mappers: SpinLock<Vec<Weak<AddressSpace>>>,
+}
+
+impl PageCache {
+    /// An empty cache that is its own storage.
+    #[allow(
+        clippy::new_ret_no_self,
+        reason = "a cache is always shared between its inode and mappings"
+    )]
+    pub fn new() -> Arc<PageCache> {
+        Arc::new(PageCache {
+            pages: SpinLock::new(RadixTree::new()),
+            size: AtomicU64::new(0),
+            mappers: SpinLock::new(Vec::new()),
+        })
+    }
+
+    /// The file's size in bytes.
+    #[inline]
+    pub fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    /// Sets the size. Shrinking drops the pages behind it, zeroes the rest of the last and takes them out of all mappings (whose
+    /// accesses then get SIGBUS).
+    pub fn resize(&self, size: u64) -> Result<()> {
+        let old = self.size.swap(size, Ordering::AcqRel);
+        if size < old {
+            self.drop_pages(size.div_ceil(PAGE), u64::MAX);
+            if !size.is_multiple_of(PAGE)
+                && let Some(frame) = self.lookup(size / PAGE)
+            {
+                let rest = (size % PAGE) as usize;
+                frame.zero_range(rest, PAGE_SIZE - rest);
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn lookup(&self, index: u64) -> Option<Frame> {
+        self.pages.lock().get(index).cloned()
+    }
+
+    /// Frees the pages from `first` to `last` and unmaps them everywhere.
+    fn drop_pages(&self, first: u64, last: u64) {
+        let mut next = first;
+        loop {
+            let mut dropped = Vec::new();
+            {
+                let mut pages = self.pages.lock();
+                while dropped.len() < 256
+                    && let Some(index) = pages.next(next).filter(|&i| i <= last)
+                {
+                    dropped.extend(pages.remove(index));
+                    next = index + 1;
+                }
+            }
+            TOTAL.fetch_sub(dropped.len(), Ordering::Relaxed);
+            if dropped.len() < 256 {
+                break;
+            }
+        }
+        let mappers: Vec<_> = self
+            .mappers
+            .lock()
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect();
+        for space in mappers {
+            space.unmap_cache(self, first, last);
+        }
+    }
+
+    /// Remembers an address space that maps it.
+    pub(crate) fn add_mapper(&self, space: &Weak<AddressSpace>) {
+        let mut mappers = self.mappers.lock();
+        if mappers.iter().any(|m| m.ptr_eq(space)) {
+            return;
+        }
+        if mappers.len() == mappers.capacity() {
+            mappers.retain(|m| m.strong_count() > 0);
+        }
+        mappers.push(space.clone());
+    }
+
+    /// Reads from `offset` until the sink is full or the file ends; the number of bytes. `EFAULT`.
+    pub fn read(&self, offset: u64, sink: &mut Sink) -> Result<usize> {
+        let mut at = offset;
+        let mut done = 0;
+        while sink.remaining() > 0 {
+            let left = self.size().saturating_sub(at);
+            if left == 0 {
+                break;
+            }
+            let within = (at % PAGE) as usize;
+            let len = (PAGE_SIZE - within)
+                .min(sink.remaining())
+                .min(usize::try_from(left).unwrap_or(usize::MAX));
+            let moved = match self.lookup(at / PAGE) {
+                Some(frame) => sink.put_frame(&frame, within, len),
+                None => sink.put_zeros(len),
+            };
+            match moved {
+                Ok(n) => {
+                    done += n;
+                    at += n as u64;
+                    if n < len {
+                        break;
+                    }
+                }
+                Err(_) if done > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    /// Writes at `offset`, growing the file; the number of bytes. `EFAULT`, `ENOMEM`.
+    pub fn write(&self, offset: u64, source: &mut Source) -> Result<usize> {
+        let mut at = offset;
+        let mut done = 0;
+        while source.remaining() > 0 {
+            let within = (at % PAGE) as usize;
+            let len = (PAGE_SIZE - within).min(source.remaining());
+            match self.write_page(at / PAGE, within, len, source) {
+                Ok(n) => {
+                    done += n;
+                    at += n as u64;
+                    self.size.fetch_max(at, Ordering::AcqRel);
+                    if n < len {
+                        break;
+                    }
+                }
+                Err(_) if done > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_page(
+        &self,
+        index: u64,
+        within: usize,
+        len: usize,
+        source: &mut Source,
+    ) -> Result<usize> {
+        if let Some(frame) = self.lookup(index) {
+            return source.take_frame(&frame, within, len);
+        }
+        let frame = Frame::alloc().ok_or(Errno::ENOMEM)?;
+        if len < PAGE_SIZE {
+            frame.zero_range(0, within);
+            frame.zero_range(within + len, PAGE_SIZE - within - len);
+        }
+        let moved = source.take_frame(&frame, within, len)?;
+        // A fault may have cut the copy short: what was not written must not show the frame's old contents.
+        frame.zero_range(within + moved, len - moved);
+        self.insert_new(index, frame, |ours, theirs| {
+            copy_range(ours, theirs, within, moved)
+        });
+        Ok(moved)
+    }
+
+    /// Puts a page in unless another thread was faster, in which case `merge(ours, theirs)` decides what becomes of the data.
+    fn insert_new(&self, index: u64, frame: Frame, merge: impl FnOnce(&Frame, &Frame)) -> Frame {
+        let other = {
+            let mut pages = self.pages.lock();
+            let other = pages.get(index).cloned();
+            if other.is_none() {
+                pages.insert(index, frame.clone());
+                TOTAL.fetch_add(1, Ordering::Relaxed);
+            }
+            other
+        };
+        match other {
+            None => frame,
+            Some(theirs) => {
+                merge(&frame, &theirs);
+                theirs
+            }
+        }
+    }
+
+    /// The page at `index`. With `create`, a hole gets a page of zeros; without, it is `None`. `ENOMEM`.
+    #[inline]
+    pub fn page(&self, index: u64, create: bool) -> Result<Option<Frame>> {
+        if let Some(frame) = self.lookup(index) {
+            return Ok(Some(frame));
+        }
+        if !create {
+            return Ok(None);
+        }
+        let frame = Frame::alloc_zeroed().ok_or(Errno::ENOMEM)?;
+        Ok(Some(self.insert_new(index, frame, |_, _| {})))
+    }
+
+    /// Puts a frame in as the page at `index` (initramfs without copying, pages moved in by splice). The caller sets the size.
+    pub fn insert(&self, index: u64, frame: Frame) {
+        let old = self.pages.lock().insert(index, frame);
+        if old.is_none() {
+            TOTAL.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Zeroes `start..end` and frees whole pages in it (FALLOC_FL_PUNCH_HOLE).
+    pub fn punch_hole(&self, start: u64, end: u64) -> Result<()> {
+        let (first, last) = (start.div_ceil(PAGE), end / PAGE);
+        let zero = |from: u64, to: u64| {
+            if from < to
+                && let Some(frame) = self.lookup(from / PAGE)
+            {
+                frame.zero_range((from % PAGE) as usize, (to - from) as usize);
+            }
+        };
+        if first > last {
+            zero(start, end);
+            return Ok(());
+        }
+        zero(start, first * PAGE);
+        zero(last * PAGE, end);
+        if first < last {
+            self.drop_pages(first, last - 1);
+        }
+        Ok(())
+    }
+
+    /// The number of pages held.
+    pub fn pages(&self) -> usize {
+        self.pages.lock().len()
+    }
+
+    /// The next offset from `offset` that has data (`data`) or is in a hole (`!data`), page by page; `None` past the end.
+    pub fn seek(&self, offset: u64, data: bool) -> Option<u64> {
+        let size = self.size();
+        if offset >= size {
+            return None;
+        }
+        let pages = self.pages.lock();
+        let mut index = offset / PAGE;
+        if data {
+            let found = pages.next(index)? * PAGE;
+            return (found < size).then_some(found.max(offset));
+        }
+        while pages.get(index).is_some() {
+            index += 1;
+        }
+        Some((index * PAGE).max(offset).min(size))
+    }
+}
+
+impl Drop for PageCache {
+    fn drop(&mut self) {
+        TOTAL.fetch_sub(self.pages.get_mut().len(), Ordering::Relaxed);
+    }
+}
+
+fn copy_range(from: &Frame, to: &Frame, start: usize, len: usize) {
+    let mut buffer = [0; 256];
+    let mut done = 0;
+    while done < len {
+        let n = (len - done).min(buffer.len());
+        from.read(start + done, &mut buffer[..n]);
+        to.write(start + done, &buffer[..n]);
+        done += n;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    extern crate std;
+    use std::vec;
+
+    fn read(cache: &PageCache, offset: u64, len: usize) -> Vec<u8> {
+        let mut out = vec![0xee; len];
+        let n = cache
+            .read(offset, &mut Sink::kernel(&mut out))
+            .expect("kernel memory does not fault");
+        out.truncate(n);
+        out
+    }
+
+    #[test]
+    fn holes_read_as_zeros_and_sizes_follow_writes() {
+        let cache = PageCache::new();
+        assert_eq!(cache.write(10_000, &mut Source::kernel(b"abc")), Ok(3));
+        assert_eq!((cache.size(), cache.pages()), (10_003, 1));
+        assert_eq!(read(&cache, 9_998, 100), b"\0\0abc");
+        assert_eq!(read(&cache, 0, 10_003)[..10_000], vec![0; 10_000]);
+        assert_eq!(
+            (
+                cache.seek(0, true),
+                cache.seek(0, false),
+                cache.seek(8192, false)
+            ),
+            (Some(8192), Some(0), Some(10_003))
+        );
+    }
+
+    #[test]
+    fn shrinking_and_growing_again_shows_zeros() {
+        let cache = PageCache::new();
+        let data = vec![7u8; 3 * PAGE_SIZE];
+        cache.write(0, &mut Source::kernel(&data)).expect("memory");
+        cache.resize(100).expect("shrinks");
+        assert_eq!(cache.pages(), 1);
+        cache.resize(5000).expect("grows");
+        let now = read(&cache, 0, 6000);
+        assert_eq!(now.len(), 5000);
+        assert!(now[..100].iter().all(|&b| b == 7) && now[100..].iter().all(|&b| b == 0));
+    }
+
+    #[test]
+    fn punching_a_hole_keeps_the_edges() {
+        let cache = PageCache::new();
+        cache
+            .write(0, &mut Source::kernel(&vec![1u8; 4 * PAGE_SIZE]))
+            .expect("memory");
+        cache.punch_hole(100, 2 * PAGE + 50).expect("punches");
+        let now = read(&cache, 0, 4 * PAGE_SIZE);
+        assert_eq!(cache.pages(), 3);
+        assert!(
+            now[..100].iter().all(|&b| b == 1)
+                && now[100..2 * PAGE_SIZE + 50].iter().all(|&b| b == 0)
+        );
+        assert!(now[2 * PAGE_SIZE + 50..].iter().all(|&b| b == 1));
+    }
+}

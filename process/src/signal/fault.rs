@@ -1,0 +1,68 @@
+//! Exceptions and page faults in user mode, as signals.
+
+use hal::regs::{Exception, PageFault, UserRegs};
+use mm::FaultError;
+
+use super::{SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGTRAP, SigInfo, send};
+use crate::task::FaultRecord;
+
+const FPE_INTDIV: i32 = 1;
+const FPE_FLTINV: i32 = 7;
+const ILL_ILLOPN: i32 = 2;
+const TRAP_TRACE: i32 = 2;
+const SEGV_MAPERR: i32 = 1;
+const SEGV_ACCERR: i32 = 2;
+const BUS_ADRALN: i32 = 1;
+const BUS_ADRERR: i32 = 2;
+
+/// Turns a processor exception of the calling thread into its signal. The hook for hal.
+pub fn user_exception(regs: &mut UserRegs, exception: Exception) {
+    let at = |signal, code| SigInfo::fault(signal, code, regs.rip);
+    let info = match exception.vector {
+        0 => at(SIGFPE, FPE_INTDIV),
+        1 => at(SIGTRAP, TRAP_TRACE),
+        3 => SigInfo::kernel(SIGTRAP),
+        4 | 5 | 13 => SigInfo::kernel(SIGSEGV),
+        6 => at(SIGILL, ILL_ILLOPN),
+        10 | 11 | 12 => SigInfo::kernel(SIGBUS),
+        16 | 19 => at(SIGFPE, FPE_FLTINV),
+        17 => SigInfo::fault(SIGBUS, BUS_ADRALN, 0),
+        _ => SigInfo::kernel(SIGSEGV),
+    };
+    crate::with_current(|task| {
+        *task.fault.lock() =
+            FaultRecord { vector: u64::from(exception.vector), code: exception.code as u64, address: 0 };
+        send::force(task, info);
+    });
+}
+
+/// Resolves a page fault of the calling thread; false where it can't be: then, if it came from user mode, a signal is pending.
+/// The hook for hal.
+pub fn user_fault(fault: &PageFault) -> bool {
+    crate::with_current(|task| {
+        let Some(space) = task.process().address_space() else { return false };
+        let Err(error) = space.handle_fault(fault) else {
+            task.count_fault(false);
+            return true;
+        };
+        drop(space);
+        if fault.from_user {
+            signal_fault(task, fault, error);
+        } else if error == FaultError::NoMemory {
+            send::force(task, SigInfo::kernel(SIGKILL));
+        }
+        false
+    })
+}
+
+fn signal_fault(task: &crate::Task, fault: &PageFault, error: FaultError) {
+    let code = u64::from(fault.present) | u64::from(fault.write) << 1 | 4 | u64::from(fault.execute) << 4;
+    *task.fault.lock() = FaultRecord { vector: 14, code, address: fault.address as u64 };
+    let info = match error {
+        FaultError::NotMapped => SigInfo::fault(SIGSEGV, SEGV_MAPERR, fault.address),
+        FaultError::Denied => SigInfo::fault(SIGSEGV, SEGV_ACCERR, fault.address),
+        FaultError::Bus => SigInfo::fault(SIGBUS, BUS_ADRERR, fault.address),
+        FaultError::NoMemory => SigInfo::kernel(SIGKILL),
+    };
+    send::force(task, info);
+}

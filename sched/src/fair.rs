@@ -1,0 +1,131 @@
+//! The fair class: SCHED_OTHER, BATCH and IDLE share the processor in proportion to their weights.
+//!
+//! Each thread has a virtual run time that advances more slowly the higher its weight; the one that is furthest behind runs next
+//! (Linux's CFS; Stoica and Abdel-Wahab's EEVDF report gives the theory). Pure bookkeeping: time comes in as an argument.
+
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+
+use base::Nanos;
+
+use crate::thread::{Policy, Thread};
+
+/// How long a thread may run when others wait.
+pub(crate) const SLICE: Nanos = 3_000_000;
+/// How much further behind a thread must be that preempts the running one when it wakes.
+pub(crate) const WAKEUP_GRANULARITY: Nanos = 1_000_000;
+/// The weight of nice 0.
+const NICE_0: u64 = 1024;
+/// SCHED_IDLE's.
+const IDLE_WEIGHT: u64 = 3;
+
+/// Each step of the nice value is worth a factor of 1.25.
+const WEIGHTS: [u64; 40] = {
+    let mut table = [0; 40];
+    // From nice 0 in both directions, in 1/2^16.
+    let (mut up, mut down) = (NICE_0 << 16, NICE_0 << 16);
+    let mut step = 0;
+    while step <= 20 {
+        if step < 20 {
+            table[20 + step] = (down + (1 << 15)) >> 16;
+        }
+        table[20 - step] = (up + (1 << 15)) >> 16;
+        up = up * 5 / 4;
+        down = down * 4 / 5;
+        step += 1;
+    }
+    table
+};
+
+/// The weight of a thread with this policy and nice value.
+pub(crate) fn weight(policy: Policy, nice: i8) -> u64 {
+    match policy {
+        Policy::Idle => IDLE_WEIGHT,
+        _ => WEIGHTS[usize::try_from(i32::from(nice) + 20).unwrap_or(20).min(39)],
+    }
+}
+
+/// How far `run` nanoseconds advance a virtual run time.
+pub(crate) fn virtual_time(run: Nanos, weight: u64) -> Nanos {
+    if weight == NICE_0 {
+        run
+    } else {
+        (u128::from(run) * u128::from(NICE_0) / u128::from(weight.max(1))) as Nanos
+    }
+}
+
+/// The ready threads of one processor, without the running one.
+pub(crate) struct FairQueue {
+    ready: BTreeMap<(Nanos, u64), Arc<Thread>>,
+    /// Only grows: no ready thread's virtual run time is far below it.
+    pub(crate) min: Nanos,
+}
+
+impl FairQueue {
+    pub(crate) const fn new() -> FairQueue {
+        FairQueue {
+            ready: BTreeMap::new(),
+            min: 0,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.ready.len()
+    }
+
+    pub(crate) fn push(&mut self, vruntime: Nanos, thread: Arc<Thread>) {
+        self.ready.insert((vruntime, thread.number()), thread);
+    }
+
+    /// The thread that is furthest behind.
+    pub(crate) fn pop(&mut self) -> Option<Arc<Thread>> {
+        self.ready.pop_first().map(|((vruntime, _), thread)| {
+            self.min = self.min.max(vruntime);
+            thread
+        })
+    }
+
+    /// The virtual run time of the thread that [`FairQueue::pop`] would give.
+    pub(crate) fn first(&self) -> Option<Nanos> {
+        self.ready.first_key_value().map(|(key, _)| key.0)
+    }
+
+    pub(crate) fn remove(&mut self, vruntime: Nanos, number: u64) -> Option<Arc<Thread>> {
+        self.ready.remove(&(vruntime, number))
+    }
+
+    /// The thread that is least behind of those that `wanted` accepts: the one to give to another processor.
+    pub(crate) fn find_last(&self, wanted: impl Fn(&Thread) -> bool) -> Option<(Nanos, u64)> {
+        self.ready
+            .iter()
+            .rev()
+            .find(|(_, thread)| wanted(thread))
+            .map(|(key, _)| *key)
+    }
+
+    /// Where a thread that slept comes back in: not so far behind that it could run for long before the others.
+    pub(crate) fn place(&self, vruntime: Nanos) -> Nanos {
+        vruntime.max(self.min.saturating_sub(SLICE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_are_those_of_the_nice_levels() {
+        assert_eq!(weight(Policy::Other, 0), 1024);
+        assert_eq!(weight(Policy::Other, 19), 15);
+        assert_eq!(weight(Policy::Other, 1), 819);
+        assert!((88_000..90_000).contains(&weight(Policy::Other, -20)));
+        assert_eq!(weight(Policy::Idle, -20), 3);
+    }
+
+    #[test]
+    fn virtual_time_runs_slower_with_more_weight() {
+        assert_eq!(virtual_time(1000, 1024), 1000);
+        assert_eq!(virtual_time(1000, 2048), 500);
+        assert_eq!(virtual_time(1000, 512), 2000);
+    }
+}

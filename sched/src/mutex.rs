@@ -1,0 +1,103 @@
+//! A mutual-exclusion lock whose waiters sleep.
+
+use core::ops::{Deref, DerefMut};
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use hal::sync::{SpinGuard, SpinLock};
+
+use crate::{Sleep, WaitQueue};
+
+/// Data that one thread at a time may use; the holder may sleep. Not for interrupt handlers.
+pub struct Mutex<T: ?Sized> {
+    held: AtomicBool,
+    waiters: WaitQueue,
+    /// Never contended, since `held` admits one; it is what makes the access safe without `unsafe`.
+    value: SpinLock<T>,
+}
+
+impl<T> Mutex<T> {
+    /// An unlocked mutex around `value`.
+    pub const fn new(value: T) -> Mutex<T> {
+        Mutex {
+            held: AtomicBool::new(false),
+            waiters: WaitQueue::new(),
+            value: SpinLock::new(value),
+        }
+    }
+
+    /// The value, when the lock is no longer needed.
+    pub fn into_inner(self) -> T {
+        self.value.into_inner()
+    }
+}
+
+impl<T: ?Sized> Mutex<T> {
+    /// Takes the lock, sleeping for it if need be.
+    #[inline]
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        if !self.take() {
+            let _ = self
+                .waiters
+                .wait_exclusive(Sleep::Uninterruptible, None, || self.take().then_some(()));
+        }
+        MutexGuard {
+            mutex: self,
+            value: Some(self.value.lock()),
+        }
+    }
+
+    /// Takes the lock if it is free.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        self.take().then(|| MutexGuard {
+            mutex: self,
+            value: Some(self.value.lock()),
+        })
+    }
+
+    fn take(&self) -> bool {
+        self.held
+            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// The value, without locking: the caller holds the only reference.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
+    }
+}
+
+impl<T: Default> Default for Mutex<T> {
+    fn default() -> Self {
+        Mutex::new(T::default())
+    }
+}
+
+/// Access to the value; unlocks when dropped.
+pub struct MutexGuard<'a, T: ?Sized> {
+    mutex: &'a Mutex<T>,
+    value: Option<SpinGuard<'a, T>>,
+}
+
+impl<T: ?Sized> Deref for MutexGuard<'_, T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        self.value.as_ref().expect("held until drop")
+    }
+}
+
+impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        self.value.as_mut().expect("held until drop")
+    }
+}
+
+impl<T: ?Sized> Drop for MutexGuard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.value = None;
+        self.mutex.held.store(false, Ordering::Release);
+        self.mutex.waiters.wake_one();
+    }
+}

@@ -1,0 +1,75 @@
+//! The real-time class: SCHED_FIFO and SCHED_RR, by priority, first come first served within one (sched(7)).
+
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+
+use base::Nanos;
+
+use crate::thread::Thread;
+
+/// How long a SCHED_RR thread runs before others of its priority (sched_rr_timespec_interval's 100 ms).
+pub(crate) const RR_SLICE: Nanos = 100_000_000;
+
+/// The ready real-time threads of one processor, without the running one.
+pub(crate) struct RtQueue {
+    /// By priority, 1 to 99.
+    levels: [VecDeque<Arc<Thread>>; 100],
+    /// Bit n: level n has threads.
+    used: u128,
+    len: usize,
+}
+
+impl RtQueue {
+    pub(crate) const fn new() -> RtQueue {
+        RtQueue {
+            levels: [const { VecDeque::new() }; 100],
+            used: 0,
+            len: 0,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The highest priority that is ready; 0 if none.
+    pub(crate) fn highest(&self) -> u8 {
+        (127 - (self.used | 1).leading_zeros()) as u8
+    }
+
+    /// Adds a thread at the end of its level, or in front (a FIFO thread that was preempted).
+    pub(crate) fn push(&mut self, priority: u8, thread: Arc<Thread>, in_front: bool) {
+        let level = usize::from(priority.clamp(1, 99));
+        if in_front {
+            self.levels[level].push_front(thread)
+        } else {
+            self.levels[level].push_back(thread)
+        }
+        self.used |= 1 << level;
+        self.len += 1;
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Arc<Thread>> {
+        let level = usize::from(self.highest());
+        let thread = self.levels[level].pop_front()?;
+        self.left(level);
+        Some(thread)
+    }
+
+    pub(crate) fn remove(&mut self, priority: u8, number: u64) -> Option<Arc<Thread>> {
+        let level = usize::from(priority.clamp(1, 99));
+        let at = self.levels[level]
+            .iter()
+            .position(|t| t.number() == number)?;
+        let thread = self.levels[level].remove(at)?;
+        self.left(level);
+        Some(thread)
+    }
+
+    fn left(&mut self, level: usize) {
+        self.len -= 1;
+        if self.levels[level].is_empty() {
+            self.used &= !(1 << level);
+        }
+    }
+}

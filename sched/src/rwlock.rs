@@ -1,0 +1,139 @@
+//! A readers-writer lock whose waiters sleep. Writers that wait hold off new readers.
+
+use core::ops::{Deref, DerefMut};
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use hal::sync::rw_cell::{ReadAccess, RwCell, WriteAccess};
+
+use crate::{Sleep, WaitQueue};
+
+const WRITER: usize = 1 << 63;
+const WAITING: usize = 1 << 62;
+const READERS: usize = WAITING - 1;
+
+/// Data that many may read or one may change; holders may sleep.
+pub struct RwLock<T: ?Sized> {
+    /// WRITER, WAITING (a writer waits) and the number of readers.
+    state: AtomicUsize,
+    waiters: WaitQueue,
+    value: RwCell<T>,
+}
+
+impl<T> RwLock<T> {
+    /// An unlocked lock around `value`.
+    pub const fn new(value: T) -> RwLock<T> {
+        RwLock {
+            state: AtomicUsize::new(0),
+            waiters: WaitQueue::new(),
+            value: RwCell::new(value),
+        }
+    }
+}
+
+impl<T: ?Sized> RwLock<T> {
+    /// Takes it for reading.
+    #[inline]
+    pub fn read(&self) -> RwLockReadGuard<'_, T> {
+        if !self.take_read() {
+            let _ = self.waiters.wait_until(Sleep::Uninterruptible, None, || {
+                self.take_read().then_some(())
+            });
+        }
+        RwLockReadGuard {
+            lock: self,
+            value: Some(self.value.read()),
+        }
+    }
+
+    /// Takes it for writing.
+    #[inline]
+    pub fn write(&self) -> RwLockWriteGuard<'_, T> {
+        if !self.take_write() {
+            let _ = self.waiters.wait_until(Sleep::Uninterruptible, None, || {
+                if self.take_write() {
+                    return Some(());
+                }
+                self.state.fetch_or(WAITING, Ordering::SeqCst);
+                self.take_write().then_some(())
+            });
+        }
+        RwLockWriteGuard {
+            lock: self,
+            value: Some(self.value.write()),
+        }
+    }
+
+    fn take_read(&self) -> bool {
+        self.state
+            .fetch_update(Ordering::Acquire, Ordering::Relaxed, |s| {
+                (s & (WRITER | WAITING) == 0).then_some(s + 1)
+            })
+            .is_ok()
+    }
+
+    /// Succeeds when nobody holds it; other writers that wait set WAITING again when they are woken in vain.
+    fn take_write(&self) -> bool {
+        self.state
+            .fetch_update(Ordering::Acquire, Ordering::Relaxed, |s| {
+                (s & (WRITER | READERS) == 0).then_some(WRITER)
+            })
+            .is_ok()
+    }
+}
+
+/// Read access; unlocks when dropped.
+pub struct RwLockReadGuard<'a, T: ?Sized> {
+    lock: &'a RwLock<T>,
+    value: Option<ReadAccess<'a, T>>,
+}
+
+impl<T: ?Sized> Deref for RwLockReadGuard<'_, T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        self.value.as_ref().expect("held until drop")
+    }
+}
+
+impl<T: ?Sized> Drop for RwLockReadGuard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.value = None;
+        let was = self.lock.state.fetch_sub(1, Ordering::Release);
+        if was & READERS == 1 && self.lock.waiters.has_waiters() {
+            self.lock.waiters.wake_all();
+        }
+    }
+}
+
+/// Write access; unlocks when dropped.
+pub struct RwLockWriteGuard<'a, T: ?Sized> {
+    lock: &'a RwLock<T>,
+    value: Option<WriteAccess<'a, T>>,
+}
+
+impl<T: ?Sized> Deref for RwLockWriteGuard<'_, T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        self.value.as_ref().expect("held until drop")
+    }
+}
+
+impl<T: ?Sized> DerefMut for RwLockWriteGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        self.value.as_mut().expect("held until drop")
+    }
+}
+
+impl<T: ?Sized> Drop for RwLockWriteGuard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.value = None;
+        self.lock.state.store(0, Ordering::Release);
+        if self.lock.waiters.has_waiters() {
+            self.lock.waiters.wake_all();
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Decoding of system-call arguments: each register is read as the C type that the manual page names, as Linux does.
+
+use fs::Fd;
+use hal::user::{UserBuf, UserPtr};
+
+/// The six argument registers.
+#[derive(Clone, Copy)]
+pub struct Args(pub [usize; 6]);
+
+impl Args {
+    /// An `int`: the low 32 bits.
+    #[inline]
+    pub fn int(self, n: usize) -> i32 {
+        self.0[n] as u32 as i32
+    }
+
+    /// An `unsigned int`: the low 32 bits.
+    #[inline]
+    pub fn uint(self, n: usize) -> u32 {
+        self.0[n] as u32
+    }
+
+    /// A `long`.
+    #[inline]
+    pub fn long(self, n: usize) -> isize {
+        self.0[n] as isize
+    }
+
+    /// An `unsigned long` or `size_t`.
+    #[inline]
+    pub fn size(self, n: usize) -> usize {
+        self.0[n]
+    }
+
+    /// A `loff_t`.
+    #[inline]
+    pub fn offset(self, n: usize) -> i64 {
+        self.0[n] as i64
+    }
+
+    /// A file descriptor.
+    #[inline]
+    pub fn fd(self, n: usize) -> Fd {
+        self.int(n)
+    }
+
+    /// A pointer.
+    #[inline]
+    pub fn ptr<T>(self, n: usize) -> UserPtr<T> {
+        UserPtr::new(self.0[n])
+    }
+
+    /// A buffer: pointer in argument `n`, length in argument `len`.
+    #[inline]
+    pub fn buf(self, n: usize, len: usize) -> UserBuf {
+        UserBuf::new(self.0[n], self.0[len])
+    }
+}

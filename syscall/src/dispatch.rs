@@ -1,0 +1,45 @@
+//! From the trap to the handler: one table lookup, no lock, no allocation.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use base::{Errno, Result};
+use hal::regs::UserRegs;
+
+use crate::args::Args;
+use crate::context::Context;
+use crate::table::{COUNT, ENTRIES, HANDLERS};
+
+/// Numbers that were called in vain and logged, one bit each.
+static LOGGED: [AtomicU64; COUNT.div_ceil(64)] = [const { AtomicU64::new(0) }; COUNT.div_ceil(64)];
+
+/// Carries out the system call that `regs` asks for and stores its result in `rax`. The hook for hal.
+pub fn dispatch(regs: &mut UserRegs) {
+    // Linux looks at the low 32 bits alone.
+    let number = regs.orig_rax as u32 as usize;
+    let args = Args(regs.args());
+    let result = process::with_current(|task| {
+        let handler = HANDLERS.get(number).copied().unwrap_or(missing);
+        let result = handler(&mut Context { task, regs }, args);
+        if let Err(error) = result {
+            task.note_restart(error);
+        }
+        result
+    });
+    regs.rax = match result {
+        Ok(value) => value,
+        Err(error) => error.to_return(),
+    };
+}
+
+/// The handler of numbers that have none: `ENOSYS`, and a line in the kernel's log the first time.
+pub(crate) fn missing(cx: &mut Context<'_>, _: Args) -> Result<usize> {
+    let number = cx.regs.orig_rax as u32 as usize;
+    let first = LOGGED.get(number / 64).is_some_and(|word| {
+        let bit = 1 << (number % 64);
+        word.load(Ordering::Relaxed) & bit == 0 && word.fetch_or(bit, Ordering::Relaxed) & bit == 0
+    });
+    if first && let Some(entry) = ENTRIES.get(number) {
+        log::info!("system call {number} ({}) is not implemented", entry.name);
+    }
+    Err(Errno::ENOSYS)
+}
