@@ -1,1 +1,80 @@
-fn main() {}
+//! Tests of the Linux ABI. The same static program runs on Linux and on Quintet.
+//!
+//! `abi-tests [--list] [--jobs N] [--scale N] [FILTER]` runs the cases, each in a process of its
+//! own with a folder of its own, and prints `ok NAME` or `not ok NAME: why` for each.
+//! `abi-tests fuzz SECONDS [SEED]` makes random system calls (see [`fuzz`]).
+//!
+//! To add a case, add a function to a `cases!` block. It passes if it returns and fails if it
+//! panics or takes too long; `ok!` and `err!` check a system call's result.
+
+#[macro_use]
+mod case;
+mod fuzz;
+mod harness;
+mod sys;
+
+mod cred;
+mod epoll;
+mod exec;
+mod fifo;
+mod files;
+mod folders;
+mod futex;
+mod identity;
+mod memory;
+mod mmap_file;
+mod pipe;
+mod poll;
+mod process;
+mod procfs;
+mod pty;
+mod resource;
+mod sched;
+mod session;
+mod signal;
+mod signal_info;
+mod thread;
+mod timer;
+mod unix_socket;
+mod wait;
+
+use case::Case;
+use std::process::ExitCode;
+
+/// Every case, theme by theme.
+const THEMES: &[&[Case]] = &[
+    cred::CASES,
+    epoll::CASES,
+    exec::CASES,
+    fifo::CASES,
+    files::CASES,
+    folders::CASES,
+    futex::CASES,
+    identity::CASES,
+    memory::CASES,
+    mmap_file::CASES,
+    pipe::CASES,
+    poll::CASES,
+    process::CASES,
+    procfs::CASES,
+    pty::CASES,
+    resource::CASES,
+    sched::CASES,
+    session::CASES,
+    signal::CASES,
+    signal_info::CASES,
+    thread::CASES,
+    timer::CASES,
+    unix_socket::CASES,
+    wait::CASES,
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.first().map(String::as_str) {
+        // What some cases execute: this program under another role.
+        Some("role") => exec::play_role(&arguments[1..]),
+        Some("fuzz") => fuzz::run(&arguments[1..]),
+        _ => harness::run(THEMES, &arguments),
+    }
+}

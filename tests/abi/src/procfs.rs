@@ -1,0 +1,201 @@
+//! /proc.
+
+use crate::sys::*;
+use std::fs;
+use std::os::fd::AsRawFd;
+
+fn text(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn field(path: &str, name: &str) -> String {
+    let text = text(path);
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("{path} has no {name}")).trim().to_owned()
+}
+
+fn stat_fields(pid: u32) -> Vec<String> {
+    let text = text(&format!("/proc/{pid}/stat"));
+    let (_, rest) = text.rsplit_once(") ").unwrap();
+    rest.split_whitespace().map(str::to_owned).collect()
+}
+
+cases! {
+    fn self_is_a_link_to_the_pid() {
+        assert_eq!(fs::read_link("/proc/self").unwrap().to_str().unwrap(), std::process::id().to_string());
+        let thread = fs::read_link("/proc/thread-self").unwrap();
+        assert!(thread.ends_with(format!("{0}/task/{0}", std::process::id())));
+    }
+
+    fn stat_has_its_fields() {
+        let fields = stat_fields(std::process::id());
+        assert!(fields.len() >= 50, "{} fields", fields.len());
+        assert_eq!(fields[0], "R");
+        assert_eq!(fields[1], unsafe { libc::getppid() }.to_string());
+        assert_eq!(fields[2], unsafe { libc::getpgrp() }.to_string());
+        assert_eq!(fields[3], unsafe { libc::getsid(0) }.to_string());
+        assert_eq!(fields[17], "1", "threads");
+        assert!(fields[19].parse::<u64>().unwrap() > 0, "start time");
+        assert!(fields[20].parse::<u64>().unwrap() > 100_000, "virtual size");
+    }
+
+    fn status_has_its_fields() {
+        let path = "/proc/self/status";
+        assert_eq!(field(path, "Pid"), std::process::id().to_string());
+        assert_eq!(field(path, "PPid"), unsafe { libc::getppid() }.to_string());
+        assert_eq!(field(path, "Uid").split_whitespace().count(), 4);
+        assert_eq!(field(path, "Threads"), "1");
+        assert!(field(path, "State").starts_with('R'));
+        assert!(field(path, "VmRSS").ends_with(" kB"));
+        assert_eq!(field(path, "Umask"), "0022");
+    }
+
+    fn status_shows_signals() {
+        block(&[libc::SIGUSR1]);
+        act(libc::SIGUSR2, libc::SIG_IGN, 0);
+        ok!(libc::raise(libc::SIGUSR1));
+        let bits = |name: &str| u64::from_str_radix(&field("/proc/self/status", name), 16).unwrap();
+        let bit = |signal: i32| 1u64 << (signal - 1);
+        assert_ne!(bits("SigBlk") & bit(libc::SIGUSR1), 0);
+        assert_ne!(bits("SigIgn") & bit(libc::SIGUSR2), 0);
+        assert_ne!((bits("SigPnd") | bits("ShdPnd")) & bit(libc::SIGUSR1), 0);
+    }
+
+    fn maps_shows_mappings() {
+        let base = map(3 * 4096, libc::PROT_READ) as usize;
+        ok!(libc::mprotect((base + 4096) as *mut _, 4096, libc::PROT_NONE));
+        let maps = text("/proc/self/maps");
+        let line = maps.lines().find(|line| line.starts_with(&format!("{:x}-{:x} ", base + 4096, base + 8192)));
+        assert!(line.is_some_and(|line| line.contains(" ---p ")), "{maps}");
+        for name in ["[stack]", "[heap]"] { assert!(maps.contains(name), "no {name}"); }
+        let program = fs::read_link("/proc/self/exe").unwrap();
+        assert!(maps.lines().any(|line| line.contains(" r-xp ") && line.ends_with(program.to_str().unwrap())));
+    }
+
+    fn memory_in_smaps_and_statm() {
+        let base = map(64 * 4096, 3);
+        let resident = || text("/proc/self/statm").split_whitespace().nth(1).unwrap().parse::<u64>().unwrap();
+        let before = resident();
+        for page in 0..64 { unsafe { base.add(page * 4096).write_volatile(1) }; }
+        let grown = resident() - before;
+        assert!((40..=600).contains(&grown), "{grown} pages");
+        assert!(text("/proc/self/smaps").contains("Rss:"));
+    }
+
+    fn descriptors_are_links() {
+        file("f", b"abc");
+        let fd = open("f", libc::O_RDWR | libc::O_APPEND);
+        read(&fd, 2);
+        let link = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap();
+        assert_eq!(link, std::env::current_dir().unwrap().join("f"));
+        let info = text(&format!("/proc/self/fdinfo/{}", fd.as_raw_fd()));
+        assert!(info.starts_with("pos:\t2\n"), "{info}");
+        let (reader, _writer) = pipe();
+        let link = fs::read_link(format!("/proc/self/fd/{}", reader.as_raw_fd())).unwrap();
+        assert_eq!(link.to_str().unwrap(), format!("pipe:[{}]", fstat(&reader).st_ino));
+    }
+
+    fn cmdline_environ_and_cwd() {
+        let arguments: Vec<String> = std::env::args().collect();
+        assert_eq!(text("/proc/self/cmdline"), arguments.join("\0") + "\0");
+        assert_eq!(fs::read_link("/proc/self/cwd").unwrap(), std::env::current_dir().unwrap());
+        assert_eq!(fs::read_link("/proc/self/root").unwrap().to_str(), Some("/"));
+        fs::read("/proc/self/environ").unwrap();
+    }
+
+    fn processes_come_and_go() {
+        let pid = child(|| loop { nap(1000) });
+        let listed = || fs::read_dir("/proc").unwrap().any(|entry| entry.unwrap().file_name().to_str() == Some(&pid.to_string()));
+        assert!(listed());
+        ok!(libc::kill(pid, libc::SIGKILL));
+        until(|| state(pid) == 'Z');
+        assert!(listed());
+        assert_eq!(text(&format!("/proc/{pid}/cmdline")), "");
+        wait(pid);
+        assert!(!listed());
+        assert_eq!(fs::read("/proc/999999/stat").unwrap_err().raw_os_error(), Some(libc::ENOENT));
+    }
+
+    fn an_open_entry_of_a_dead_process_is_esrch() {
+        let pid = child(|| loop { nap(1000) });
+        let stat = open(&format!("/proc/{pid}/stat"), libc::O_RDONLY);
+        ok!(libc::kill(pid, libc::SIGKILL));
+        wait(pid);
+        err!(libc::read(stat.as_raw_fd(), [0u8; 9].as_mut_ptr().cast(), 9), libc::ESRCH);
+    }
+
+    fn meminfo_adds_up() {
+        let kib = |name: &str| field("/proc/meminfo", name).trim_end_matches(" kB").parse::<u64>().unwrap();
+        let (total, free, available) = (kib("MemTotal"), kib("MemFree"), kib("MemAvailable"));
+        assert!(total > 16 << 10 && free < total && available <= total);
+        let mut info: libc::sysinfo = unsafe { std::mem::zeroed() };
+        ok!(libc::sysinfo(&mut info));
+        let told = info.totalram * u64::from(info.mem_unit) >> 10;
+        assert!(told.abs_diff(total) < 1024, "{told} and {total}");
+        assert!(info.procs > 0);
+    }
+
+    fn uptime_and_loadavg() {
+        let uptime: Vec<f64> = text("/proc/uptime").split_whitespace().map(|n| n.parse().unwrap()).collect();
+        assert!(uptime.len() == 2 && uptime[0] > 0.0);
+        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        ok!(libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut now));
+        assert!((now.tv_sec as f64 - uptime[0]).abs() < 3.0);
+        assert_eq!(text("/proc/loadavg").split_whitespace().count(), 5);
+    }
+
+    fn stat_counts_work() {
+        let stat = text("/proc/stat");
+        let cpu: Vec<u64> = stat.lines().next().unwrap().split_whitespace().skip(1).map(|n| n.parse().unwrap()).collect();
+        assert!(cpu.len() >= 7 && cpu.iter().sum::<u64>() > 0);
+        for name in ["ctxt ", "btime ", "processes ", "procs_running "] { assert!(stat.contains(name), "no {name}"); }
+    }
+
+    fn mounts_are_listed() {
+        assert_eq!(fs::read_link("/proc/mounts").unwrap().to_str(), Some("self/mounts"));
+        let mounts = text("/proc/mounts");
+        let root = mounts.lines().find(|line| line.split_whitespace().nth(1) == Some("/")).expect("a root");
+        assert_eq!(root.split_whitespace().count(), 6);
+        assert!(mounts.lines().any(|line| line.contains(" /proc proc ")));
+        assert!(text("/proc/self/mountinfo").contains(" - proc proc "));
+        assert!(text("/proc/filesystems").contains("tmpfs"));
+    }
+
+    fn small_reads_go_on_where_they_stopped() {
+        let whole = text("/proc/cpuinfo");
+        let fd = open("/proc/cpuinfo", libc::O_RDONLY);
+        let mut pieces = Vec::new();
+        loop {
+            let got = read(&fd, 7);
+            if got.is_empty() { break; }
+            pieces.extend(got);
+            if pieces.len() > 200 { break; }
+        }
+        assert!(whole.as_bytes().starts_with(&pieces[..pieces.len().min(50)]));
+    }
+
+    fn nobody_may_not_look_into_root() {
+        let root = std::process::id();
+        in_child(|| {
+            become_nobody();
+            assert!(fs::read(format!("/proc/{root}/stat")).is_ok());
+            for name in ["environ", "fd", "cwd", "mem"] {
+                let path = c(&format!("/proc/{root}/{name}"));
+                let result = match name {
+                    "fd" => fs::read_dir(path.to_str().unwrap()).err(),
+                    "cwd" => fs::read_link(path.to_str().unwrap()).err(),
+                    _ => fs::read(path.to_str().unwrap()).err(),
+                };
+                assert_eq!(result.and_then(|error| error.raw_os_error()), Some(libc::EACCES), "{name}");
+            }
+        });
+    }
+
+    fn random_numbers_in_sysctl() {
+        let id = text("/proc/sys/kernel/random/boot_id");
+        assert_eq!((id.len(), id.as_str()), (37, text("/proc/sys/kernel/random/boot_id").as_str()));
+        assert_ne!(text("/proc/sys/kernel/random/uuid"), text("/proc/sys/kernel/random/uuid"));
+        assert!(text("/proc/sys/kernel/pid_max").trim().parse::<u32>().unwrap() > 1000);
+        assert_eq!(text("/proc/sys/kernel/ostype"), "Linux\n");
+    }
+}
