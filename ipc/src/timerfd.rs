@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use base::{Errno, Events, Nanos, Result};
 use fs::{File, Io, OpenFile, OpenFlags, PollTable};
 use hal::sync::{Once, SpinLock};
-use mm::{Sink};
+use mm::Sink;
 use sched::timer::Timer;
 use sched::{Sleep, WaitQueue};
 

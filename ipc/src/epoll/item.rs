@@ -52,7 +52,8 @@ impl Interest {
     /// Does it use EPOLLEXCLUSIVE with flags or events that don't go with it?
     pub fn misuses_exclusive(self) -> bool {
         let allowed = Events::IN | Events::OUT | Events::ALWAYS;
-        self.flags.contains(EventFlags::EXCLUSIVE) && (self.flags.contains(EventFlags::ONESHOT) || !allowed.contains(self.events))
+        self.flags.contains(EventFlags::EXCLUSIVE)
+            && (self.flags.contains(EventFlags::ONESHOT) || !allowed.contains(self.events))
     }
 }
 

@@ -18,8 +18,8 @@ use fs::{Fd, File, OpenFile, OpenFlags, PollTable};
 use hal::sync::SpinLock;
 use sched::{Mutex, Sleep, WaitError, WaitQueue};
 
-pub use item::{EventFlags, Interest};
 use item::Item;
+pub use item::{EventFlags, Interest};
 
 use crate::poll::Until;
 
@@ -114,7 +114,8 @@ impl Epoll {
     fn purge(&self, items: &mut BTreeMap<Key, Arc<Item>>, fd: Fd) {
         let everything = items.len().is_power_of_two();
         let range = if everything { (Fd::MIN, 0)..=(Fd::MAX, u64::MAX) } else { (fd, 0)..=(fd, u64::MAX) };
-        let dead: Vec<Key> = items.range(range).filter(|(_, item)| item.file().is_none()).map(|(key, _)| *key).collect();
+        let dead: Vec<Key> =
+            items.range(range).filter(|(_, item)| item.file().is_none()).map(|(key, _)| *key).collect();
         for key in dead {
             if let Some(item) = items.remove(&key) {
                 self.forget(&item);
