@@ -231,7 +231,9 @@ impl FdTable {
                 let mut slots = self.slots.lock();
                 let end = slots.files.len().min(last.saturating_add(1));
                 let wanted = |slot: &Option<Descriptor>| slot.as_ref().is_some_and(&which);
-                let Some(found) = slots.files.get(index..end).and_then(|rest| rest.iter().position(wanted)) else { return };
+                let Some(found) = slots.files.get(index..end).and_then(|rest| rest.iter().position(wanted)) else {
+                    return;
+                };
                 index += found;
                 slots.take(index as Fd)
             };

@@ -50,8 +50,11 @@ bitflags! {
 
 impl OpenFlags {
     /// The flags that fcntl(F_SETFL) may change.
-    pub const SETTABLE: OpenFlags =
-        OpenFlags::APPEND.union(OpenFlags::NONBLOCK).union(OpenFlags::ASYNC).union(OpenFlags::DIRECT).union(OpenFlags::NOATIME);
+    pub const SETTABLE: OpenFlags = OpenFlags::APPEND
+        .union(OpenFlags::NONBLOCK)
+        .union(OpenFlags::ASYNC)
+        .union(OpenFlags::DIRECT)
+        .union(OpenFlags::NOATIME);
 
     /// The flags that only matter while opening and that F_GETFL doesn't show.
     pub const CREATION: OpenFlags = OpenFlags::CREAT

@@ -219,7 +219,12 @@ pub trait InodeOps: Any + Send + Sync {
     }
 
     /// Moves `inode` to another name, in place of `replaced` (an empty directory if a directory: `ENOTEMPTY`), or exchanges the two.
-    fn rename(&self, from: (&Arc<Inode>, &[u8], &Arc<Inode>), to: (&Arc<Inode>, &[u8], Option<&Arc<Inode>>), exchange: bool) -> Result<()> {
+    fn rename(
+        &self,
+        from: (&Arc<Inode>, &[u8], &Arc<Inode>),
+        to: (&Arc<Inode>, &[u8], Option<&Arc<Inode>>),
+        exchange: bool,
+    ) -> Result<()> {
         let _ = (from, to, exchange);
         Err(Errno::EPERM)
     }

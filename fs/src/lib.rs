@@ -24,8 +24,8 @@ mod flags;
 pub mod initramfs;
 mod inode;
 mod lock;
-pub mod notify;
 pub mod memfd;
+pub mod notify;
 mod open_file;
 mod poll;
 pub mod procfs;
@@ -41,13 +41,14 @@ pub use fd_table::{Descriptor, Fd, FdTable};
 pub use file::{File, Io, IoctlContext, Mapping, SeekFrom};
 pub use flags::{Access, OpenFlags};
 pub use inode::{
-    Attributes, DeviceNumber, DirEntry, FileKind, Found, Inode, InodeOps, LinkTarget, Metadata, NewInode, SetAttributes, SetTime,
+    Attributes, DeviceNumber, DirEntry, FileKind, Found, Inode, InodeOps, LinkTarget, Metadata, NewInode,
+    SetAttributes, SetTime,
 };
 pub use lock::{FileLocks, LockKind, LockOwner, RangeLock};
 pub use open_file::{AsyncOwner, Hold, MappedFile, OpenFile};
 pub use poll::{ALWAYS_READY, PollTable};
 pub use vfs::dentry::Dentry;
+pub use vfs::exec::open_exec;
 pub use vfs::mount::{Mount, MountFlags};
 pub use vfs::path::Path;
-pub use vfs::superblock::{FsStats, FileSystem, SuperBlock, SuperOps};
-pub use vfs::exec::open_exec;
+pub use vfs::superblock::{FileSystem, FsStats, SuperBlock, SuperOps};

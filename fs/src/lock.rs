@@ -45,7 +45,9 @@ impl RangeLock {
     }
 
     fn conflicts(&self, other: &RangeLock) -> bool {
-        self.owner != other.owner && self.overlaps(other) && (self.kind == LockKind::Write || other.kind == LockKind::Write)
+        self.owner != other.owner
+            && self.overlaps(other)
+            && (self.kind == LockKind::Write || other.kind == LockKind::Write)
     }
 }
 

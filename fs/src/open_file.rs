@@ -10,7 +10,9 @@ use hal::sync::SpinLock;
 use mm::{Backing, Mappable, PageCache, Sink, Source};
 
 use crate::notify::{self, event};
-use crate::{Access, DirEntry, File, Inode, Io, LockOwner, Mapping, Metadata, MountFlags, OpenFlags, Path, PollTable, SeekFrom};
+use crate::{
+    Access, DirEntry, File, Inode, Io, LockOwner, Mapping, Metadata, MountFlags, OpenFlags, Path, PollTable, SeekFrom,
+};
 
 /// Where SIGIO goes (fcntl F_SETOWN, F_SETSIG).
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]

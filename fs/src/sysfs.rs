@@ -107,7 +107,13 @@ fn tree() -> Node {
         ("devices", dir(vec![("system", system), ("virtual", empty())])),
         ("firmware", empty()),
         ("fs", dir(vec![("cgroup", empty())])),
-        ("kernel", dir(vec![("mm", dir(vec![("transparent_hugepage", hugepage), ("hugepages", empty())])), ("security", empty())])),
+        (
+            "kernel",
+            dir(vec![
+                ("mm", dir(vec![("transparent_hugepage", hugepage), ("hugepages", empty())])),
+                ("security", empty()),
+            ]),
+        ),
         ("module", empty()),
         ("power", empty()),
     ])

@@ -53,6 +53,7 @@ fn start(machine: hal::boot::Machine) {
     if let Err(error) = fs::boot::init() {
         panic!("the file systems can't be set up: {error}");
     }
+    ipc::register();
     unpack_initrd();
     if let Err(error) = fs::boot::mount_early(false) {
         log::warn!("mounting /dev, /proc and /sys: {error}");

@@ -212,7 +212,8 @@ pub(crate) fn restart_syscall(cx: &mut Context, _: Args) -> Result<usize> {
         Some(Restart::Futex { word, value, bits, operation, deadline }) => {
             crate::futex::wait_again(cx, word, value, bits, operation, deadline)
         }
-        Some(Restart::Poll { .. }) | None => Err(Errno::EINTR),
+        Some(Restart::Poll { fds, count, deadline }) => crate::poll::poll_again(cx, fds, count, deadline),
+        None => Err(Errno::EINTR),
     }
 }
 

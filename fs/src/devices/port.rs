@@ -119,7 +119,8 @@ impl PortFile {
             sent += n;
             if n == 0 {
                 let gone = || !self.port.host_connected();
-                self.waiters.wait_until(Sleep::Uninterruptible, None, || (self.port.can_write() || gone()).then_some(()))?;
+                self.waiters
+                    .wait_until(Sleep::Uninterruptible, None, || (self.port.can_write() || gone()).then_some(()))?;
                 if gone() {
                     return Err(Errno::EPIPE);
                 }

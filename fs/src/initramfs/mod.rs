@@ -15,7 +15,7 @@ use base::{Errno, Result};
 use hal::frame::Frame;
 
 use crate::{FileKind, Inode};
-use cpio::{Header, HEADER_LEN};
+use cpio::{HEADER_LEN, Header};
 use tree::Tree;
 
 /// Where the archive is read from.
@@ -57,7 +57,8 @@ pub struct UnpackError {
 
 /// Unpacks into the directory `root`, of a tmpfs.
 pub fn unpack(reader: &dyn InitrdReader, root: &Arc<Inode>) -> Result<Unpacked, UnpackError> {
-    let mut unpacker = Unpacker { reader, tree: Tree::new(root.clone()), links: BTreeMap::new(), at: 0, done: Unpacked::default() };
+    let mut unpacker =
+        Unpacker { reader, tree: Tree::new(root.clone()), links: BTreeMap::new(), at: 0, done: Unpacked::default() };
     unpacker.run().map_err(|errno| UnpackError { offset: unpacker.at, errno })?;
     Ok(unpacker.done)
 }
@@ -114,7 +115,8 @@ impl Unpacker<'_> {
         }
         let name_at = self.at + HEADER_LEN as u64;
         let data_at = (name_at + u64::from(header.name_len)).next_multiple_of(4);
-        let end = data_at.checked_add(u64::from(header.size)).filter(|&end| end <= self.reader.len()).ok_or(Errno::EINVAL)?;
+        let end =
+            data_at.checked_add(u64::from(header.size)).filter(|&end| end <= self.reader.len()).ok_or(Errno::EINVAL)?;
         let mut name = alloc::vec![0; header.name_len as usize];
         self.reader.read(name_at, &mut name)?;
         // The name ends at its first NUL: archives pad it with more so that the data begins at a page.

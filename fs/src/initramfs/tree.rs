@@ -48,15 +48,23 @@ impl Tree {
         if let Some(found) = ops.get(name) {
             return if found.is_dir() { Ok(found) } else { Err(Errno::EINVAL) };
         }
-        let new = NewInode { kind: FileKind::Directory, mode: 0o755, uid: 0, gid: 0, rdev: Default::default(), target: b"" };
+        let new =
+            NewInode { kind: FileKind::Directory, mode: 0o755, uid: 0, gid: 0, rdev: Default::default(), target: b"" };
         let made = dir.ops().create(dir, name, &new)?;
         dir.add_link();
         Ok(made)
     }
 
     /// Makes a file; a directory that is there only gets its attributes, any other file is replaced. `None` for what needs no content.
-    pub(super) fn make(&mut self, name: &[u8], kind: FileKind, header: &Header, target: &[u8]) -> Result<Option<Arc<Inode>>> {
-        let new = NewInode { kind, mode: header.mode & 0o7777, uid: header.uid, gid: header.gid, rdev: header.rdev, target };
+    pub(super) fn make(
+        &mut self,
+        name: &[u8],
+        kind: FileKind,
+        header: &Header,
+        target: &[u8],
+    ) -> Result<Option<Arc<Inode>>> {
+        let new =
+            NewInode { kind, mode: header.mode & 0o7777, uid: header.uid, gid: header.gid, rdev: header.rdev, target };
         let Some((dir, last)) = self.place(name)? else {
             set_attributes(&self.root, &new)?;
             return Ok(None);
@@ -100,7 +108,8 @@ impl Tree {
 }
 
 fn set_attributes(inode: &Inode, new: &NewInode) -> Result<()> {
-    let change = SetAttributes { mode: Some(new.mode), uid: Some(new.uid), gid: Some(new.gid), ..SetAttributes::default() };
+    let change =
+        SetAttributes { mode: Some(new.mode), uid: Some(new.uid), gid: Some(new.gid), ..SetAttributes::default() };
     inode.set_attributes(&change)
 }
 

@@ -11,8 +11,8 @@ use crate::procfs::node::{Listed, Node, ProcFile, Shape};
 use crate::vfs::regular::seek_within;
 use crate::vfs::superblock::NoSuperOps;
 use crate::{
-    Access, DeviceNumber, DirEntry, File, Found, FsContext, Inode, InodeOps, Io, LinkTarget, NewInode, OpenFlags, SeekFrom,
-    SetAttributes, SuperBlock,
+    Access, DeviceNumber, DirEntry, File, Found, FsContext, Inode, InodeOps, Io, LinkTarget, NewInode, OpenFlags,
+    SeekFrom, SetAttributes, SuperBlock,
 };
 
 struct NodeOps(Node);
@@ -40,7 +40,8 @@ impl InodeOps for NodeOps {
     fn list(&self, _dir: &Arc<Inode>, position: u64, emit: &mut dyn FnMut(&DirEntry) -> bool) -> Result<u64> {
         let Shape::Dir(node) = &self.0.shape else { return Err(Errno::ENOTDIR) };
         // Positions of nodes start at 0, those of directories after `.` and `..`.
-        let mut adapt = |e: &Listed| emit(&DirEntry { name: e.name, inode: e.next + 1, kind: e.kind, next: e.next + 2 });
+        let mut adapt =
+            |e: &Listed| emit(&DirEntry { name: e.name, inode: e.next + 1, kind: e.kind, next: e.next + 2 });
         Ok(node.list(position.saturating_sub(2), &mut adapt) + 2)
     }
 

@@ -15,7 +15,9 @@ use base::Result;
 use hal::sync::{Once, SpinLock};
 
 pub use inode::mount_node;
-pub use node::{Check, FixedDir, Listed, Node, Opener, ProcDir, ProcFile, ProcLink, Shape, dir, file, file_rw, link, open_with};
+pub use node::{
+    Check, FixedDir, Listed, Node, Opener, ProcDir, ProcFile, ProcLink, Shape, dir, file, file_rw, link, open_with,
+};
 
 use crate::{FileKind, FileSystem, Inode};
 

@@ -117,7 +117,12 @@ impl InodeOps for Directory {
         Ok(())
     }
 
-    fn rename(&self, from: (&Arc<Inode>, &[u8], &Arc<Inode>), to: (&Arc<Inode>, &[u8], Option<&Arc<Inode>>), exchange: bool) -> Result<()> {
+    fn rename(
+        &self,
+        from: (&Arc<Inode>, &[u8], &Arc<Inode>),
+        to: (&Arc<Inode>, &[u8], Option<&Arc<Inode>>),
+        exchange: bool,
+    ) -> Result<()> {
         let (_, old_name, moved) = from;
         let (new_dir, new_name, target) = to;
         let other = new_dir.ops_as::<Directory>().ok_or(Errno::EXDEV)?;

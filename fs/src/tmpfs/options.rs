@@ -89,7 +89,14 @@ mod tests {
         assert_eq!(parsed, Options { pages: 3, inodes: 8, mode: 0o755, uid: 5, gid: 6 });
         assert_eq!(base.parse(b"size=1g").unwrap().pages, 262_144);
         assert_eq!(base.parse(b"size=0").unwrap().pages, Options::unlimited().pages);
-        for bad in [&b"size=x"[..], b"size=1q", b"mode=9", b"colour=red", b"size=99999999999999999999", b"size=18446744073709551615g"] {
+        for bad in [
+            &b"size=x"[..],
+            b"size=1q",
+            b"mode=9",
+            b"colour=red",
+            b"size=99999999999999999999",
+            b"size=18446744073709551615g",
+        ] {
             assert_eq!(base.parse(bad), Err(Errno::EINVAL));
         }
     }

@@ -11,8 +11,8 @@ use super::pty::{MasterFile, Pair};
 use super::{Tty, TtyFile};
 use crate::vfs::superblock::NoSuperOps;
 use crate::{
-    DeviceNumber, DirEntry, File, FileKind, FileSystem, Found, FsContext, Inode, InodeOps, IoctlContext, Mount, NewInode, OpenFile,
-    OpenFlags, Path, SuperBlock,
+    DeviceNumber, DirEntry, File, FileKind, FileSystem, Found, FsContext, Inode, InodeOps, IoctlContext, Mount,
+    NewInode, OpenFile, OpenFlags, Path, SuperBlock,
 };
 
 /// The major number of the slaves.
@@ -51,7 +51,14 @@ fn root() -> &'static Arc<Inode> {
     ROOT.get_or_init(|| {
         let superblock = SuperBlock::new("devpts", MAGIC, Box::new(NoSuperOps));
         let ptmx = device(&superblock, 2, 0o666, (0, 0), DeviceNumber::new(5, 2));
-        let new = NewInode { kind: FileKind::Directory, mode: 0o755, uid: 0, gid: 0, rdev: DeviceNumber::default(), target: b"" };
+        let new = NewInode {
+            kind: FileKind::Directory,
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            rdev: DeviceNumber::default(),
+            target: b"",
+        };
         Inode::new(&superblock, 1, &new, Box::new(Root { ptmx }))
     })
 }
@@ -87,7 +94,12 @@ impl InodeOps for Root {
         for (at, entry) in pairs.range(from..) {
             let name = alloc::format!("{at}");
             let after = u64::from(*at) + 4;
-            if !emit(&DirEntry { name: name.as_bytes(), inode: entry.inode.number(), kind: FileKind::CharDevice, next: after }) {
+            if !emit(&DirEntry {
+                name: name.as_bytes(),
+                inode: entry.inode.number(),
+                kind: FileKind::CharDevice,
+                next: after,
+            }) {
                 return Ok(next);
             }
             next = after;
@@ -128,7 +140,8 @@ pub(super) fn open_peer(index: u32, cx: &IoctlContext, flags: OpenFlags) -> Resu
     };
     slave_to_open(index)?;
     let mount = MOUNT.get_or_init(|| Mount::internal(root().clone()));
-    let mount = crate::vfs::mount::list().into_iter().find(|m| m.superblock.kind == "devpts").unwrap_or_else(|| mount.clone());
+    let mount =
+        crate::vfs::mount::list().into_iter().find(|m| m.superblock.kind == "devpts").unwrap_or_else(|| mount.clone());
     let dentry = mount.root.lookup(alloc::format!("{index}").as_bytes())?;
     let path = Path { mount, dentry };
     let place = path.clone();

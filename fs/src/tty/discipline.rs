@@ -421,7 +421,8 @@ impl Discipline {
     /// For FIONREAD: in lines, the end-of-file marks don't count.
     pub(super) fn readable(&self, termios: &Termios) -> usize {
         let count = self.available(termios);
-        let eofs = if termios.local(c::ICANON) { self.items.range(..count).filter(|i| **i == Item::Eof).count() } else { 0 };
+        let eofs =
+            if termios.local(c::ICANON) { self.items.range(..count).filter(|i| **i == Item::Eof).count() } else { 0 };
         count - eofs
     }
 

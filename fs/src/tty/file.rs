@@ -78,7 +78,8 @@ pub fn register() -> Result<()> {
         TtyFile::open(&tty, cx, true)
     };
     chardev::register("/dev/tty", 5, 0, 0, Arc::new(OpenWith(Box::new(current))))?;
-    let console = |_: DeviceNumber, cx: &FsContext, _: OpenFlags| TtyFile::open(&console::tty().ok_or(Errno::ENODEV)?, cx, true);
+    let console =
+        |_: DeviceNumber, cx: &FsContext, _: OpenFlags| TtyFile::open(&console::tty().ok_or(Errno::ENODEV)?, cx, true);
     chardev::register("/dev/console", 5, 1, 1, Arc::new(OpenWith(Box::new(console))))?;
     let serial = move |number: DeviceNumber, cx: &FsContext, flags: OpenFlags| {
         let tty = console::tty().filter(|tty| tty.number == number).ok_or(Errno::ENXIO)?;

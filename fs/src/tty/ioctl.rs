@@ -50,7 +50,9 @@ pub(super) fn ioctl(tty: &Arc<Tty>, cx: &IoctlContext, request: u32, arg: usize)
         n::TCGETA => UserPtr::new(arg).write(&tty.termios().to_termio())?,
         n::TIOCGWINSZ => UserPtr::new(arg).write(&tty.window())?,
         n::TIOCSWINSZ => tty.set_window(UserPtr::<WindowSize>::new(arg).read()?),
-        n::TIOCGPGRP | n::TIOCSPGRP | n::TIOCGSID | n::TIOCSCTTY | n::TIOCNOTTY => return jobs_ioctl(tty, cx, request, arg),
+        n::TIOCGPGRP | n::TIOCSPGRP | n::TIOCGSID | n::TIOCSCTTY | n::TIOCNOTTY => {
+            return jobs_ioctl(tty, cx, request, arg);
+        }
         n::FIONREAD => {
             let count = tty.discipline.lock().readable(&tty.termios());
             UserPtr::new(arg).write(&(count as i32))?;

@@ -445,7 +445,11 @@ impl Tty {
         let termios = self.termios();
         let discipline = self.discipline.lock();
         let mut ready = Events::empty();
-        let least = if !termios.local(c::ICANON) && termios.cc[cc::VTIME] == 0 { usize::from(termios.cc[cc::VMIN]).max(1) } else { 1 };
+        let least = if !termios.local(c::ICANON) && termios.cc[cc::VTIME] == 0 {
+            usize::from(termios.cc[cc::VMIN]).max(1)
+        } else {
+            1
+        };
         if discipline.available(&termios) >= least {
             ready |= Events::READABLE;
         }

@@ -202,11 +202,12 @@ impl File for MasterFile {
             };
             let mut done = 0;
             while done < n {
-                let waited = self.pair.master_waits.wait_until(Sleep::Interruptible, None, || match self.slave.takes_input() {
-                    true => Some(Ok(())),
-                    false if io.nonblocking() => Some(Err(Errno::EAGAIN)),
-                    false => None,
-                });
+                let waited =
+                    self.pair.master_waits.wait_until(Sleep::Interruptible, None, || match self.slave.takes_input() {
+                        true => Some(Ok(())),
+                        false if io.nonblocking() => Some(Err(Errno::EAGAIN)),
+                        false => None,
+                    });
                 if let Err(error) = waited.map_err(Errno::from).flatten() {
                     total += done;
                     return if total > 0 { Ok(total) } else { Err(error) };

@@ -70,7 +70,14 @@ pub fn mknod(cx: &FsContext, base: Option<&Path>, path: &[u8], mode: u32, rdev: 
 }
 
 /// As [`mknod`], for bind(2) of a unix socket: the path of what was made.
-pub fn make_node(cx: &FsContext, base: Option<&Path>, path: &[u8], kind: FileKind, mode: u32, rdev: DeviceNumber) -> Result<Path> {
+pub fn make_node(
+    cx: &FsContext,
+    base: Option<&Path>,
+    path: &[u8],
+    kind: FileKind,
+    mode: u32,
+    rdev: DeviceNumber,
+) -> Result<Path> {
     make_entry(cx, base, path, false, |_, dir, name| {
         let is_device = matches!(kind, FileKind::CharDevice | FileKind::BlockDevice);
         if is_device && rdev != DeviceNumber::default() {

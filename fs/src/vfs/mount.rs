@@ -87,7 +87,13 @@ fn key(place: &Path) -> (u64, usize) {
 }
 
 impl Mount {
-    fn with(root: Arc<Dentry>, superblock: Arc<SuperBlock>, source: &[u8], flags: MountFlags, internal: bool) -> Arc<Mount> {
+    fn with(
+        root: Arc<Dentry>,
+        superblock: Arc<SuperBlock>,
+        source: &[u8],
+        flags: MountFlags,
+        internal: bool,
+    ) -> Arc<Mount> {
         Arc::new(Mount {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             root,
@@ -199,7 +205,14 @@ fn may_mount(cx: &FsContext) -> Result<()> {
 }
 
 /// mount(2) of a new file system of `kind` at `place`. `EPERM`, `ENODEV` (no such kind), `EINVAL`, `ENOTDIR`.
-pub fn mount_new(cx: &FsContext, place: &Path, kind: &[u8], source: &[u8], flags: MountFlags, options: &[u8]) -> Result<()> {
+pub fn mount_new(
+    cx: &FsContext,
+    place: &Path,
+    kind: &[u8],
+    source: &[u8],
+    flags: MountFlags,
+    options: &[u8],
+) -> Result<()> {
     may_mount(cx)?;
     let root = super::superblock::find(kind)?.mount(source, options)?;
     attach(&Mount::new(root, source, flags), place)

@@ -12,7 +12,8 @@ use crate::vfs::regular::{self, RegularFile};
 use crate::vfs::walk::{Last, Resolve, Walk};
 use crate::vfs::{mount, permission};
 use crate::{
-    Access, DeviceNumber, Dentry, File, FileKind, FsContext, Inode, Io, LinkTarget, MountFlags, NewInode, OpenFile, OpenFlags, Path, chardev,
+    Access, Dentry, DeviceNumber, File, FileKind, FsContext, Inode, Io, LinkTarget, MountFlags, NewInode, OpenFile,
+    OpenFlags, Path, chardev,
 };
 
 /// How to open: what openat2(2) takes.

@@ -8,7 +8,10 @@ use hal::sync::Once;
 
 use crate::open_file::Hold;
 use crate::vfs::superblock::NoSuperOps;
-use crate::{Dentry, DeviceNumber, File, FileKind, FsContext, Inode, InodeOps, Mount, NewInode, OpenFile, OpenFlags, Path, SuperBlock};
+use crate::{
+    Dentry, DeviceNumber, File, FileKind, FsContext, Inode, InodeOps, Mount, NewInode, OpenFile, OpenFlags, Path,
+    SuperBlock,
+};
 
 /// A family of nameless files: what `/proc/PID/fd` calls them, `statfs` tells and `stat` shows.
 pub struct Family {
@@ -45,7 +48,13 @@ impl Family {
     }
 
     /// A new inode of the family.
-    pub fn inode(&self, kind: FileKind, mode: u32, cx: Option<&FsContext>, ops: Option<Box<dyn InodeOps>>) -> Arc<Inode> {
+    pub fn inode(
+        &self,
+        kind: FileKind,
+        mode: u32,
+        cx: Option<&FsContext>,
+        ops: Option<Box<dyn InodeOps>>,
+    ) -> Arc<Inode> {
         let superblock = &self.mount().superblock;
         let (uid, gid) = cx.map_or((0, 0), |cx| (cx.cred.fsuid, cx.cred.fsgid));
         let ops = ops.unwrap_or_else(|| Box::new(Plain));

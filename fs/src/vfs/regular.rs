@@ -2,7 +2,7 @@
 
 use alloc::sync::Arc;
 
-use base::{Cred, Capability, Errno, Events, Result};
+use base::{Capability, Cred, Errno, Events, Result};
 use mm::{PageCache, Sink, Source};
 
 use crate::poll::ALWAYS_READY;

@@ -44,7 +44,12 @@ impl<'p> End<'p> {
 
 /// renameat2(2). `EXDEV`, `EBUSY` (`.`, `..`, mount points), `EINVAL` (a directory into itself), `ENOTEMPTY`, `EEXIST`, `EISDIR`,
 /// `ENOTDIR`, and what permissions give.
-pub fn rename(cx: &FsContext, from: (Option<&Path>, &[u8]), to: (Option<&Path>, &[u8]), mode: RenameMode) -> Result<()> {
+pub fn rename(
+    cx: &FsContext,
+    from: (Option<&Path>, &[u8]),
+    to: (Option<&Path>, &[u8]),
+    mode: RenameMode,
+) -> Result<()> {
     let taken = if mode == RenameMode::NoReplace { Errno::EEXIST } else { Errno::EBUSY };
     let from = End::walk(cx, from.0, from.1, Errno::EBUSY)?;
     let to = End::walk(cx, to.0, to.1, taken)?;
@@ -116,7 +121,14 @@ fn check_shape(from: &End, to: &End, old: &Arc<Dentry>, new: &Arc<Dentry>, mode:
     Ok(())
 }
 
-fn check_rights(cx: &FsContext, from: &End, to: &End, moved: &Arc<Inode>, target: Option<&Arc<Inode>>, mode: RenameMode) -> Result<()> {
+fn check_rights(
+    cx: &FsContext,
+    from: &End,
+    to: &End,
+    moved: &Arc<Inode>,
+    target: Option<&Arc<Inode>>,
+    mode: RenameMode,
+) -> Result<()> {
     may_remove(cx, &from.dir, moved)?;
     match target {
         None => permission::check_path(cx, &to.dir, Access::WRITE | Access::EXEC)?,
@@ -147,7 +159,13 @@ fn check_rights(cx: &FsContext, from: &End, to: &End, moved: &Arc<Inode>, target
 }
 
 /// Brings the cache of names, link counts and times up to what the file system did, and tells watchers.
-fn after(from: &End, to: &End, old: (&Arc<Dentry>, &Arc<Inode>), new: (&Arc<Dentry>, Option<Arc<Inode>>), mode: RenameMode) {
+fn after(
+    from: &End,
+    to: &End,
+    old: (&Arc<Dentry>, &Arc<Inode>),
+    new: (&Arc<Dentry>, Option<Arc<Inode>>),
+    mode: RenameMode,
+) {
     let (dentry, moved) = old;
     let other_parent = !Arc::ptr_eq(&from.inode, &to.inode);
     let dir_gone_there = new.1.as_ref().is_some_and(|t| t.is_dir());

@@ -40,7 +40,9 @@ struct Waiter {
 
 fn bucket_of(key: &Key) -> usize {
     let (object, page, offset) = *key;
-    let mixed = (object as u64 >> 4) ^ page.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(offset >> 2).wrapping_mul(0xc2b2_ae35);
+    let mixed = (object as u64 >> 4)
+        ^ page.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ u64::from(offset >> 2).wrapping_mul(0xc2b2_ae35);
     (mixed ^ mixed >> 29 ^ mixed >> 13) as usize % BUCKETS
 }
 
@@ -212,7 +214,10 @@ fn wake_queued(queue: &mut VecDeque<Arc<Waiter>>, key: &Key, count: usize, bits:
 }
 
 /// The locks of two buckets, taken in order; the second is `None` where both are the same.
-fn lock_both(a: usize, b: usize) -> (SpinGuard<'static, VecDeque<Arc<Waiter>>>, Option<SpinGuard<'static, VecDeque<Arc<Waiter>>>>) {
+fn lock_both(
+    a: usize,
+    b: usize,
+) -> (SpinGuard<'static, VecDeque<Arc<Waiter>>>, Option<SpinGuard<'static, VecDeque<Arc<Waiter>>>>) {
     if a == b {
         return (TABLE[a].lock(), None);
     }

@@ -273,7 +273,8 @@ pub fn pipe(cx: &FsContext, flags: OpenFlags) -> [Arc<OpenFile>; 2] {
     let status = flags & (OpenFlags::NONBLOCK | OpenFlags::DIRECT);
     let ends = [(Access::READ, OpenFlags::empty()), (Access::WRITE, OpenFlags::WRONLY)];
     // Both are counted before either can be seen to lack the other.
-    let [reader, writer] = ends.map(|(access, mode)| (Arc::new(PipeEnd::new(pipe.clone(), inode.clone(), access)), mode));
+    let [reader, writer] =
+        ends.map(|(access, mode)| (Arc::new(PipeEnd::new(pipe.clone(), inode.clone(), access)), mode));
     [reader, writer].map(|(end, mode)| OpenFile::new(end, path.clone(), inode.clone(), mode | status, fs::Hold::None))
 }
 

@@ -29,7 +29,13 @@ impl PipeEnds {
 
 /// Moves up to `len` bytes of a file into a pipe: pages of the cache where the file has one, copies else. `offset` is advanced; without
 /// one the file's own position is. How many bytes.
-pub fn splice_in(from: &Arc<OpenFile>, mut offset: Option<&mut u64>, pipe: &Pipe, len: usize, nonblocking: bool) -> Result<usize> {
+pub fn splice_in(
+    from: &Arc<OpenFile>,
+    mut offset: Option<&mut u64>,
+    pipe: &Pipe,
+    len: usize,
+    nonblocking: bool,
+) -> Result<usize> {
     let mut total = 0;
     while total < len {
         if let Err(error) = wait_slot(pipe, nonblocking || total > 0) {
@@ -97,7 +103,13 @@ fn read_piece(from: &Arc<OpenFile>, offset: Option<&mut u64>, len: usize) -> Res
 }
 
 /// Moves up to `len` bytes of a pipe into a file. How many.
-pub fn splice_out(pipe: &Pipe, to: &Arc<OpenFile>, mut offset: Option<&mut u64>, len: usize, nonblocking: bool) -> Result<usize> {
+pub fn splice_out(
+    pipe: &Pipe,
+    to: &Arc<OpenFile>,
+    mut offset: Option<&mut u64>,
+    len: usize,
+    nonblocking: bool,
+) -> Result<usize> {
     let mut total = 0;
     while total < len {
         let taken = pipe.with_ring(|ring| ring.pop((len - total).min(1024)));

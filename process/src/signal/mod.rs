@@ -14,6 +14,7 @@ pub(crate) mod mask;
 pub(crate) mod queue;
 pub mod restart;
 pub mod send;
+pub mod signalfd;
 pub mod stop;
 pub mod wait;
 
