@@ -117,9 +117,9 @@ impl Unpacker<'_> {
         let end = data_at.checked_add(u64::from(header.size)).filter(|&end| end <= self.reader.len()).ok_or(Errno::EINVAL)?;
         let mut name = alloc::vec![0; header.name_len as usize];
         self.reader.read(name_at, &mut name)?;
-        if name.pop() != Some(0) {
-            return Err(Errno::EINVAL);
-        }
+        // More NULs than one move the data to a page's begin.
+        let end_of_name = name.iter().position(|byte| *byte == 0).ok_or(Errno::EINVAL)?;
+        name.truncate(end_of_name);
         // The padding after the last file may be cut off.
         self.at = end.next_multiple_of(4).min(self.reader.len());
         if name == b"TRAILER!!!" {
