@@ -230,7 +230,7 @@ impl Console {
             {
                 let mut control = self.control.lock_irq();
                 let Some((buffer, len)) = control.0.take() else {
-                    return added;
+                    return;
                 };
                 if len >= 8 {
                     let at = control.0.offset(buffer);
