@@ -3,6 +3,7 @@
 //! [`ENTRIES`] says what is in such a directory; the files that tables of numbers go into are made in [`stat`], [`status`] and [`memory`].
 
 mod fd;
+mod mem;
 mod memory;
 mod mounts;
 mod settings;
@@ -59,7 +60,7 @@ enum Kind {
     Setting(Read, Write),
     /// A link straight to a file, for those who may inspect the process.
     Link(Target),
-    /// A directory.
+    /// A node of its own kind: a directory, or a file that opens as another object.
     Dir(fn(&Subject) -> Node),
 }
 
@@ -84,6 +85,7 @@ const ENTRIES: &[(&str, Kind, bool)] = &[
     ("status", Kind::Text(status::status), true),
     ("schedstat", Kind::Text(stat::schedstat), true),
     ("cmdline", Kind::Text(memory::cmdline), true),
+    ("mem", Kind::Dir(|subject| own(subject, mem::node(subject))), true),
     ("comm", Kind::Setting(settings::comm, settings::set_comm), true),
     ("environ", Kind::Private(memory::environ), true),
     ("auxv", Kind::Private(memory::auxv), true),
