@@ -16,6 +16,7 @@ mod lifecycle;
 mod memory;
 mod metadata;
 mod mount;
+pub mod numbers;
 mod open;
 mod path;
 mod event;
