@@ -43,27 +43,15 @@ const VERDICT: &str = "accel";
 
 /// What to try, in order.
 pub fn attempts(choice: Choice, cache: &Cache) -> Vec<Attempt> {
-    let tcg = Attempt {
-        accel: Accel::Tcg,
-        patience: None,
-    };
+    let tcg = Attempt { accel: Accel::Tcg, patience: None };
     match choice {
         Choice::Tcg => vec![tcg],
-        Choice::Kvm => vec![Attempt {
-            accel: Accel::Kvm,
-            patience: None,
-        }],
+        Choice::Kvm => vec![Attempt { accel: Accel::Kvm, patience: None }],
         Choice::Auto if access("/dev/kvm", Access::READ_OK | Access::WRITE_OK).is_err() => {
             vec![tcg]
         }
         Choice::Auto if failed_before(cache) => vec![tcg],
-        Choice::Auto => vec![
-            Attempt {
-                accel: Accel::Kvm,
-                patience: Some(PATIENCE),
-            },
-            tcg,
-        ],
+        Choice::Auto => vec![Attempt { accel: Accel::Kvm, patience: Some(PATIENCE) }, tcg],
     }
 }
 

@@ -89,19 +89,10 @@ pub struct RunOptions {
     #[arg(long, hide_short_help = true)]
     pub no_acpi: bool,
     /// Add one argument to QEMU's.
-    #[arg(
-        long,
-        value_name = "ARG",
-        allow_hyphen_values = true,
-        hide_short_help = true
-    )]
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true, hide_short_help = true)]
     pub qemu_arg: Vec<OsString>,
     /// The program and its arguments.
-    #[arg(
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "CMD"
-    )]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
     pub command: Vec<OsString>,
 }
 
@@ -118,9 +109,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         "T" => 40,
         _ => return Err("write a number and one of K, M, G, T, such as 512M".into()),
     };
-    let number: u64 = digits
-        .parse()
-        .map_err(|_| "write a size such as 512M or 4G")?;
+    let number: u64 = digits.parse().map_err(|_| "write a size such as 512M or 4G")?;
     let size = number.checked_mul(1 << shift).ok_or("that is too much")?;
     if size < 1 << 20 {
         return Err("less than 1M; write a unit, such as 512M".into());
@@ -130,9 +119,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 
 fn parse_copy(text: &str) -> Result<(PathBuf, String), String> {
     match text.rsplit_once(":/") {
-        Some((file, path)) if !file.is_empty() && !path.is_empty() => {
-            Ok((file.into(), path.to_owned()))
-        }
+        Some((file, path)) if !file.is_empty() && !path.is_empty() => Ok((file.into(), path.to_owned())),
         _ => Err("write FILE:/PATH/IN/THE/GUEST".into()),
     }
 }
@@ -161,16 +148,8 @@ mod tests {
     #[test]
     fn the_command_keeps_its_own_options() {
         let parse = |words: &[&str]| Arguments::try_parse_from(words).map(|got| got.command);
-        let Ok(Command::Run(options)) = parse(&[
-            "quintet",
-            "run",
-            "--kernel-log",
-            "--gdb",
-            "ls",
-            "-l",
-            "--cpus",
-            "3",
-        ]) else {
+        let Ok(Command::Run(options)) = parse(&["quintet", "run", "--kernel-log", "--gdb", "ls", "-l", "--cpus", "3"])
+        else {
             panic!("refused");
         };
         assert_eq!(options.command, ["ls", "-l", "--cpus", "3"]);

@@ -10,10 +10,7 @@ pub fn kernel(given: Option<&Path>) -> Result<PathBuf, Failure> {
         "the kernel",
         given,
         "QUINTET_KERNEL",
-        &[
-            "../kernel/x86_64-unknown-none/release/kernel",
-            "../lib/quintet/kernel",
-        ],
+        &["../kernel/x86_64-unknown-none/release/kernel", "../lib/quintet/kernel"],
     )
 }
 
@@ -23,45 +20,23 @@ pub fn init(given: Option<&Path>) -> Result<PathBuf, Failure> {
         "the guest's init",
         given,
         "QUINTET_INIT",
-        &[
-            "../guest/x86_64-unknown-linux-gnu/release/guest-init",
-            "../lib/quintet/guest-init",
-        ],
+        &["../guest/x86_64-unknown-linux-gnu/release/guest-init", "../lib/quintet/guest-init"],
     )
 }
 
-fn find(
-    what: &str,
-    given: Option<&Path>,
-    variable: &str,
-    places: &[&str],
-) -> Result<PathBuf, Failure> {
-    if let Some(path) = given
-        .map(Path::to_owned)
-        .or_else(|| env::var_os(variable).map(Into::into))
-    {
+fn find(what: &str, given: Option<&Path>, variable: &str, places: &[&str]) -> Result<PathBuf, Failure> {
+    if let Some(path) = given.map(Path::to_owned).or_else(|| env::var_os(variable).map(Into::into)) {
         return if path.is_file() {
             Ok(path)
         } else {
-            Err(Failure::new(format!(
-                "{what} {} is not a file",
-                path.display()
-            )))
+            Err(Failure::new(format!("{what} {} is not a file", path.display())))
         };
     }
     let program = env::current_exe().unwrap_or_default();
     let folder = program.parent().unwrap_or(Path::new("."));
-    places
-        .iter()
-        .map(|place| folder.join(place))
-        .find(|path| path.is_file())
-        .ok_or_else(|| {
-            Failure::new(format!("{what} is not built"))
-                .because(format!(
-                    "it is not at {} from {}",
-                    places.join(" or "),
-                    folder.display()
-                ))
-                .advise(format!("`cargo xtask run` builds it; or set {variable}."))
-        })
+    places.iter().map(|place| folder.join(place)).find(|path| path.is_file()).ok_or_else(|| {
+        Failure::new(format!("{what} is not built"))
+            .because(format!("it is not at {} from {}", places.join(" or "), folder.display()))
+            .advise(format!("`cargo xtask run` builds it; or set {variable}."))
+    })
 }

@@ -17,9 +17,7 @@ impl Cache {
             .map(PathBuf::from)
             .filter(|path| path.is_absolute())
             .or_else(|| env::home_dir().map(|home| home.join(".cache")))
-            .ok_or_else(|| {
-                Failure::new("no place for the cache").advise("Set HOME or XDG_CACHE_HOME.")
-            })?;
+            .ok_or_else(|| Failure::new("no place for the cache").advise("Set HOME or XDG_CACHE_HOME."))?;
         let folder = base.join("quintet");
         fs::create_dir_all(&folder).map_err(|error| {
             Failure::new(format!("cannot make {}", folder.display()))
@@ -45,8 +43,7 @@ impl Cache {
         let file = File::create(&path).or_fail(|| format!("cannot make {}", path.display()))?;
         if file.try_lock().is_err() {
             eprintln!("quintet: waiting for another quintet that makes the {name} root");
-            file.lock()
-                .or_fail(|| format!("cannot lock {}", path.display()))?;
+            file.lock().or_fail(|| format!("cannot lock {}", path.display()))?;
         }
         Ok(file)
     }
@@ -62,8 +59,7 @@ impl Cache {
     /// Puts a finished file in its place, at once and whole.
     pub fn keep(&self, file: tempfile::NamedTempFile, name: &str) -> Result<PathBuf, Failure> {
         let path = self.path(name);
-        file.persist(&path)
-            .or_fail(|| format!("cannot make {}", path.display()))?;
+        file.persist(&path).or_fail(|| format!("cannot make {}", path.display()))?;
         Ok(path)
     }
 }

@@ -61,11 +61,7 @@ impl<W: Write> Archive<W> {
     /// An archive that begins at `offset` of the output, which holds only whole entries so far.
     pub fn new(out: W, offset: u64) -> Archive<W> {
         // Numbers given here must not meet those that an earlier part of the archive used.
-        Archive {
-            out,
-            offset,
-            inode: 1 << 30,
-        }
+        Archive { out, offset, inode: 1 << 30 }
     }
 
     /// A number for a new inode.
@@ -90,19 +86,9 @@ impl<W: Write> Archive<W> {
     }
 
     /// Adds a file with `size` bytes of data.
-    pub fn file(
-        &mut self,
-        name: &[u8],
-        entry: Entry,
-        size: u64,
-        data: &mut dyn Read,
-    ) -> io::Result<()> {
-        let size32 = u32::try_from(size).map_err(|_| {
-            io::Error::other(format!(
-                "{}: larger than 4 GiB",
-                String::from_utf8_lossy(name)
-            ))
-        })?;
+    pub fn file(&mut self, name: &[u8], entry: Entry, size: u64, data: &mut dyn Read) -> io::Result<()> {
+        let size32 = u32::try_from(size)
+            .map_err(|_| io::Error::other(format!("{}: larger than 4 GiB", String::from_utf8_lossy(name))))?;
         let name_length = name.len() as u64 + 1;
         if name_length > LONGEST_NAME {
             return Err(io::Error::other("a path is longer than 4095 bytes"));
@@ -125,11 +111,7 @@ impl<W: Write> Archive<W> {
 
     /// An entry that says nothing new, `size` bytes long or a little more: it moves the next one on.
     fn filler(&mut self, size: u64) -> io::Result<()> {
-        let root = Entry {
-            mode: kind::FOLDER | 0o755,
-            links: 2,
-            ..Entry::default()
-        };
+        let root = Entry { mode: kind::FOLDER | 0o755, links: 2, ..Entry::default() };
         let field = size.max(4) + (HEADER + size.max(4)).wrapping_neg() % 4;
         self.header(&root, 0, field)?;
         self.write(b".")?;
@@ -139,14 +121,7 @@ impl<W: Write> Archive<W> {
     /// Ends the archive.
     pub fn finish(mut self) -> io::Result<W> {
         let name = b"TRAILER!!!\0";
-        self.header(
-            &Entry {
-                links: 1,
-                ..Entry::default()
-            },
-            0,
-            name.len() as u64,
-        )?;
+        self.header(&Entry { links: 1, ..Entry::default() }, 0, name.len() as u64)?;
         self.write(name)?;
         self.zeros(self.offset.wrapping_neg() % PAGE)?;
         self.out.flush()?;
@@ -238,24 +213,13 @@ mod tests {
     fn large_files_start_at_pages_wherever_they_fall() {
         for before in (0..9000).step_by(37) {
             let mut archive = Archive::new(Vec::new(), 0);
-            let entry = Entry {
-                mode: kind::FILE | 0o644,
-                links: 1,
-                ..Entry::default()
-            };
-            archive
-                .file(b"small", entry, before, &mut io::repeat(1))
-                .expect("memory");
-            archive
-                .file(&[b'n'; 200], entry, 5000, &mut io::repeat(2))
-                .expect("memory");
+            let entry = Entry { mode: kind::FILE | 0o644, links: 1, ..Entry::default() };
+            archive.file(b"small", entry, before, &mut io::repeat(1)).expect("memory");
+            archive.file(&[b'n'; 200], entry, 5000, &mut io::repeat(2)).expect("memory");
             archive.link(b"link", entry, b"small").expect("memory");
             let bytes = archive.finish().expect("memory");
             assert_eq!(bytes.len() % 4096, 0);
-            let entries: Vec<_> = parse(&bytes)
-                .into_iter()
-                .filter(|(name, ..)| name != ".")
-                .collect();
+            let entries: Vec<_> = parse(&bytes).into_iter().filter(|(name, ..)| name != ".").collect();
             assert_eq!(entries.len(), 3);
             assert_eq!(entries[1].2 % 4096, 0);
             assert!(bytes[entries[1].2..][..5000].iter().all(|byte| *byte == 2));
@@ -266,9 +230,7 @@ mod tests {
     #[test]
     fn a_file_that_shrank_is_padded() {
         let mut archive = Archive::new(Vec::new(), 0);
-        archive
-            .file(b"f", Entry::default(), 10, &mut &b"abc"[..])
-            .expect("memory");
+        archive.file(b"f", Entry::default(), 10, &mut &b"abc"[..]).expect("memory");
         let entries = parse(&archive.finish().expect("memory"));
         assert_eq!((entries[0].1, entries.len()), (10, 1));
     }

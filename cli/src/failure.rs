@@ -22,12 +22,7 @@ pub struct Failure {
 impl Failure {
     /// A failure of `quintet` itself.
     pub fn new(what: impl Into<String>) -> Failure {
-        Failure {
-            status: FAILED,
-            what: what.into(),
-            why: None,
-            next: None,
-        }
+        Failure { status: FAILED, what: what.into(), why: None, next: None }
     }
 
     /// With another exit status.

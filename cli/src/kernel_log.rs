@@ -52,15 +52,8 @@ struct State {
 impl KernelLog {
     /// An empty log.
     pub fn new(sink: Sink) -> KernelLog {
-        let state = State {
-            sink,
-            line: Vec::new(),
-            lines: VecDeque::new(),
-            panic: None,
-        };
-        KernelLog {
-            state: Arc::new(Mutex::new(state)),
-        }
+        let state = State { sink, line: Vec::new(), lines: VecDeque::new(), panic: None };
+        KernelLog { state: Arc::new(Mutex::new(state)) }
     }
 
     /// Adds bytes that arrived. True if a panic is complete with them.
@@ -134,10 +127,7 @@ impl State {
                 .map(|(_, message)| message)
                 .or_else(|| line.find(LINUX_PANIC).map(|at| &line[at..]));
             if let Some(message) = message {
-                self.panic = Some(Panic {
-                    message: message.to_owned(),
-                    ..Panic::default()
-                });
+                self.panic = Some(Panic { message: message.to_owned(), ..Panic::default() });
             }
             return false;
         }
@@ -207,10 +197,7 @@ mod tests {
         }
         let tail = log.tail();
         assert_eq!(tail.len(), KEPT);
-        assert!(
-            tail.iter()
-                .all(|line| line.len() <= LONGEST_LINE && !line.contains('\x1b'))
-        );
+        assert!(tail.iter().all(|line| line.len() <= LONGEST_LINE && !line.contains('\x1b')));
         assert_eq!(log.panic(), None);
     }
 
@@ -218,9 +205,6 @@ mod tests {
     fn linux_panics_count() {
         let log = KernelLog::new(Sink::Nowhere);
         log.push(b"[    1.0] Kernel panic - not syncing: No working init found.\n");
-        assert!(
-            log.panic()
-                .is_some_and(|panic| panic.message.ends_with("No working init found."))
-        );
+        assert!(log.panic().is_some_and(|panic| panic.message.ends_with("No working init found.")));
     }
 }

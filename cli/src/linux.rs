@@ -70,9 +70,7 @@ pub fn prepare(cache: &Cache) -> Result<LinuxKernel, Failure> {
         fs::write(new.path().join(place), data()?)
     })?;
     if found != MODULES.len() + 1 {
-        return Err(Failure::new(format!(
-            "the package {package} lacks a file that we need"
-        )));
+        return Err(Failure::new(format!("the package {package} lacks a file that we need")));
     }
     let new = new.keep();
     fs::rename(&new, &folder).or_fail(|| format!("cannot make {}", folder.display()))?;

@@ -66,8 +66,7 @@ impl Machine {
         let mut lines = Vec::new();
         let mut theirs = Vec::new();
         for _ in 0..=Port::ALL.len() {
-            let (our_end, their_end) =
-                UnixStream::pair().or_fail(|| "cannot make a socket pair".into())?;
+            let (our_end, their_end) = UnixStream::pair().or_fail(|| "cannot make a socket pair".into())?;
             let their_end = OwnedFd::from(their_end);
             // QEMU inherits this end and knows it by its number.
             fcntl_setfd(&their_end, FdFlags::empty()).or_fail(|| "cannot pass a socket".into())?;
@@ -99,15 +98,8 @@ impl Machine {
             })
         });
         let serial = lines.remove(0);
-        let ports = lines
-            .try_into()
-            .map_err(|_| Failure::new("the ports are not four"))?;
-        Ok(Running {
-            child,
-            messages,
-            serial,
-            ports,
-        })
+        let ports = lines.try_into().map_err(|_| Failure::new("the ports are not four"))?;
+        Ok(Running { child, messages, serial, ports })
     }
 
     /// QEMU's arguments; `lines` are the descriptors of the serial line and of the ports.
@@ -121,9 +113,8 @@ impl Machine {
             Accel::Kvm => "kvm",
             Accel::Tcg => "tcg,thread=multi",
         };
-        let mut arguments: Vec<OsString> = ["-nodefaults", "-no-user-config", "-no-reboot"]
-            .map(OsString::from)
-            .to_vec();
+        let mut arguments: Vec<OsString> =
+            ["-nodefaults", "-no-user-config", "-no-reboot"].map(OsString::from).to_vec();
         let mut add = |option: &str, value: OsString| {
             arguments.push(option.into());
             arguments.push(value);
@@ -141,15 +132,11 @@ impl Machine {
         add("-global", "virtio-mmio.force-legacy=false".into());
         add("-device", serial_device.into());
         for (index, line) in lines.iter().enumerate() {
-            add(
-                "-chardev",
-                format!("socket,id=line{index},fd={line}").into(),
-            );
+            add("-chardev", format!("socket,id=line{index},fd={line}").into());
             if index == 0 {
                 add("-serial", "chardev:line0".into());
             } else {
-                let port =
-                    format!("virtserialport,chardev=line{index},nr={index},name=quintet.{index}");
+                let port = format!("virtserialport,chardev=line{index},nr={index},name=quintet.{index}");
                 add("-device", port.into());
             }
         }
@@ -182,11 +169,7 @@ impl Running {
             std::thread::sleep(Duration::from_millis(1));
         }
         let status = self.child.wait().ok();
-        let said = self
-            .messages
-            .take()
-            .and_then(|thread| thread.join().ok())
-            .unwrap_or_default();
+        let said = self.messages.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
         (status, said)
     }
 }
@@ -248,10 +231,7 @@ mod tests {
     #[test]
     fn the_command_line_says_what_was_asked() {
         let arguments = machine(Model::Microvm).arguments(Accel::Tcg, &[10, 11, 12, 13, 14]);
-        let line = arguments
-            .join(std::ffi::OsStr::new(" "))
-            .into_string()
-            .expect("text");
+        let line = arguments.join(std::ffi::OsStr::new(" ")).into_string().expect("text");
         for part in [
             "-machine microvm,acpi=off -accel tcg,thread=multi -cpu max -smp 3 -m 524288k",
             "-kernel k -initrd i -append a b",

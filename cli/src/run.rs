@@ -34,11 +34,7 @@ struct Kernel {
 impl Kernel {
     fn usual_machine(&self) -> Model {
         // Debian's kernel finds no clock on a microvm without KVM.
-        if self.linux.is_some() {
-            Model::Q35
-        } else {
-            Model::Microvm
-        }
+        if self.linux.is_some() { Model::Q35 } else { Model::Microvm }
     }
 }
 
@@ -47,16 +43,8 @@ pub fn run(options: &RunOptions) -> Result<u8, Failure> {
     let cache = Cache::open()?;
     let kernel = choose_kernel(options, &cache)?;
     let init = artifacts::init(options.init.as_deref())?;
-    let modules = kernel
-        .linux
-        .as_ref()
-        .map(|linux| linux.modules.clone())
-        .unwrap_or_default();
-    let overlay = Overlay {
-        init,
-        modules,
-        copies: options.copy.clone(),
-    };
+    let modules = kernel.linux.as_ref().map(|linux| linux.modules.clone()).unwrap_or_default();
+    let overlay = Overlay { init, modules, copies: options.copy.clone() };
     let initrd = root::prepare(&options.root, &cache, &overlay)?;
     let machine = Machine {
         model: options.machine.unwrap_or(kernel.usual_machine()),
@@ -77,14 +65,7 @@ pub fn run(options: &RunOptions) -> Result<u8, Failure> {
     for attempt in accel::attempts(options.accel, &cache) {
         let plan = Plan {
             start: start.clone(),
-            attempt: if options.gdb.is_some() {
-                Attempt {
-                    patience: None,
-                    ..attempt
-                }
-            } else {
-                attempt
-            },
+            attempt: if options.gdb.is_some() { Attempt { patience: None, ..attempt } } else { attempt },
             timeout: options.timeout.map(Duration::from_secs_f64),
             kernel: kernel.path.clone(),
             debugged: options.gdb.is_some(),
@@ -94,22 +75,15 @@ pub fn run(options: &RunOptions) -> Result<u8, Failure> {
             Outcome::NotUp(why) => accel::kvm_failed(&cache, &why),
         }
     }
-    Err(Failure::new("the guest does not come up")
-        .advise("Add --kernel-log to see how far it gets."))
+    Err(Failure::new("the guest does not come up").advise("Add --kernel-log to see how far it gets."))
 }
 
 fn choose_kernel(options: &RunOptions, cache: &Cache) -> Result<Kernel, Failure> {
     if options.kernel.as_deref() == Some("linux".as_ref()) {
         let linux = linux::prepare(cache)?;
-        return Ok(Kernel {
-            path: linux.image.clone(),
-            linux: Some(linux),
-        });
+        return Ok(Kernel { path: linux.image.clone(), linux: Some(linux) });
     }
-    Ok(Kernel {
-        path: artifacts::kernel(options.kernel.as_deref())?,
-        linux: None,
-    })
+    Ok(Kernel { path: artifacts::kernel(options.kernel.as_deref())?, linux: None })
 }
 
 fn memory(options: &RunOptions, root: u64, linux: bool) -> Result<u64, Failure> {
@@ -118,14 +92,12 @@ fn memory(options: &RunOptions, root: u64, linux: bool) -> Result<u64, Failure> 
     match options.memory {
         None => Ok((needed + SPARE_MEMORY).next_multiple_of(MEMORY_STEP)),
         Some(given) if given >= needed + LEAST_MEMORY => Ok(given),
-        Some(given) => Err(
-            Failure::new(format!("{} MiB of memory are too little", given >> 20))
-                .because(format!("the root alone takes {} MiB", needed >> 20))
-                .advise(format!(
-                    "Give it --memory {}M or more, or leave the option out.",
-                    ((needed + LEAST_MEMORY).next_multiple_of(MEMORY_STEP)) >> 20
-                )),
-        ),
+        Some(given) => Err(Failure::new(format!("{} MiB of memory are too little", given >> 20))
+            .because(format!("the root alone takes {} MiB", needed >> 20))
+            .advise(format!(
+                "Give it --memory {}M or more, or leave the option out.",
+                ((needed + LEAST_MEMORY).next_multiple_of(MEMORY_STEP)) >> 20
+            ))),
     }
 }
 
@@ -142,10 +114,9 @@ fn log_sink(options: &RunOptions) -> Result<Sink, Failure> {
     Ok(match &options.kernel_log {
         None => Sink::Nowhere,
         Some(None) => Sink::Stderr,
-        Some(Some(path)) => Sink::File(
-            File::create(path)
-                .or_fail(|| format!("cannot write the kernel log to {}", path.display()))?,
-        ),
+        Some(Some(path)) => {
+            Sink::File(File::create(path).or_fail(|| format!("cannot write the kernel log to {}", path.display()))?)
+        }
     })
 }
 

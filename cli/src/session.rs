@@ -189,10 +189,7 @@ struct Clock {
 
 impl Clock {
     fn next(&self) -> Option<Instant> {
-        [self.give_up, self.time_out, self.hint, self.kill]
-            .into_iter()
-            .flatten()
-            .min()
+        [self.give_up, self.time_out, self.hint, self.kill].into_iter().flatten().min()
     }
 }
 
@@ -207,18 +204,11 @@ impl<'a> Session<'a> {
         log: &'a KernelLog,
         events: Sender<Event>,
     ) -> Result<Session<'a>, Failure> {
-        let duplicate = |line: &UnixStream| {
-            line.try_clone()
-                .or_fail(|| "cannot duplicate a socket".into())
-        };
+        let duplicate = |line: &UnixStream| line.try_clone().or_fail(|| "cannot duplicate a socket".into());
         let [control, stdin, stdout, stderr] = &running.ports;
         watch_serial(duplicate(&running.serial)?, log.clone(), events.clone());
         watch_control(duplicate(control)?, events.clone());
-        let ports = DataPorts {
-            stdin: duplicate(stdin)?,
-            stdout: duplicate(stdout)?,
-            stderr: duplicate(stderr)?,
-        };
+        let ports = DataPorts { stdin: duplicate(stdin)?, stdout: duplicate(stdout)?, stderr: duplicate(stderr)? };
         let now = Instant::now();
         Ok(Session {
             plan,
@@ -252,13 +242,11 @@ impl<'a> Session<'a> {
         loop {
             let event = match self.clock.next() {
                 None => events.recv().ok(),
-                Some(moment) => {
-                    match events.recv_timeout(moment.saturating_duration_since(Instant::now())) {
-                        Ok(event) => Some(event),
-                        Err(RecvTimeoutError::Timeout) => None,
-                        Err(RecvTimeoutError::Disconnected) => None,
-                    }
-                }
+                Some(moment) => match events.recv_timeout(moment.saturating_duration_since(Instant::now())) {
+                    Ok(event) => Some(event),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => None,
+                },
             };
             let outcome = match event {
                 Some(event) => self.handle(event)?,
@@ -310,11 +298,7 @@ impl<'a> Session<'a> {
                 return Err(self.broken(&error));
             }
             ToHost::Ready { .. } => self.ready()?,
-            ToHost::Exited {
-                ending,
-                stdout_bytes,
-                stderr_bytes,
-            } => {
+            ToHost::Exited { ending, stdout_bytes, stderr_bytes } => {
                 for (meter, bytes) in self.outputs.iter().zip([stdout_bytes, stderr_bytes]) {
                     meter.expect(bytes);
                 }
@@ -339,16 +323,13 @@ impl<'a> Session<'a> {
         };
         let on_terminal = self.plan.start.terminal.is_some();
         if on_terminal {
-            self.raw =
-                Some(Raw::enter().or_fail(|| "cannot switch the terminal to raw mode".into())?);
+            self.raw = Some(Raw::enter().or_fail(|| "cannot switch the terminal to raw mode".into())?);
         }
         let (stdout, stderr) = (rustix::stdio::stdout(), rustix::stdio::stderr());
         let events = || self.events.clone();
-        self.outputs
-            .push(carry_output(ports.stdout, stdout, Output::Stdout, events()));
+        self.outputs.push(carry_output(ports.stdout, stdout, Output::Stdout, events()));
         if !on_terminal {
-            self.outputs
-                .push(carry_output(ports.stderr, stderr, Output::Stderr, events()));
+            self.outputs.push(carry_output(ports.stderr, stderr, Output::Stderr, events()));
         }
         carry_stdin(ports.stdin, on_terminal, events());
         Ok(())
@@ -426,20 +407,12 @@ impl<'a> Session<'a> {
             return Ok(Outcome::Status(PANICKED));
         }
         let how = machine::describe(status);
-        let why = if said.trim().is_empty() {
-            how
-        } else {
-            format!("{how}\n{}", said.trim())
-        };
+        let why = if said.trim().is_empty() { how } else { format!("{how}\n{}", said.trim()) };
         if self.plan.attempt.patience.is_some() && !self.alive {
-            return Ok(Outcome::NotUp(
-                why.lines().last().unwrap_or_default().to_owned(),
-            ));
+            return Ok(Outcome::NotUp(why.lines().last().unwrap_or_default().to_owned()));
         }
         // isa-debug-exit with 0 gives 1.
-        let switched_off = status
-            .and_then(|status| status.code())
-            .is_some_and(|code| code <= 1);
+        let switched_off = status.and_then(|status| status.code()).is_some_and(|code| code <= 1);
         if self.ports.is_none() && switched_off && said.trim().is_empty() {
             // The program switched the machine off, as `poweroff -f` does.
             return Ok(Outcome::Status(0));

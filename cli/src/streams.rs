@@ -30,11 +30,7 @@ pub struct Meter {
 
 impl Default for Meter {
     fn default() -> Self {
-        Meter {
-            carried: AtomicU64::new(0),
-            expected: AtomicU64::new(u64::MAX),
-            closed: AtomicBool::new(false),
-        }
+        Meter { carried: AtomicU64::new(0), expected: AtomicU64::new(u64::MAX), closed: AtomicBool::new(false) }
     }
 }
 

@@ -42,24 +42,13 @@ fn backtrace(text: &mut String, frames: &[u64], kernel: &Path) {
     };
     for (number, address) in frames.iter().enumerate() {
         // All but the innermost are return addresses: the call is before them.
-        let probe = if number == 0 {
-            *address
-        } else {
-            address.saturating_sub(1)
-        };
-        let names = loader
-            .as_ref()
-            .map(|loader| lookup(loader, probe))
-            .unwrap_or_default();
+        let probe = if number == 0 { *address } else { address.saturating_sub(1) };
+        let names = loader.as_ref().map(|loader| lookup(loader, probe)).unwrap_or_default();
         if names.is_empty() {
             let _ = writeln!(text, "    #{number} {address:#018x}");
         }
         for (depth, name) in names.iter().enumerate() {
-            let label = if depth == 0 {
-                format!("#{number}")
-            } else {
-                "inlined in".into()
-            };
+            let label = if depth == 0 { format!("#{number}") } else { "inlined in".into() };
             let _ = writeln!(text, "    {label} {name}");
         }
     }
@@ -75,13 +64,8 @@ fn lookup(loader: &Loader, address: u64) -> Vec<String> {
                 .as_ref()
                 .and_then(|function| function.demangle().ok())
                 .map(|name| without_hash(&name).to_owned());
-            let place = frame.location.and_then(|place| {
-                Some(format!(
-                    "{}:{}",
-                    relative(place.file?),
-                    place.line.unwrap_or(0)
-                ))
-            });
+            let place =
+                frame.location.and_then(|place| Some(format!("{}:{}", relative(place.file?), place.line.unwrap_or(0))));
             names.extend(match (function, place) {
                 (Some(function), Some(place)) => Some(format!("{function} at {place}")),
                 (Some(only), None) | (None, Some(only)) => Some(only),
@@ -90,11 +74,7 @@ fn lookup(loader: &Loader, address: u64) -> Vec<String> {
         }
     }
     if names.is_empty() {
-        names.extend(
-            loader
-                .find_symbol(address)
-                .map(|name| without_hash(name).to_owned()),
-        );
+        names.extend(loader.find_symbol(address).map(|name| without_hash(name).to_owned()));
     }
     names
 }
@@ -102,18 +82,14 @@ fn lookup(loader: &Loader, address: u64) -> Vec<String> {
 /// A demangled name without the `::h0123456789abcdef` of the legacy scheme.
 fn without_hash(name: &str) -> &str {
     match name.rsplit_once("::h") {
-        Some((path, hash)) if hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()) => {
-            path
-        }
+        Some((path, hash)) if hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()) => path,
         _ => name,
     }
 }
 
 fn relative(file: &str) -> &str {
     let here = std::env::current_dir().unwrap_or_default();
-    here.to_str()
-        .and_then(|here| file.strip_prefix(here))
-        .map_or(file, |file| file.trim_start_matches('/'))
+    here.to_str().and_then(|here| file.strip_prefix(here)).map_or(file, |file| file.trim_start_matches('/'))
 }
 
 #[cfg(test)]
@@ -129,11 +105,7 @@ mod tests {
 
     #[test]
     fn a_report_without_symbols_shows_addresses() {
-        let panic = Panic {
-            message: "m".into(),
-            frames: vec![0x1234],
-            complete: true,
-        };
+        let panic = Panic { message: "m".into(), frames: vec![0x1234], complete: true };
         let log = KernelLog::new(Sink::Nowhere);
         log.push(b"last words\n");
         let text = report(&panic, &log, Path::new("/no/such/kernel"));

@@ -16,14 +16,8 @@ pub fn is_interactive() -> bool {
 /// The terminal's size.
 pub fn size() -> WindowSize {
     match tcgetwinsize(stdout()) {
-        Ok(size) if size.ws_row > 0 && size.ws_col > 0 => WindowSize {
-            rows: size.ws_row,
-            columns: size.ws_col,
-        },
-        _ => WindowSize {
-            rows: 24,
-            columns: 80,
-        },
+        Ok(size) if size.ws_row > 0 && size.ws_col > 0 => WindowSize { rows: size.ws_row, columns: size.ws_col },
+        _ => WindowSize { rows: 24, columns: 80 },
     }
 }
 

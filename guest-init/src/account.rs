@@ -32,12 +32,8 @@ fn resolve(spec: &str, passwd: &str, group: &str) -> Result<Account, String> {
     let (name, uid, gid, home) = match entry {
         Some(fields) => (
             fields[0],
-            fields[2]
-                .parse()
-                .map_err(|_| format!("/etc/passwd: bad uid of {user}"))?,
-            fields[3]
-                .parse()
-                .map_err(|_| format!("/etc/passwd: bad gid of {user}"))?,
+            fields[2].parse().map_err(|_| format!("/etc/passwd: bad uid of {user}"))?,
+            fields[3].parse().map_err(|_| format!("/etc/passwd: bad gid of {user}"))?,
             fields[5],
         ),
         None => match user.parse() {
@@ -50,12 +46,7 @@ fn resolve(spec: &str, passwd: &str, group: &str) -> Result<Account, String> {
         Some(wanted) => (find_group(wanted, group)?, Vec::new()),
         None => (gid, memberships(name, group)),
     };
-    Ok(Account {
-        uid,
-        gid,
-        groups,
-        home: home.to_owned(),
-    })
+    Ok(Account { uid, gid, groups, home: home.to_owned() })
 }
 
 fn group_lines(group: &str) -> impl Iterator<Item = (&str, u32, &str)> {
@@ -89,12 +80,7 @@ mod tests {
     const GROUP: &str = "root:x:0:\nusers:x:100:\naudio:x:29:bob,ann\nvideo:x:44:bob\n";
 
     fn account(uid: u32, gid: u32, groups: &[u32], home: &str) -> Result<Account, String> {
-        Ok(Account {
-            uid,
-            gid,
-            groups: groups.to_vec(),
-            home: home.to_owned(),
-        })
+        Ok(Account { uid, gid, groups: groups.to_vec(), home: home.to_owned() })
     }
 
     #[test]

@@ -54,8 +54,7 @@ fn load_modules() {
     let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();
     for path in paths {
-        let loaded =
-            fs::File::open(&path).and_then(|file| Ok(rustix::system::finit_module(&file, c"", 0)?));
+        let loaded = fs::File::open(&path).and_then(|file| Ok(rustix::system::finit_module(&file, c"", 0)?));
         if let Err(error) = loaded {
             eprintln!("quintet init: {}: {error}", path.display());
         }

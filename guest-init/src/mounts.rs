@@ -14,32 +14,12 @@ struct Mount {
     data: Option<&'static CStr>,
 }
 
-const PLAIN: MountFlags = MountFlags::NOSUID
-    .union(MountFlags::NODEV)
-    .union(MountFlags::NOEXEC);
+const PLAIN: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 
 const MOUNTS: [Mount; 6] = [
-    Mount {
-        kind: "proc",
-        at: "/proc",
-        mode: 0o555,
-        flags: PLAIN,
-        data: None,
-    },
-    Mount {
-        kind: "sysfs",
-        at: "/sys",
-        mode: 0o555,
-        flags: PLAIN,
-        data: None,
-    },
-    Mount {
-        kind: "devtmpfs",
-        at: "/dev",
-        mode: 0o755,
-        flags: MountFlags::NOSUID,
-        data: Some(c"mode=0755"),
-    },
+    Mount { kind: "proc", at: "/proc", mode: 0o555, flags: PLAIN, data: None },
+    Mount { kind: "sysfs", at: "/sys", mode: 0o555, flags: PLAIN, data: None },
+    Mount { kind: "devtmpfs", at: "/dev", mode: 0o755, flags: MountFlags::NOSUID, data: Some(c"mode=0755") },
     Mount {
         kind: "devpts",
         at: "/dev/pts",

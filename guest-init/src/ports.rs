@@ -26,10 +26,7 @@ impl Ports {
     pub(crate) fn open() -> io::Result<Ports> {
         let data = OFlags::RDWR | OFlags::NONBLOCK;
         Ok(Ports {
-            control: Control {
-                port: open_port(Port::Control, OFlags::RDWR)?,
-                decoder: Decoder::default(),
-            },
+            control: Control { port: open_port(Port::Control, OFlags::RDWR)?, decoder: Decoder::default() },
             stdin: Rc::new(open_port(Port::Stdin, data)?),
             stdout: Rc::new(open_port(Port::Stdout, data)?),
             stderr: Rc::new(open_port(Port::Stderr, data)?),
@@ -49,10 +46,7 @@ fn open_port(port: Port, flags: OFlags) -> io::Result<OwnedFd> {
             }
         }
         if started.elapsed() > PATIENCE {
-            return Err(io::Error::other(format!(
-                "no /dev/vport0p{} appeared",
-                port.number()
-            )));
+            return Err(io::Error::other(format!("no /dev/vport0p{} appeared", port.number())));
         }
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -95,8 +89,6 @@ impl Control {
 
     /// The next message among what was received.
     pub(crate) fn take<M: Message>(&mut self) -> io::Result<Option<M>> {
-        self.decoder
-            .decode()
-            .map_err(|error| io::Error::other(format!("from the host: {error}")))
+        self.decoder.decode().map_err(|error| io::Error::other(format!("from the host: {error}")))
     }
 }

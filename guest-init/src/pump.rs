@@ -101,9 +101,7 @@ impl Pump {
         let Some(from) = &self.from else {
             return false;
         };
-        let room = usize::try_from(self.length - self.taken)
-            .unwrap_or(BUFFER)
-            .min(BUFFER);
+        let room = usize::try_from(self.length - self.taken).unwrap_or(BUFFER).min(BUFFER);
         match rustix::io::read(from, &mut self.buffer[..room]) {
             Ok(0) if self.source == Source::Port => {
                 std::thread::sleep(std::time::Duration::from_millis(1));

@@ -13,10 +13,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 /// How long a terminal may be silent after the program's end before its output counts as complete.
-const TERMINAL_SILENCE: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 30_000_000,
-};
+const TERMINAL_SILENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 30_000_000 };
 const END_OF_TRANSMISSION: u8 = 4;
 
 /// What the session's loop should do next.
@@ -40,10 +37,7 @@ pub(crate) fn run(mut ports: Ports) -> io::Result<()> {
     match spawn::spawn(&start) {
         Ok(program) => Session::new(program, ports, children).run(),
         Err(failure) => {
-            ports.control.send(&ToHost::Failed {
-                status: failure.status,
-                what: failure.what,
-            })?;
+            ports.control.send(&ToHost::Failed { status: failure.status, what: failure.what })?;
             while ports.control.receive()? {
                 if let Some(ToGuest::PowerOff) = ports.control.take()? {
                     break;
@@ -91,11 +85,7 @@ struct Session {
 impl Session {
     fn new(program: Program, ports: Ports, children: OwnedFd) -> Session {
         let (stdin, stdout, stderr, terminal) = match program.streams {
-            Streams::Pipes {
-                stdin,
-                stdout,
-                stderr,
-            } => (stdin, stdout, Some(stderr), None),
+            Streams::Pipes { stdin, stdout, stderr } => (stdin, stdout, Some(stderr), None),
             Streams::Terminal(master) => (master.clone(), master.clone(), None, Some(master)),
         };
         Session {
@@ -145,10 +135,7 @@ impl Session {
     }
 
     fn wait(&self) -> io::Result<[bool; 5]> {
-        let mut fds = vec![
-            PollFd::new(&self.children, PollFlags::IN),
-            PollFd::new(&self.control.port, PollFlags::IN),
-        ];
+        let mut fds = vec![PollFd::new(&self.children, PollFlags::IN), PollFd::new(&self.control.port, PollFlags::IN)];
         let mut slots = [Some(0), Some(1), None, None, None];
         let pumps = [Some(&self.stdin), Some(&self.stdout), self.stderr.as_ref()];
         for (pump, slot) in pumps.into_iter().zip(&mut slots[2..]) {
@@ -170,10 +157,7 @@ impl Session {
         let draining = self.ending.is_some() && !self.reported && self.outputs_delivered();
         draining.then_some(match self.terminal {
             Some(_) => TERMINAL_SILENCE,
-            None => Timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            },
+            None => Timespec { tv_sec: 0, tv_nsec: 0 },
         })
     }
 
@@ -185,8 +169,7 @@ impl Session {
     /// that was read is delivered.
     fn finish(&mut self, quiet: bool) -> io::Result<()> {
         let ended = self.stdout.ended() && self.stderr.as_ref().is_none_or(Pump::ended);
-        let (true, Some(ending)) = (self.outputs_delivered() && (quiet || ended), self.ending)
-        else {
+        let (true, Some(ending)) = (self.outputs_delivered() && (quiet || ended), self.ending) else {
             return Ok(());
         };
         self.stdin.close();
@@ -198,19 +181,13 @@ impl Session {
         }
         self.reported = true;
         let stdout_bytes = self.stdout.moved();
-        self.control.send(&ToHost::Exited {
-            ending,
-            stdout_bytes,
-            stderr_bytes,
-        })
+        self.control.send(&ToHost::Exited { ending, stdout_bytes, stderr_bytes })
     }
 
     /// Collects the children that ended, the program and orphans alike.
     fn reap(&mut self) {
         let mut bytes = [0; 64];
-        while rustix::io::read(&self.children, &mut bytes).is_ok_and(|length| length == bytes.len())
-        {
-        }
+        while rustix::io::read(&self.children, &mut bytes).is_ok_and(|length| length == bytes.len()) {}
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             let ending = match (status.exit_status(), status.terminating_signal()) {
                 (Some(code), _) => Ending::Code(code as u8),

@@ -24,11 +24,7 @@ const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
 /// The host's ends of the program's streams.
 pub(crate) enum Streams {
     /// One pipe for each stream.
-    Pipes {
-        stdin: Rc<OwnedFd>,
-        stdout: Rc<OwnedFd>,
-        stderr: Rc<OwnedFd>,
-    },
+    Pipes { stdin: Rc<OwnedFd>, stdout: Rc<OwnedFd>, stderr: Rc<OwnedFd> },
     /// The master of the program's terminal.
     Terminal(Rc<OwnedFd>),
 }
@@ -47,16 +43,12 @@ pub(crate) struct Failure {
 }
 
 fn failure(status: u8, what: impl Into<String>) -> Failure {
-    Failure {
-        status,
-        what: what.into(),
-    }
+    Failure { status, what: what.into() }
 }
 
 /// Starts what the host asked for.
 pub(crate) fn spawn(start: &Start) -> Result<Program, Failure> {
-    let account =
-        account::find(&String::from_utf8_lossy(&start.user)).map_err(|what| failure(125, what))?;
+    let account = account::find(&String::from_utf8_lossy(&start.user)).map_err(|what| failure(125, what))?;
     let env = environment(start, &account);
     let argv = arguments(start)?;
     enter(&start.cwd)?;
@@ -67,11 +59,7 @@ pub(crate) fn spawn(start: &Start) -> Result<Program, Failure> {
     program
 }
 
-fn spawn_as_user(
-    argv: &[CString],
-    env: &[CString],
-    terminal: Option<WindowSize>,
-) -> Result<Program, Failure> {
+fn spawn_as_user(argv: &[CString], env: &[CString], terminal: Option<WindowSize>) -> Result<Program, Failure> {
     let path = find_program(&argv[0], env)?;
     let result = match terminal {
         Some(size) => spawn_on_terminal(&path, argv, env, size),
@@ -83,10 +71,9 @@ fn spawn_as_user(
 fn explain(path: &CStr, error: &io::Error) -> Failure {
     let shown = path.to_string_lossy();
     match error.raw_os_error() {
-        Some(libc::ENOENT) if Path::new(OsStr::from_bytes(path.to_bytes())).exists() => failure(
-            127,
-            format!("{shown} is there, but not the interpreter or dynamic loader that it names"),
-        ),
+        Some(libc::ENOENT) if Path::new(OsStr::from_bytes(path.to_bytes())).exists() => {
+            failure(127, format!("{shown} is there, but not the interpreter or dynamic loader that it names"))
+        }
         Some(libc::ENOENT | libc::ENOTDIR) => failure(127, format!("{shown}: not found")),
         _ => failure(126, format!("{shown}: cannot execute: {error}")),
     }
@@ -94,27 +81,14 @@ fn explain(path: &CStr, error: &io::Error) -> Failure {
 
 fn environment(start: &Start, account: &Account) -> Vec<CString> {
     let hostname = String::from_utf8_lossy(&start.hostname);
-    let defaults = [
-        format!("PATH={DEFAULT_PATH}"),
-        format!("HOSTNAME={hostname}"),
-        format!("HOME={}", account.home),
-    ];
-    let name = |entry: &[u8]| {
-        entry
-            .split(|byte| *byte == b'=')
-            .next()
-            .unwrap_or(entry)
-            .to_vec()
-    };
+    let defaults = [format!("PATH={DEFAULT_PATH}"), format!("HOSTNAME={hostname}"), format!("HOME={}", account.home)];
+    let name = |entry: &[u8]| entry.split(|byte| *byte == b'=').next().unwrap_or(entry).to_vec();
     let mut entries: Vec<Vec<u8>> = defaults.map(String::into_bytes).to_vec();
     for given in &start.env {
         entries.retain(|entry| name(entry) != name(given));
         entries.push(given.clone());
     }
-    entries
-        .into_iter()
-        .filter_map(|entry| CString::new(entry).ok())
-        .collect()
+    entries.into_iter().filter_map(|entry| CString::new(entry).ok()).collect()
 }
 
 fn arguments(start: &Start) -> Result<Vec<CString>, Failure> {
@@ -129,21 +103,13 @@ fn arguments(start: &Start) -> Result<Vec<CString>, Failure> {
 
 /// Goes to a folder, making it if it is missing.
 fn enter(folder: &[u8]) -> Result<(), Failure> {
-    let path = Path::new(if folder.is_empty() {
-        OsStr::new("/")
-    } else {
-        OsStr::from_bytes(folder)
-    });
+    let path = Path::new(if folder.is_empty() { OsStr::new("/") } else { OsStr::from_bytes(folder) });
     if !path.exists() {
         // What remains missing makes the next step fail.
         let _ = std::fs::create_dir_all(path);
     }
-    std::env::set_current_dir(path).map_err(|error| {
-        failure(
-            125,
-            format!("working directory {}: {error}", path.display()),
-        )
-    })
+    std::env::set_current_dir(path)
+        .map_err(|error| failure(125, format!("working directory {}: {error}", path.display())))
 }
 
 /// Takes the user's rights while the saved ids stay root's; a program that is executed loses those.
@@ -172,19 +138,11 @@ fn find_program(name: &CStr, env: &[CString]) -> Result<CString, Failure> {
     if name.to_bytes().contains(&b'/') {
         return Ok(name.to_owned());
     }
-    let path = env
-        .iter()
-        .find_map(|entry| entry.to_bytes().strip_prefix(b"PATH="))
-        .unwrap_or(DEFAULT_PATH.as_bytes());
+    let path = env.iter().find_map(|entry| entry.to_bytes().strip_prefix(b"PATH=")).unwrap_or(DEFAULT_PATH.as_bytes());
     let mut unusable = None;
     for folder in path.split(|byte| *byte == b':') {
-        let folder = if folder.is_empty() {
-            b".".as_slice()
-        } else {
-            folder
-        };
-        let candidate =
-            Path::new(OsStr::from_bytes(folder)).join(OsStr::from_bytes(name.to_bytes()));
+        let folder = if folder.is_empty() { b".".as_slice() } else { folder };
+        let candidate = Path::new(OsStr::from_bytes(folder)).join(OsStr::from_bytes(name.to_bytes()));
         if !candidate.is_file() {
             continue;
         }
@@ -197,14 +155,8 @@ fn find_program(name: &CStr, env: &[CString]) -> Result<CString, Failure> {
         unusable.get_or_insert(candidate);
     }
     match unusable {
-        Some(candidate) => Err(failure(
-            126,
-            format!("{}: permission denied", candidate.display()),
-        )),
-        None => Err(failure(
-            127,
-            format!("{shown}: not found in the guest's PATH"),
-        )),
+        Some(candidate) => Err(failure(126, format!("{}: permission denied", candidate.display()))),
+        None => Err(failure(127, format!("{shown}: not found in the guest's PATH"))),
     }
 }
 
@@ -229,12 +181,7 @@ fn spawn_on_pipes(path: &CStr, argv: &[CString], env: &[CString]) -> io::Result<
     })
 }
 
-fn spawn_on_terminal(
-    path: &CStr,
-    argv: &[CString],
-    env: &[CString],
-    size: WindowSize,
-) -> io::Result<Program> {
+fn spawn_on_terminal(path: &CStr, argv: &[CString], env: &[CString], size: WindowSize) -> io::Result<Program> {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     unlockpt(&master)?;
     resize(&master, size)?;
@@ -245,37 +192,21 @@ fn spawn_on_terminal(
     actions.add_open(0, terminal.as_c_str(), OFlag::O_RDWR, Mode::empty())?;
     actions.add_dup2(0, 1)?;
     actions.add_dup2(0, 2)?;
-    Ok(Program {
-        pid: start_process(path, argv, env, &actions)?,
-        streams: Streams::Terminal(Rc::new(master)),
-    })
+    Ok(Program { pid: start_process(path, argv, env, &actions)?, streams: Streams::Terminal(Rc::new(master)) })
 }
 
 /// Tells a terminal, by its master, how large it is.
 pub(crate) fn resize(master: &OwnedFd, size: WindowSize) -> io::Result<()> {
-    let size = rustix::termios::Winsize {
-        ws_row: size.rows,
-        ws_col: size.columns,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
+    let size = rustix::termios::Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
     Ok(rustix::termios::tcsetwinsize(master, size)?)
 }
 
-fn start_process(
-    path: &CStr,
-    argv: &[CString],
-    env: &[CString],
-    actions: &PosixSpawnFileActions,
-) -> io::Result<Pid> {
+fn start_process(path: &CStr, argv: &[CString], env: &[CString], actions: &PosixSpawnFileActions) -> io::Result<Pid> {
     let mut attributes = PosixSpawnAttr::init()?;
     // nix has no name for this one.
     let new_session = PosixSpawnFlags::from_bits_retain(libc::POSIX_SPAWN_SETSID as _);
-    attributes.set_flags(
-        new_session
-            | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF
-            | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK,
-    )?;
+    attributes
+        .set_flags(new_session | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK)?;
     attributes.set_sigdefault(&SigSet::all())?;
     attributes.set_sigmask(&SigSet::empty())?;
     let pid = posix_spawn(path, actions, &attributes, argv, env)?;

@@ -27,17 +27,12 @@ pub(crate) fn set_command_line(bytes: impl Iterator<Item = u8>) {
 
 /// The kernel's command line; empty if it isn't UTF-8.
 pub fn command_line() -> &'static str {
-    COMMAND_LINE
-        .get()
-        .and_then(|line| core::str::from_utf8(line).ok())
-        .unwrap_or("")
+    COMMAND_LINE.get().and_then(|line| core::str::from_utf8(line).ok()).unwrap_or("")
 }
 
 /// The value of `name=value` on the command line.
 pub fn option(name: &str) -> Option<&'static str> {
-    command_line()
-        .split_ascii_whitespace()
-        .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+    command_line().split_ascii_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
 }
 
 #[cfg(target_os = "none")]
@@ -75,10 +70,7 @@ pub struct Initrd(Range<usize>);
 
 impl Initrd {
     /// Its length in bytes.
-    #[allow(
-        clippy::len_without_is_empty,
-        reason = "there is none rather than an empty one"
-    )]
+    #[allow(clippy::len_without_is_empty, reason = "there is none rather than an empty one")]
     pub fn len(&self) -> usize {
         self.0.len()
     }

@@ -15,10 +15,7 @@ struct Ring {
     written: u64,
 }
 
-static RING: SpinLock<Ring> = SpinLock::new(Ring {
-    bytes: [0; KEPT],
-    written: 0,
-});
+static RING: SpinLock<Ring> = SpinLock::new(Ring { bytes: [0; KEPT], written: 0 });
 static QUIET: AtomicBool = AtomicBool::new(false);
 static PANICKING: AtomicBool = AtomicBool::new(false);
 static LINES: AtomicU64 = AtomicU64::new(0);
@@ -89,11 +86,7 @@ pub fn set_quiet(quiet: bool) {
 
 /// Writes to the log.
 pub fn print(text: fmt::Arguments) {
-    let guard = if PANICKING.load(Ordering::Relaxed) {
-        RING.try_lock()
-    } else {
-        None
-    };
+    let guard = if PANICKING.load(Ordering::Relaxed) { RING.try_lock() } else { None };
     let irq = crate::irq::disable();
     let mut held = match guard {
         Some(guard) => Some(guard),

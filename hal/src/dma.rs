@@ -20,13 +20,7 @@ macro_rules! access {
         pub fn $load(&self, offset: usize) -> $type {
             self.check(offset, size_of::<$type>());
             // SAFETY: inside the block, which the buffer keeps allocated.
-            unsafe {
-                self.block
-                    .as_ptr()
-                    .add(offset)
-                    .cast::<$type>()
-                    .read_volatile()
-            }
+            unsafe { self.block.as_ptr().add(offset).cast::<$type>().read_volatile() }
         }
 
         /// Stores a value. Panics where it is outside the buffer or not aligned.
@@ -34,13 +28,7 @@ macro_rules! access {
         pub fn $store(&self, offset: usize, value: $type) {
             self.check(offset, size_of::<$type>());
             // SAFETY: as for the load.
-            unsafe {
-                self.block
-                    .as_ptr()
-                    .add(offset)
-                    .cast::<$type>()
-                    .write_volatile(value)
-            };
+            unsafe { self.block.as_ptr().add(offset).cast::<$type>().write_volatile(value) };
         }
     };
 }
@@ -48,18 +36,13 @@ macro_rules! access {
 impl DmaBuffer {
     /// At least `len` bytes of zeros, page-aligned. `None` when there are none.
     pub fn new(len: usize) -> Option<DmaBuffer> {
-        let order = len
-            .div_ceil(abi::PAGE_SIZE)
-            .next_power_of_two()
-            .trailing_zeros() as u8;
+        let order = len.div_ceil(abi::PAGE_SIZE).next_power_of_two().trailing_zeros() as u8;
         let block = FrameBlock::alloc(order)?;
         for page in 0..1 << order {
             // SAFETY: the block is ours and has that many pages.
             unsafe { arch::zero_page(block.as_ptr().add(page * abi::PAGE_SIZE)) };
         }
-        Some(DmaBuffer {
-            block: Arc::new(block),
-        })
+        Some(DmaBuffer { block: Arc::new(block) })
     }
 
     /// The address for the device.

@@ -56,11 +56,7 @@ impl FrameMeta {
 
     /// Counts down unless that were the last reference: true if it did.
     pub(crate) fn drop_unless_last(&self) -> bool {
-        self.refs
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |refs| {
-                (refs > 1).then(|| refs - 1)
-            })
-            .is_ok()
+        self.refs.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |refs| (refs > 1).then(|| refs - 1)).is_ok()
     }
 
     pub(crate) fn reserve(&self) {
@@ -108,10 +104,7 @@ fn claim(first: usize, order: u8) {
     for number in first..first + (1 << order) {
         let meta = meta(number).expect("the frame source gave a frame that is not memory");
         let was = meta.refs.swap(1, Ordering::Relaxed);
-        assert!(
-            was == 0,
-            "the frame source gave frame {number:#x} that is in use ({was} references)"
-        );
+        assert!(was == 0, "the frame source gave frame {number:#x} that is in use ({was} references)");
     }
 }
 
@@ -156,10 +149,7 @@ impl Frame {
             return None;
         }
         let number = physical / PAGE_SIZE;
-        meta(number)?
-            .refs
-            .compare_exchange(RESERVED, 1, Ordering::AcqRel, Ordering::Relaxed)
-            .ok()?;
+        meta(number)?.refs.compare_exchange(RESERVED, 1, Ordering::AcqRel, Ordering::Relaxed).ok()?;
         Some(Frame(number as u32))
     }
 
@@ -258,11 +248,7 @@ impl Clone for Frame {
     #[inline]
     fn clone(&self) -> Frame {
         let was = self.meta().refs.fetch_add(1, Ordering::Relaxed);
-        assert!(
-            was < RESERVED / 2,
-            "too many references to frame {:#x}",
-            self.0
-        );
+        assert!(was < RESERVED / 2, "too many references to frame {:#x}", self.0);
         Frame(self.0)
     }
 }
@@ -292,10 +278,7 @@ pub struct FrameBlock {
 impl FrameBlock {
     /// 2^order naturally aligned frames with whatever they held before. `None` when there are none.
     pub fn alloc(order: u8) -> Option<FrameBlock> {
-        acquire(order).map(|n| FrameBlock {
-            first: n as u32,
-            order,
-        })
+        acquire(order).map(|n| FrameBlock { first: n as u32, order })
     }
 
     /// The physical address of the first.
@@ -335,10 +318,7 @@ impl FrameBlock {
     /// # Safety
     /// The caller owns the block of that order, and gives it up.
     pub(crate) unsafe fn from_first(first: usize, order: u8) -> FrameBlock {
-        FrameBlock {
-            first: first as u32,
-            order,
-        }
+        FrameBlock { first: first as u32, order }
     }
 }
 
@@ -346,14 +326,8 @@ impl Drop for FrameBlock {
     fn drop(&mut self) {
         let first = self.first as usize;
         for number in first..first + (1 << self.order) {
-            let was = meta(number)
-                .expect("blocks are memory")
-                .refs
-                .swap(0, Ordering::AcqRel);
-            assert!(
-                was == 1,
-                "frame {number:#x} of a block has {was} references"
-            );
+            let was = meta(number).expect("blocks are memory").refs.swap(0, Ordering::AcqRel);
+            assert!(was == 1, "frame {number:#x} of a block has {was} references");
         }
         release(first, self.order);
     }

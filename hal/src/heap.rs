@@ -68,12 +68,7 @@ struct Magazines(SpinLock<[Magazine; CLASSES.len()]>);
 unsafe impl Sync for Magazines {}
 
 static MAGAZINES: PerCpu<Magazines> = crate::per_cpu!(Magazines(SpinLock::new(
-    [const {
-        Magazine {
-            objects: [null_mut(); MAGAZINE],
-            len: 0,
-        }
-    }; CLASSES.len()]
+    [const { Magazine { objects: [null_mut(); MAGAZINE], len: 0 } }; CLASSES.len()]
 )));
 
 /// Slabs of one size that have free objects: a list through the frames' metadata.
@@ -82,12 +77,8 @@ struct Class {
     slabs: usize,
 }
 
-static STATE: [SpinLock<Class>; CLASSES.len()] = [const {
-    SpinLock::new(Class {
-        partial: NONE,
-        slabs: 0,
-    })
-}; CLASSES.len()];
+static STATE: [SpinLock<Class>; CLASSES.len()] =
+    [const { SpinLock::new(Class { partial: NONE, slabs: 0 }) }; CLASSES.len()];
 static LARGE_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 struct Heap;
@@ -110,9 +101,7 @@ fn class_of(layout: &Layout) -> Option<usize> {
 }
 
 fn order_of(size: usize) -> u8 {
-    size.div_ceil(PAGE_SIZE)
-        .next_power_of_two()
-        .trailing_zeros() as u8
+    size.div_ceil(PAGE_SIZE).next_power_of_two().trailing_zeros() as u8
 }
 
 // SAFETY: objects are handed out once until they come back (free lists hold free objects only), lie in blocks of frames that the heap
@@ -274,10 +263,7 @@ fn push(state: &mut Class, slab: u32) {
 
 fn unlink(state: &mut Class, slab: u32) {
     let head = metadata(slab);
-    let (next, prev) = (
-        head.next.load(Ordering::Relaxed),
-        head.prev.load(Ordering::Relaxed),
-    );
+    let (next, prev) = (head.next.load(Ordering::Relaxed), head.prev.load(Ordering::Relaxed));
     if next != NONE {
         metadata(next).prev.store(prev, Ordering::Relaxed);
     }
@@ -299,11 +285,8 @@ pub fn slabs() -> Vec<(usize, usize, usize)> {
 
 /// Bytes that the heap holds.
 pub fn bytes() -> usize {
-    let slabs: usize = CLASSES
-        .iter()
-        .zip(&STATE)
-        .map(|(&(_, order), s)| s.lock_irq().slabs * (PAGE_SIZE << order))
-        .sum();
+    let slabs: usize =
+        CLASSES.iter().zip(&STATE).map(|(&(_, order), s)| s.lock_irq().slabs * (PAGE_SIZE << order)).sum();
     slabs + LARGE_BYTES.load(Ordering::Relaxed)
 }
 

@@ -32,7 +32,5 @@ pub fn install(hooks: Hooks) {
 /// The hooks. Panics before [`install`].
 #[inline]
 pub(crate) fn get() -> &'static Hooks {
-    HOOKS
-        .get()
-        .expect("a trap before the kernel installed its hooks")
+    HOOKS.get().expect("a trap before the kernel installed its hooks")
 }

@@ -14,10 +14,7 @@ pub struct IrqGuard {
 /// Turns interrupts off on this processor.
 #[inline]
 pub fn disable() -> IrqGuard {
-    IrqGuard {
-        were_on: arch::irq_save(),
-        _not_send: PhantomData,
-    }
+    IrqGuard { were_on: arch::irq_save(), _not_send: PhantomData }
 }
 
 impl Drop for IrqGuard {

@@ -12,10 +12,7 @@
 #![cfg_attr(target_os = "none", no_std)]
 #![cfg_attr(
     not(target_os = "none"),
-    allow(
-        dead_code,
-        reason = "hosted builds have no traps, no heap and no processors"
-    )
+    allow(dead_code, reason = "hosted builds have no traps, no heap and no processors")
 )]
 extern crate alloc;
 

@@ -31,27 +31,17 @@ impl Mmio {
     /// Maps `len` bytes of device memory at a physical address; `None` if that is RAM that the kernel manages.
     pub fn map(physical: usize, len: usize) -> Option<Mmio> {
         let last = physical.checked_add(len.checked_sub(1)?)?;
-        let is_ram = |at: usize| {
-            crate::frame::meta(at / abi::PAGE_SIZE)
-                .is_some_and(|m| m.refs() != crate::frame::RESERVED)
-        };
-        if (physical / abi::PAGE_SIZE..=last / abi::PAGE_SIZE)
-            .any(|frame| is_ram(frame * abi::PAGE_SIZE))
-        {
+        let is_ram =
+            |at: usize| crate::frame::meta(at / abi::PAGE_SIZE).is_some_and(|m| m.refs() != crate::frame::RESERVED);
+        if (physical / abi::PAGE_SIZE..=last / abi::PAGE_SIZE).any(|frame| is_ram(frame * abi::PAGE_SIZE)) {
             return None;
         }
-        Some(Mmio {
-            base: arch::map_device(physical, len),
-            len,
-        })
+        Some(Mmio { base: arch::map_device(physical, len), len })
     }
 
     /// A part of the window; `None` where it doesn't fit.
     pub fn part(&self, offset: usize, len: usize) -> Option<Mmio> {
-        (offset <= self.len && len <= self.len - offset).then(|| Mmio {
-            base: self.base + offset,
-            len,
-        })
+        (offset <= self.len && len <= self.len - offset).then(|| Mmio { base: self.base + offset, len })
     }
 
     /// Its length in bytes.
@@ -61,11 +51,7 @@ impl Mmio {
     }
 
     fn check(&self, offset: usize, size: usize) {
-        assert!(
-            offset <= self.len
-                && size <= self.len - offset
-                && (self.base + offset).is_multiple_of(size)
-        );
+        assert!(offset <= self.len && size <= self.len - offset && (self.base + offset).is_multiple_of(size));
     }
 
     access!(read8, write8, u8);

@@ -84,13 +84,7 @@ pub struct Batch {
 impl Batch {
     /// An empty batch.
     pub const fn new() -> Batch {
-        Batch {
-            frames: Vec::new(),
-            start: usize::MAX,
-            end: 0,
-            anonymous: 0,
-            file: 0,
-        }
+        Batch { frames: Vec::new(), start: usize::MAX, end: 0, anonymous: 0, file: 0 }
     }
 
     /// Notes that translations of `start..end` changed.

@@ -10,11 +10,7 @@ struct Generator {
     until_reseed: u32,
 }
 
-static GENERATOR: SpinLock<Generator> = SpinLock::new(Generator {
-    key: [0; 8],
-    counter: 0,
-    until_reseed: 0,
-});
+static GENERATOR: SpinLock<Generator> = SpinLock::new(Generator { key: [0; 8], counter: 0, until_reseed: 0 });
 
 fn quarter_round(state: &mut [u32; 16], a: usize, b: usize, c: usize, d: usize) {
     for (x, y, z, shift) in [(a, b, d, 16), (c, d, b, 12), (a, b, d, 8), (c, d, b, 7)] {
@@ -38,13 +34,7 @@ fn block(key: &[u32; 8], counter: u64, nonce: u64) -> [u32; 16] {
             quarter_round(&mut state, i, 4 + i, 8 + i, 12 + i);
         }
         for i in 0..4 {
-            quarter_round(
-                &mut state,
-                i,
-                4 + (i + 1) % 4,
-                8 + (i + 2) % 4,
-                12 + (i + 3) % 4,
-            );
+            quarter_round(&mut state, i, 4 + (i + 1) % 4, 8 + (i + 2) % 4, 12 + (i + 3) % 4);
         }
     }
     for (word, first) in state.iter_mut().zip(start) {
@@ -117,14 +107,9 @@ mod tests {
     #[test]
     fn block_function_is_that_of_rfc_8439() {
         // Section 2.3.2: key 00..1f, counter 1, nonce 000000090000004a00000000.
-        let key: [u32; 8] = core::array::from_fn(|i| {
-            u32::from_le_bytes(core::array::from_fn(|b| (i * 4 + b) as u8))
-        });
+        let key: [u32; 8] = core::array::from_fn(|i| u32::from_le_bytes(core::array::from_fn(|b| (i * 4 + b) as u8)));
         let words = block(&key, 1 | 0x0900_0000 << 32, 0x4a00_0000);
-        assert_eq!(
-            words[..4],
-            [0xe4e7_f110, 0x1559_3bd1, 0x1fdd_0f50, 0xc471_20a3]
-        );
+        assert_eq!(words[..4], [0xe4e7_f110, 0x1559_3bd1, 0x1fdd_0f50, 0xc471_20a3]);
     }
 
     #[test]

@@ -3,14 +3,7 @@
 /// The general registers of a user thread, in the order of Linux's `struct pt_regs` (and `user_regs_struct`'s first part).
 #[repr(C)]
 #[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    zerocopy::FromBytes,
-    zerocopy::IntoBytes,
-    zerocopy::Immutable,
-    zerocopy::KnownLayout,
+    Clone, Copy, Debug, Default, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout,
 )]
 #[allow(missing_docs, reason = "register names")]
 pub struct UserRegs {

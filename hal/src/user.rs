@@ -30,10 +30,7 @@ impl<T> UserPtr<T> {
     /// The pointer that a register holds.
     #[inline]
     pub const fn new(addr: usize) -> UserPtr<T> {
-        UserPtr {
-            addr,
-            _type: PhantomData,
-        }
+        UserPtr { addr, _type: PhantomData }
     }
 
     /// The address.
@@ -68,10 +65,7 @@ impl<T> UserPtr<T> {
 
     /// The bytes of `count` elements from here. `EFAULT` where that overflows.
     pub fn buf(self, count: usize) -> Result<UserBuf> {
-        Ok(UserBuf::new(
-            self.addr,
-            count.checked_mul(size_of::<T>()).ok_or(Errno::EFAULT)?,
-        ))
+        Ok(UserBuf::new(self.addr, count.checked_mul(size_of::<T>()).ok_or(Errno::EFAULT)?))
     }
 }
 
@@ -115,11 +109,7 @@ impl UserBuf {
 /// Copies `dst.len()` bytes in from `src`. `EFAULT`.
 #[inline]
 pub fn copy_in(dst: &mut [u8], src: usize) -> Result<()> {
-    if copy_in_some(dst, src) == dst.len() {
-        Ok(())
-    } else {
-        Err(Errno::EFAULT)
-    }
+    if copy_in_some(dst, src) == dst.len() { Ok(()) } else { Err(Errno::EFAULT) }
 }
 
 /// Copies in as much as can be read before a fault; how much that was.
@@ -134,11 +124,7 @@ pub fn copy_in_some(dst: &mut [u8], src: usize) -> usize {
 /// Copies `src` out to `dst`. `EFAULT`.
 #[inline]
 pub fn copy_out(dst: usize, src: &[u8]) -> Result<()> {
-    if copy_out_some(dst, src) == src.len() {
-        Ok(())
-    } else {
-        Err(Errno::EFAULT)
-    }
+    if copy_out_some(dst, src) == src.len() { Ok(()) } else { Err(Errno::EFAULT) }
 }
 
 /// Copies out as much as can be written before a fault; how much that was.
@@ -155,11 +141,7 @@ pub fn clear(dst: usize, len: usize) -> Result<()> {
     if !UserBuf::new(dst, len).in_user_half() {
         return Err(Errno::EFAULT);
     }
-    if arch::clear_user(dst, len) == len {
-        Ok(())
-    } else {
-        Err(Errno::EFAULT)
-    }
+    if arch::clear_user(dst, len) == len { Ok(()) } else { Err(Errno::EFAULT) }
 }
 
 /// Copies in a NUL-terminated string into `buf` and returns it without the NUL.
@@ -169,9 +151,7 @@ pub fn read_cstr(buf: &mut [u8], src: usize) -> Result<&mut [u8]> {
     while done < buf.len() {
         // Not past the page's end in one step: the string may end before an unmapped page.
         let addr = src.checked_add(done).ok_or(Errno::EFAULT)?;
-        let step = (abi::PAGE_SIZE - addr % abi::PAGE_SIZE)
-            .min(buf.len() - done)
-            .min(256);
+        let step = (abi::PAGE_SIZE - addr % abi::PAGE_SIZE).min(buf.len() - done).min(256);
         copy_in(&mut buf[done..done + step], addr)?;
         if let Some(end) = buf[done..done + step].iter().position(|&b| b == 0) {
             return Ok(&mut buf[..done + end]);
@@ -197,11 +177,7 @@ fn check_word(addr: usize) -> Result<()> {
     if !addr.is_multiple_of(4) {
         return Err(Errno::EINVAL);
     }
-    if UserBuf::new(addr, 4).in_user_half() {
-        Ok(())
-    } else {
-        Err(Errno::EFAULT)
-    }
+    if UserBuf::new(addr, 4).in_user_half() { Ok(()) } else { Err(Errno::EFAULT) }
 }
 
 /// Copies `len` bytes from `offset` of a frame out to user space, without a detour; how much was copied before a fault.

@@ -1,6 +1,5 @@
 //! Boot order: memory, scheduler, processors, file systems, devices, the first process.
 
-
 use hal::boot::{End, Initrd};
 use hal::hooks::Hooks;
 use hal::regs::UserRegs;
@@ -106,7 +105,8 @@ fn unpack_initrd() {
 }
 
 fn add_devices(machine: hal::boot::Machine) {
-    let named = machine.virtio_mmio.iter().map(|d| drivers::virtio::MmioDevice { base: d.base, size: d.size, gsi: d.gsi });
+    let named =
+        machine.virtio_mmio.iter().map(|d| drivers::virtio::MmioDevice { base: d.base, size: d.size, gsi: d.gsi });
     let mut consoles = 0;
     for device in drivers::virtio::find(named) {
         match device.device_type() {

@@ -40,10 +40,7 @@ struct Buddy {
 
 impl Buddy {
     const fn new() -> Buddy {
-        Buddy {
-            heads: [NONE; ORDERS],
-            counts: [0; ORDERS],
-        }
+        Buddy { heads: [NONE; ORDERS], counts: [0; ORDERS] }
     }
 
     fn push(&mut self, metas: &impl Metas, first: usize, order: usize) {
@@ -65,10 +62,7 @@ impl Buddy {
         let Some(meta) = metas.meta(first) else {
             return;
         };
-        let (next, prev) = (
-            meta.next.load(Ordering::Relaxed),
-            meta.prev.load(Ordering::Relaxed),
-        );
+        let (next, prev) = (meta.next.load(Ordering::Relaxed), meta.prev.load(Ordering::Relaxed));
         if next != NONE
             && let Some(m) = metas.meta(next as usize)
         {
@@ -98,9 +92,9 @@ impl Buddy {
     fn free(&mut self, metas: &impl Metas, mut first: usize, mut order: usize) {
         while order + 1 < ORDERS {
             let buddy = first ^ (1 << order);
-            let is_free = metas.meta(buddy).is_some_and(|m| {
-                m.flags.load(Ordering::Relaxed) == FREE | order as u32 && m.refs() == 0
-            });
+            let is_free = metas
+                .meta(buddy)
+                .is_some_and(|m| m.flags.load(Ordering::Relaxed) == FREE | order as u32 && m.refs() == 0);
             if !is_free {
                 break;
             }
@@ -124,8 +118,7 @@ impl Buddy {
 }
 
 static BUDDY: SpinLock<Buddy> = SpinLock::new(Buddy::new());
-static MAGAZINES: PerCpu<SpinLock<ArrayVec<u32, MAGAZINE>>> =
-    hal::per_cpu!(SpinLock::new(ArrayVec::new_const()));
+static MAGAZINES: PerCpu<SpinLock<ArrayVec<u32, MAGAZINE>>> = hal::per_cpu!(SpinLock::new(ArrayVec::new_const()));
 static TOTAL: AtomicUsize = AtomicUsize::new(0);
 
 struct Source;
@@ -191,11 +184,7 @@ pub struct MemoryStats {
 }
 
 fn free_frames() -> usize {
-    let blocks: usize = free_blocks()
-        .iter()
-        .enumerate()
-        .map(|(order, count)| count << order)
-        .sum();
+    let blocks: usize = free_blocks().iter().enumerate().map(|(order, count)| count << order).sum();
     blocks + MAGAZINES.iter().map(|m| m.lock_irq().len()).sum::<usize>()
 }
 
@@ -288,10 +277,7 @@ mod tests {
             taken.push((first, order));
         }
         assert_eq!(free(&buddy) + used.len(), 4999);
-        for i in (0..taken.len())
-            .step_by(2)
-            .chain((1..taken.len()).step_by(2))
-        {
+        for i in (0..taken.len()).step_by(2).chain((1..taken.len()).step_by(2)) {
             buddy.free(&metas, taken[i].0, taken[i].1);
         }
         assert_eq!(free(&buddy), 4999);

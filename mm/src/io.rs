@@ -23,22 +23,12 @@ pub struct Sink<'a> {
 impl<'a> Sink<'a> {
     /// User buffers in turn. The caller has checked that the lengths add up to at most `isize::MAX`.
     pub fn user(buffers: &'a [UserBuf]) -> Sink<'a> {
-        Sink {
-            remaining: buffers.iter().map(|b| b.len).sum(),
-            to: To::User(buffers),
-            offset: 0,
-            done: 0,
-        }
+        Sink { remaining: buffers.iter().map(|b| b.len).sum(), to: To::User(buffers), offset: 0, done: 0 }
     }
 
     /// A kernel buffer.
     pub fn kernel(buffer: &'a mut [u8]) -> Sink<'a> {
-        Sink {
-            remaining: buffer.len(),
-            to: To::Kernel(buffer),
-            offset: 0,
-            done: 0,
-        }
+        Sink { remaining: buffer.len(), to: To::Kernel(buffer), offset: 0, done: 0 }
     }
 
     /// How many more bytes it takes.
@@ -95,11 +85,7 @@ impl<'a> Sink<'a> {
 
     /// Moves up to `len` bytes by `step(chunk, user address, offset in the data, length) -> moved`, chunk by chunk.
     #[inline]
-    fn advance(
-        &mut self,
-        len: usize,
-        mut step: impl FnMut(Chunk<'_>, usize, usize, usize) -> usize,
-    ) -> Result<usize> {
+    fn advance(&mut self, len: usize, mut step: impl FnMut(Chunk<'_>, usize, usize, usize) -> usize) -> Result<usize> {
         let len = len.min(self.remaining);
         let mut moved = 0;
         while moved < len {
@@ -110,12 +96,7 @@ impl<'a> Sink<'a> {
                     let n = if want == 0 {
                         0
                     } else {
-                        step(
-                            Chunk::User,
-                            first.addr.wrapping_add(self.offset),
-                            moved,
-                            want,
-                        )
+                        step(Chunk::User, first.addr.wrapping_add(self.offset), moved, want)
                     };
                     self.offset += n;
                     if self.offset == first.len {
@@ -126,12 +107,7 @@ impl<'a> Sink<'a> {
                 }
                 To::Kernel(slice) => {
                     let want = len - moved;
-                    let n = step(
-                        Chunk::Kernel(&mut slice[self.offset..self.offset + want]),
-                        0,
-                        moved,
-                        want,
-                    );
+                    let n = step(Chunk::Kernel(&mut slice[self.offset..self.offset + want]), 0, moved, want);
                     self.offset += n;
                     (n, want)
                 }
@@ -143,11 +119,7 @@ impl<'a> Sink<'a> {
         }
         self.remaining -= moved;
         self.done += moved;
-        if moved == 0 && len > 0 {
-            Err(Errno::EFAULT)
-        } else {
-            Ok(moved)
-        }
+        if moved == 0 && len > 0 { Err(Errno::EFAULT) } else { Ok(moved) }
     }
 }
 
@@ -172,22 +144,12 @@ pub struct Source<'a> {
 impl<'a> Source<'a> {
     /// User buffers in turn. The caller has checked that the lengths add up to at most `isize::MAX`.
     pub fn user(buffers: &'a [UserBuf]) -> Source<'a> {
-        Source {
-            remaining: buffers.iter().map(|b| b.len).sum(),
-            from: From::User(buffers),
-            offset: 0,
-            done: 0,
-        }
+        Source { remaining: buffers.iter().map(|b| b.len).sum(), from: From::User(buffers), offset: 0, done: 0 }
     }
 
     /// A kernel buffer.
     pub fn kernel(buffer: &'a [u8]) -> Source<'a> {
-        Source {
-            remaining: buffer.len(),
-            from: From::Kernel(buffer),
-            offset: 0,
-            done: 0,
-        }
+        Source { remaining: buffer.len(), from: From::Kernel(buffer), offset: 0, done: 0 }
     }
 
     /// How many bytes are left.
@@ -245,11 +207,7 @@ impl<'a> Source<'a> {
                 From::User(buffers) => {
                     let first = buffers[0];
                     let want = (first.len - self.offset).min(len - moved);
-                    let n = if want == 0 {
-                        0
-                    } else {
-                        step(None, first.addr.wrapping_add(self.offset), moved, want)
-                    };
+                    let n = if want == 0 { 0 } else { step(None, first.addr.wrapping_add(self.offset), moved, want) };
                     self.offset += n;
                     if self.offset == first.len {
                         *buffers = &buffers[1..];
@@ -259,12 +217,7 @@ impl<'a> Source<'a> {
                 }
                 From::Kernel(slice) => {
                     let want = len - moved;
-                    let n = step(
-                        Some(&slice[self.offset..self.offset + want]),
-                        0,
-                        moved,
-                        want,
-                    );
+                    let n = step(Some(&slice[self.offset..self.offset + want]), 0, moved, want);
                     self.offset += n;
                     (n, want)
                 }
@@ -276,11 +229,7 @@ impl<'a> Source<'a> {
         }
         self.remaining -= moved;
         self.done += moved;
-        if moved == 0 && len > 0 {
-            Err(Errno::EFAULT)
-        } else {
-            Ok(moved)
-        }
+        if moved == 0 && len > 0 { Err(Errno::EFAULT) } else { Ok(moved) }
     }
 }
 

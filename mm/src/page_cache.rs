@@ -34,10 +34,7 @@ pub struct PageCache {
 
 impl PageCache {
     /// An empty cache that is its own storage.
-    #[allow(
-        clippy::new_ret_no_self,
-        reason = "a cache is always shared between its inode and mappings"
-    )]
+    #[allow(clippy::new_ret_no_self, reason = "a cache is always shared between its inode and mappings")]
     pub fn new() -> Arc<PageCache> {
         Arc::new(PageCache {
             pages: SpinLock::new(RadixTree::new()),
@@ -92,12 +89,7 @@ impl PageCache {
                 break;
             }
         }
-        let mappers: Vec<_> = self
-            .mappers
-            .lock()
-            .iter()
-            .filter_map(Weak::upgrade)
-            .collect();
+        let mappers: Vec<_> = self.mappers.lock().iter().filter_map(Weak::upgrade).collect();
         for space in mappers {
             space.unmap_cache(self, first, last);
         }
@@ -125,9 +117,7 @@ impl PageCache {
                 break;
             }
             let within = (at % PAGE) as usize;
-            let len = (PAGE_SIZE - within)
-                .min(sink.remaining())
-                .min(usize::try_from(left).unwrap_or(usize::MAX));
+            let len = (PAGE_SIZE - within).min(sink.remaining()).min(usize::try_from(left).unwrap_or(usize::MAX));
             let moved = match self.lookup(at / PAGE) {
                 Some(frame) => sink.put_frame(&frame, within, len),
                 None => sink.put_zeros(len),
@@ -170,13 +160,7 @@ impl PageCache {
         Ok(done)
     }
 
-    fn write_page(
-        &self,
-        index: u64,
-        within: usize,
-        len: usize,
-        source: &mut Source,
-    ) -> Result<usize> {
+    fn write_page(&self, index: u64, within: usize, len: usize, source: &mut Source) -> Result<usize> {
         if let Some(frame) = self.lookup(index) {
             return source.take_frame(&frame, within, len);
         }
@@ -188,9 +172,7 @@ impl PageCache {
         let moved = source.take_frame(&frame, within, len)?;
         // A fault may have cut the copy short: what was not written must not show the frame's old contents.
         frame.zero_range(within + moved, len - moved);
-        self.insert_new(index, frame, |ours, theirs| {
-            copy_range(ours, theirs, within, moved)
-        });
+        self.insert_new(index, frame, |ours, theirs| copy_range(ours, theirs, within, moved));
         Ok(moved)
     }
 
@@ -306,9 +288,7 @@ mod tests {
 
     fn read(cache: &PageCache, offset: u64, len: usize) -> Vec<u8> {
         let mut out = vec![0xee; len];
-        let n = cache
-            .read(offset, &mut Sink::kernel(&mut out))
-            .expect("kernel memory does not fault");
+        let n = cache.read(offset, &mut Sink::kernel(&mut out)).expect("kernel memory does not fault");
         out.truncate(n);
         out
     }
@@ -321,11 +301,7 @@ mod tests {
         assert_eq!(read(&cache, 9_998, 100), b"\0\0abc");
         assert_eq!(read(&cache, 0, 10_003)[..10_000], vec![0; 10_000]);
         assert_eq!(
-            (
-                cache.seek(0, true),
-                cache.seek(0, false),
-                cache.seek(8192, false)
-            ),
+            (cache.seek(0, true), cache.seek(0, false), cache.seek(8192, false)),
             (Some(8192), Some(0), Some(10_003))
         );
     }
@@ -346,16 +322,11 @@ mod tests {
     #[test]
     fn punching_a_hole_keeps_the_edges() {
         let cache = PageCache::new();
-        cache
-            .write(0, &mut Source::kernel(&vec![1u8; 4 * PAGE_SIZE]))
-            .expect("memory");
+        cache.write(0, &mut Source::kernel(&vec![1u8; 4 * PAGE_SIZE])).expect("memory");
         cache.punch_hole(100, 2 * PAGE + 50).expect("punches");
         let now = read(&cache, 0, 4 * PAGE_SIZE);
         assert_eq!(cache.pages(), 3);
-        assert!(
-            now[..100].iter().all(|&b| b == 1)
-                && now[100..2 * PAGE_SIZE + 50].iter().all(|&b| b == 0)
-        );
+        assert!(now[..100].iter().all(|&b| b == 1) && now[100..2 * PAGE_SIZE + 50].iter().all(|&b| b == 0));
         assert!(now[2 * PAGE_SIZE + 50..].iter().all(|&b| b == 1));
     }
 }

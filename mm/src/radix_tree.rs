@@ -18,10 +18,7 @@ struct Node<T> {
 
 impl<T> Node<T> {
     fn new() -> Box<Node<T>> {
-        Box::new(Node {
-            slots: [const { Slot::Empty }; WAYS],
-            used: 0,
-        })
+        Box::new(Node { slots: [const { Slot::Empty }; WAYS], used: 0 })
     }
 }
 
@@ -39,11 +36,7 @@ fn way(index: u64, level: u32) -> usize {
 
 impl<T> RadixTree<T> {
     pub(crate) const fn new() -> RadixTree<T> {
-        RadixTree {
-            root: None,
-            height: 0,
-            len: 0,
-        }
+        RadixTree { root: None, height: 0, len: 0 }
     }
 
     /// How many values it holds.
@@ -147,11 +140,7 @@ fn remove_below<T>(node: &mut Node<T>, index: u64, level: u32) -> Option<T> {
 
 fn next_below<T>(node: &Node<T>, base: u64, from: u64, level: u32) -> Option<u64> {
     let span = 1u64 << (BITS * level);
-    let first = if from > base {
-        ((from - base) / span) as usize
-    } else {
-        0
-    };
+    let first = if from > base { ((from - base) / span) as usize } else { 0 };
     for i in first..WAYS {
         let start = base + i as u64 * span;
         match &node.slots[i] {

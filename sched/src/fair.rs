@@ -47,11 +47,7 @@ pub(crate) fn weight(policy: Policy, nice: i8) -> u64 {
 
 /// How far `run` nanoseconds advance a virtual run time.
 pub(crate) fn virtual_time(run: Nanos, weight: u64) -> Nanos {
-    if weight == NICE_0 {
-        run
-    } else {
-        (u128::from(run) * u128::from(NICE_0) / u128::from(weight.max(1))) as Nanos
-    }
+    if weight == NICE_0 { run } else { (u128::from(run) * u128::from(NICE_0) / u128::from(weight.max(1))) as Nanos }
 }
 
 /// The ready threads of one processor, without the running one.
@@ -63,10 +59,7 @@ pub(crate) struct FairQueue {
 
 impl FairQueue {
     pub(crate) const fn new() -> FairQueue {
-        FairQueue {
-            ready: BTreeMap::new(),
-            min: 0,
-        }
+        FairQueue { ready: BTreeMap::new(), min: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -96,11 +89,7 @@ impl FairQueue {
 
     /// The thread that is least behind of those that `wanted` accepts: the one to give to another processor.
     pub(crate) fn find_last(&self, wanted: impl Fn(&Thread) -> bool) -> Option<(Nanos, u64)> {
-        self.ready
-            .iter()
-            .rev()
-            .find(|(_, thread)| wanted(thread))
-            .map(|(key, _)| *key)
+        self.ready.iter().rev().find(|(_, thread)| wanted(thread)).map(|(key, _)| *key)
     }
 
     /// Where a thread that slept comes back in: not so far behind that it could run for long before the others.

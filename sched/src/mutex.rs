@@ -18,11 +18,7 @@ pub struct Mutex<T: ?Sized> {
 impl<T> Mutex<T> {
     /// An unlocked mutex around `value`.
     pub const fn new(value: T) -> Mutex<T> {
-        Mutex {
-            held: AtomicBool::new(false),
-            waiters: WaitQueue::new(),
-            value: SpinLock::new(value),
-        }
+        Mutex { held: AtomicBool::new(false), waiters: WaitQueue::new(), value: SpinLock::new(value) }
     }
 
     /// The value, when the lock is no longer needed.
@@ -36,28 +32,18 @@ impl<T: ?Sized> Mutex<T> {
     #[inline]
     pub fn lock(&self) -> MutexGuard<'_, T> {
         if !self.take() {
-            let _ = self
-                .waiters
-                .wait_exclusive(Sleep::Uninterruptible, None, || self.take().then_some(()));
+            let _ = self.waiters.wait_exclusive(Sleep::Uninterruptible, None, || self.take().then_some(()));
         }
-        MutexGuard {
-            mutex: self,
-            value: Some(self.value.lock()),
-        }
+        MutexGuard { mutex: self, value: Some(self.value.lock()) }
     }
 
     /// Takes the lock if it is free.
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        self.take().then(|| MutexGuard {
-            mutex: self,
-            value: Some(self.value.lock()),
-        })
+        self.take().then(|| MutexGuard { mutex: self, value: Some(self.value.lock()) })
     }
 
     fn take(&self) -> bool {
-        self.held
-            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
-            .is_ok()
+        self.held.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     /// The value, without locking: the caller holds the only reference.

@@ -21,11 +21,7 @@ pub(crate) struct RtQueue {
 
 impl RtQueue {
     pub(crate) const fn new() -> RtQueue {
-        RtQueue {
-            levels: [const { VecDeque::new() }; 100],
-            used: 0,
-            len: 0,
-        }
+        RtQueue { levels: [const { VecDeque::new() }; 100], used: 0, len: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -58,9 +54,7 @@ impl RtQueue {
 
     pub(crate) fn remove(&mut self, priority: u8, number: u64) -> Option<Arc<Thread>> {
         let level = usize::from(priority.clamp(1, 99));
-        let at = self.levels[level]
-            .iter()
-            .position(|t| t.number() == number)?;
+        let at = self.levels[level].iter().position(|t| t.number() == number)?;
         let thread = self.levels[level].remove(at)?;
         self.left(level);
         Some(thread)

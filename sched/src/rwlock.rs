@@ -22,11 +22,7 @@ pub struct RwLock<T: ?Sized> {
 impl<T> RwLock<T> {
     /// An unlocked lock around `value`.
     pub const fn new(value: T) -> RwLock<T> {
-        RwLock {
-            state: AtomicUsize::new(0),
-            waiters: WaitQueue::new(),
-            value: RwCell::new(value),
-        }
+        RwLock { state: AtomicUsize::new(0), waiters: WaitQueue::new(), value: RwCell::new(value) }
     }
 }
 
@@ -35,14 +31,9 @@ impl<T: ?Sized> RwLock<T> {
     #[inline]
     pub fn read(&self) -> RwLockReadGuard<'_, T> {
         if !self.take_read() {
-            let _ = self.waiters.wait_until(Sleep::Uninterruptible, None, || {
-                self.take_read().then_some(())
-            });
+            let _ = self.waiters.wait_until(Sleep::Uninterruptible, None, || self.take_read().then_some(()));
         }
-        RwLockReadGuard {
-            lock: self,
-            value: Some(self.value.read()),
-        }
+        RwLockReadGuard { lock: self, value: Some(self.value.read()) }
     }
 
     /// Takes it for writing.
@@ -57,26 +48,19 @@ impl<T: ?Sized> RwLock<T> {
                 self.take_write().then_some(())
             });
         }
-        RwLockWriteGuard {
-            lock: self,
-            value: Some(self.value.write()),
-        }
+        RwLockWriteGuard { lock: self, value: Some(self.value.write()) }
     }
 
     fn take_read(&self) -> bool {
         self.state
-            .fetch_update(Ordering::Acquire, Ordering::Relaxed, |s| {
-                (s & (WRITER | WAITING) == 0).then_some(s + 1)
-            })
+            .fetch_update(Ordering::Acquire, Ordering::Relaxed, |s| (s & (WRITER | WAITING) == 0).then_some(s + 1))
             .is_ok()
     }
 
     /// Succeeds when nobody holds it; other writers that wait set WAITING again when they are woken in vain.
     fn take_write(&self) -> bool {
         self.state
-            .fetch_update(Ordering::Acquire, Ordering::Relaxed, |s| {
-                (s & (WRITER | READERS) == 0).then_some(WRITER)
-            })
+            .fetch_update(Ordering::Acquire, Ordering::Relaxed, |s| (s & (WRITER | READERS) == 0).then_some(WRITER))
             .is_ok()
     }
 }

@@ -35,10 +35,7 @@ struct Processor {
 }
 
 static PROCESSORS: PerCpu<Processor> = hal::per_cpu!(Processor {
-    queue: SpinLock::new(RunQueue {
-        rt: RtQueue::new(),
-        fair: FairQueue::new()
-    }),
+    queue: SpinLock::new(RunQueue { rt: RtQueue::new(), fair: FairQueue::new() }),
     idle: Once::new(),
     load: AtomicUsize::new(0),
     is_idle: AtomicBool::new(false),
@@ -74,10 +71,7 @@ pub(crate) fn idle_loop() -> ! {
 
 /// How many threads are ready or running.
 pub(crate) fn runnable() -> usize {
-    PROCESSORS
-        .iter()
-        .map(|p| p.load.load(Ordering::Relaxed))
-        .sum()
+    PROCESSORS.iter().map(|p| p.load.load(Ordering::Relaxed)).sum()
 }
 
 impl RunQueue {
@@ -118,8 +112,7 @@ fn account(entity: &mut Entity, now: Nanos) {
     entity.run_time += run;
     entity.slice_used += run;
     if !entity.params.is_realtime() {
-        entity.vruntime +=
-            fair::virtual_time(run, fair::weight(entity.params.policy, entity.params.nice));
+        entity.vruntime += fair::virtual_time(run, fair::weight(entity.params.policy, entity.params.nice));
     }
 }
 
@@ -131,10 +124,7 @@ pub(crate) fn schedule() {
     let me = crate::thread::current();
     me.task().clear_work(work::RESCHEDULE);
     let now = now();
-    let is_idle = processor
-        .idle
-        .get()
-        .is_some_and(|idle| Arc::ptr_eq(idle, &me));
+    let is_idle = processor.idle.get().is_some_and(|idle| Arc::ptr_eq(idle, &me));
     let mut elsewhere = false;
     if !is_idle {
         let mut entity = me.entity.lock();
@@ -188,11 +178,7 @@ fn switch(here: usize, me: &Arc<Thread>, now: Nanos) {
             timer::set_tick(Some(now + TICK));
             next
         }
-        None => processor
-            .idle
-            .get()
-            .expect("every processor has an idle thread")
-            .clone(),
+        None => processor.idle.get().expect("every processor has an idle thread").clone(),
     };
     if !Arc::ptr_eq(&next, me) {
         statistics::count_switch();
@@ -223,15 +209,10 @@ fn enqueue(thread: &Arc<Thread>, entity: &mut Entity, target: usize, now: Nanos)
 }
 
 /// What runs on each processor, as far as preemption has to know: its real-time priority (0: fair) and its virtual run time.
-static CURRENT: PerCpu<(AtomicUsize, AtomicU64)> =
-    hal::per_cpu!((AtomicUsize::new(0), AtomicU64::new(0)));
+static CURRENT: PerCpu<(AtomicUsize, AtomicU64)> = hal::per_cpu!((AtomicUsize::new(0), AtomicU64::new(0)));
 
 fn note_current(here: usize, entity: &Entity) {
-    let priority = if entity.params.is_realtime() {
-        usize::from(entity.params.rt_priority)
-    } else {
-        0
-    };
+    let priority = if entity.params.is_realtime() { usize::from(entity.params.rt_priority) } else { 0 };
     CURRENT.of(here).0.store(priority, Ordering::Relaxed);
     CURRENT.of(here).1.store(entity.vruntime, Ordering::Relaxed);
 }
@@ -242,13 +223,8 @@ fn preempts(target: usize, entity: &Entity, queue: &RunQueue) -> bool {
     if entity.params.is_realtime() {
         return usize::from(entity.params.rt_priority) > running;
     }
-    let behind = vruntime
-        .load(Ordering::Relaxed)
-        .saturating_sub(entity.vruntime);
-    running == 0
-        && queue.rt.len() == 0
-        && entity.params.policy == Policy::Other
-        && behind > fair::WAKEUP_GRANULARITY
+    let behind = vruntime.load(Ordering::Relaxed).saturating_sub(entity.vruntime);
+    running == 0 && queue.rt.len() == 0 && entity.params.policy == Policy::Other && behind > fair::WAKEUP_GRANULARITY
 }
 
 /// Asks processor `target` to call [`schedule`] soon.
@@ -270,8 +246,7 @@ pub(crate) fn on_kick() {
 /// The processor for a thread that becomes ready: where it was if that is idle, else any idle one, else where it was.
 fn place(thread: &Thread) -> usize {
     let last = thread.cpu();
-    let free =
-        |cpu: usize| thread.allowed_on(cpu) && PROCESSORS.of(cpu).load.load(Ordering::Relaxed) == 0;
+    let free = |cpu: usize| thread.allowed_on(cpu) && PROCESSORS.of(cpu).load.load(Ordering::Relaxed) == 0;
     if last < cpu::count() && free(last) {
         return last;
     }
@@ -311,11 +286,7 @@ pub(crate) fn change(thread: &Arc<Thread>, change: impl FnOnce(&mut Entity)) {
     change(&mut entity);
     if queued {
         PROCESSORS.of(home).load.fetch_sub(1, Ordering::SeqCst);
-        let target = if thread.allowed_on(home) {
-            home
-        } else {
-            place(thread)
-        };
+        let target = if thread.allowed_on(home) { home } else { place(thread) };
         enqueue(thread, &mut entity, target, now());
     } else if entity.on_queue {
         // It runs: let its processor decide anew.
@@ -400,11 +371,7 @@ fn tick() {
     let here = cpu::id();
     let processor = PROCESSORS.of(here);
     let me = crate::thread::current();
-    if processor
-        .idle
-        .get()
-        .is_some_and(|idle| Arc::ptr_eq(idle, &me))
-    {
+    if processor.idle.get().is_some_and(|idle| Arc::ptr_eq(idle, &me)) {
         return;
     }
     let now = now();
@@ -421,11 +388,7 @@ fn tick() {
                 && queue.rt.highest() == entity.params.rt_priority
     } else {
         queue.rt.len() > 0
-            || entity.slice_used >= fair::SLICE
-                && queue
-                    .fair
-                    .first()
-                    .is_some_and(|first| first < entity.vruntime)
+            || entity.slice_used >= fair::SLICE && queue.fair.first().is_some_and(|first| first < entity.vruntime)
     };
     note_current(here, &entity);
     drop(queue);

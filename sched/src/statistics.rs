@@ -54,11 +54,7 @@ pub fn cpu_times(cpu: usize) -> CpuTimes {
     let figures = FIGURES.of(cpu);
     let get = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
     let since = get(&figures.idle_since);
-    let now_idle = if since != 0 {
-        crate::time::now().saturating_sub(since)
-    } else {
-        0
-    };
+    let now_idle = if since != 0 { crate::time::now().saturating_sub(since) } else { 0 };
     CpuTimes {
         user: get(&figures.user),
         nice: get(&figures.nice),
@@ -69,10 +65,7 @@ pub fn cpu_times(cpu: usize) -> CpuTimes {
 
 /// Context switches since boot, all processors.
 pub fn switches() -> u64 {
-    FIGURES
-        .iter()
-        .map(|f| f.switches.load(Ordering::Relaxed))
-        .sum()
+    FIGURES.iter().map(|f| f.switches.load(Ordering::Relaxed)).sum()
 }
 
 /// Threads that are ready or running.
@@ -93,9 +86,7 @@ pub(crate) fn idle_begins(now: Nanos) {
 pub(crate) fn idle_ends(now: Nanos) {
     let figures = FIGURES.get();
     let since = figures.idle_since.swap(0, Ordering::Relaxed);
-    figures
-        .idle
-        .fetch_add(now.saturating_sub(since), Ordering::Relaxed);
+    figures.idle.fetch_add(now.saturating_sub(since), Ordering::Relaxed);
 }
 
 pub(crate) fn count_switch() {
@@ -115,11 +106,7 @@ pub(crate) fn count_tick(user: bool, nice: bool) {
 /// Takes the samples of the load that are due (several after a time without ticks).
 pub(crate) fn sample_load(now: Nanos) {
     let due = NEXT_SAMPLE.load(Ordering::Relaxed);
-    if now < due
-        || NEXT_SAMPLE
-            .compare_exchange(due, due + SAMPLE, Ordering::AcqRel, Ordering::Relaxed)
-            .is_err()
-    {
+    if now < due || NEXT_SAMPLE.compare_exchange(due, due + SAMPLE, Ordering::AcqRel, Ordering::Relaxed).is_err() {
         return;
     }
     let mut missed = (now - due) / SAMPLE;

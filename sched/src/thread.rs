@@ -124,13 +124,7 @@ pub fn spawn_kernel(name: &str, body: impl FnOnce() + Send + 'static) -> Arc<Thr
         exit_current();
     });
     let task = Task::kernel(body).expect("memory for a kernel thread");
-    let thread = Arc::new(Thread::with(
-        task,
-        name.to_string(),
-        None,
-        Params::default(),
-        u64::MAX,
-    ));
+    let thread = Arc::new(Thread::with(task, name.to_string(), None, Params::default(), u64::MAX));
     thread.start();
     thread
 }
@@ -185,13 +179,7 @@ impl Thread {
 
     /// The thread that the boot flow of processor `cpu` becomes.
     pub(crate) fn idle(cpu: usize) -> Arc<Thread> {
-        let mut thread = Thread::with(
-            Task::idle(),
-            "idle".to_string(),
-            None,
-            Params::default(),
-            1 << cpu,
-        );
+        let mut thread = Thread::with(Task::idle(), "idle".to_string(), None, Params::default(), 1 << cpu);
         *thread.cpu.get_mut() = cpu;
         Arc::new(thread)
     }
@@ -202,11 +190,7 @@ impl Thread {
         let task = Task::user(start.regs, start.page_table, start.first, start.inherit)?;
         let (params, affinity, vruntime) = with_current(|parent| {
             let entity = parent.entity.lock_irq();
-            let params = if entity.params.reset_on_fork {
-                entity.params.reset()
-            } else {
-                entity.params
-            };
+            let params = if entity.params.reset_on_fork { entity.params.reset() } else { entity.params };
             (params, parent.affinity(), entity.vruntime)
         });
         let mut thread = Thread::with(task, String::new(), Some(ext), params, affinity);
@@ -232,20 +216,12 @@ impl Thread {
     /// Makes it ready if it sleeps; true if it did.
     #[inline]
     pub fn wake(self: &Arc<Thread>) -> bool {
-        let sleeps = |s: u8| {
-            (SLEEPS_INTERRUPTIBLE..=SLEEPS_KILLABLE)
-                .contains(&s)
-                .then_some(AWAKE)
-        };
+        let sleeps = |s: u8| (SLEEPS_INTERRUPTIBLE..=SLEEPS_KILLABLE).contains(&s).then_some(AWAKE);
         if self.state.load(Ordering::SeqCst) == AWAKE {
             return false;
         }
         let mut entity = self.entity.lock_irq();
-        if self
-            .state
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, sleeps)
-            .is_err()
-        {
+        if self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, sleeps).is_err() {
             return false;
         }
         if !entity.on_queue {
@@ -336,9 +312,7 @@ impl Thread {
             return SleepEnd::TimedOut;
         }
         self.timed_out.store(false, Ordering::SeqCst);
-        let timer = self
-            .sleep_timer
-            .get_or_init(|| sleep_timer(Arc::downgrade(self)));
+        let timer = self.sleep_timer.get_or_init(|| sleep_timer(Arc::downgrade(self)));
         timer.arm(deadline);
         schedule::schedule();
         timer.disarm();
@@ -347,8 +321,7 @@ impl Thread {
 
     fn why_awake(&self, slept: u8, timed_out: bool) -> SleepEnd {
         let bits = self.interrupts.load(Ordering::SeqCst);
-        let interrupted = slept == SLEEPS_INTERRUPTIBLE && bits != 0
-            || slept == SLEEPS_KILLABLE && bits & FATAL != 0;
+        let interrupted = slept == SLEEPS_INTERRUPTIBLE && bits != 0 || slept == SLEEPS_KILLABLE && bits & FATAL != 0;
         match (timed_out, interrupted) {
             (true, _) => SleepEnd::TimedOut,
             (false, true) => SleepEnd::Interrupted,
@@ -428,11 +401,7 @@ impl Thread {
     pub fn times(&self) -> Times {
         let entity = self.entity.lock_irq();
         let running = entity.on_queue && !entity.waiting && self.task.on_cpu();
-        let current = if running {
-            crate::time::now().saturating_sub(entity.accounted)
-        } else {
-            0
-        };
+        let current = if running { crate::time::now().saturating_sub(entity.accounted) } else { 0 };
         let total = entity.run_time + current;
         let [user, system] = [0, 1].map(|i| self.ticks[i].load(Ordering::Relaxed));
         let user_part = match (user, system) {
@@ -495,12 +464,7 @@ pub struct Params {
 
 impl Default for Params {
     fn default() -> Params {
-        Params {
-            policy: Policy::Other,
-            nice: 0,
-            rt_priority: 0,
-            reset_on_fork: false,
-        }
+        Params { policy: Policy::Other, nice: 0, rt_priority: 0, reset_on_fork: false }
     }
 }
 
@@ -512,10 +476,7 @@ impl Params {
 
     /// What a child gets with SCHED_RESET_ON_FORK.
     fn reset(self) -> Params {
-        Params {
-            nice: self.nice.max(0),
-            ..Params::default()
-        }
+        Params { nice: self.nice.max(0), ..Params::default() }
     }
 }
 

@@ -46,11 +46,8 @@ impl Queue {
     }
 }
 
-static QUEUES: PerCpu<SpinLock<Queue>> = hal::per_cpu!(SpinLock::new(Queue {
-    timers: BTreeMap::new(),
-    tick: None,
-    programmed: None
-}));
+static QUEUES: PerCpu<SpinLock<Queue>> =
+    hal::per_cpu!(SpinLock::new(Queue { timers: BTreeMap::new(), tick: None, programmed: None }));
 static CLOCK_SET: SpinLock<Vec<Box<dyn Fn() + Send + Sync>>> = SpinLock::new(Vec::new());
 
 impl Timer {
@@ -59,11 +56,7 @@ impl Timer {
     #[allow(clippy::new_ret_no_self, reason = "queues share it")]
     pub fn new(callback: Callback) -> Arc<Timer> {
         let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Timer {
-            callback,
-            number,
-            armed: SpinLock::new(None),
-        })
+        Arc::new(Timer { callback, number, armed: SpinLock::new(None) })
     }
 
     /// Arms it for `deadline` (monotonic), replacing what was set. A deadline that has passed expires at once (from the timer interrupt).
@@ -84,11 +77,7 @@ impl Timer {
         let mut armed = self.armed.lock_irq();
         let (cpu, deadline) = armed.take()?;
         // The processor's own timer stays as it is: an interrupt in vain costs less than setting it each time.
-        let removed = QUEUES
-            .of(cpu)
-            .lock()
-            .timers
-            .remove(&(deadline, self.number));
+        let removed = QUEUES.of(cpu).lock().timers.remove(&(deadline, self.number));
         drop(armed);
         removed.map(|_| deadline)
     }

@@ -38,10 +38,7 @@ pub struct WaitQueue {
 impl WaitQueue {
     /// An empty queue.
     pub const fn new() -> WaitQueue {
-        WaitQueue {
-            len: AtomicUsize::new(0),
-            entries: SpinLock::new(VecDeque::new()),
-        }
+        WaitQueue { len: AtomicUsize::new(0), entries: SpinLock::new(VecDeque::new()) }
     }
 
     /// Sleeps until `condition` gives a value. It is called first of all without queueing, then each time the queue is woken.
@@ -78,10 +75,7 @@ impl WaitQueue {
         let me = current();
         loop {
             me.prepare_to_sleep(how);
-            self.push(Entry {
-                waiter: Waiter::Thread(me.clone()),
-                exclusive,
-            });
+            self.push(Entry { waiter: Waiter::Thread(me.clone()), exclusive });
             if let Some(value) = condition() {
                 me.cancel_sleep();
                 self.remove_thread(&me);
@@ -99,11 +93,7 @@ impl WaitQueue {
                     if exclusive && !still_queued {
                         self.wake_one();
                     }
-                    return Err(if end == SleepEnd::TimedOut {
-                        WaitError::TimedOut
-                    } else {
-                        WaitError::Interrupted
-                    });
+                    return Err(if end == SleepEnd::TimedOut { WaitError::TimedOut } else { WaitError::Interrupted });
                 }
             }
         }
@@ -136,15 +126,14 @@ impl WaitQueue {
 
     /// Registers a poller until [`WaitQueue::unregister`]. It stays queued when notified.
     pub fn register(&self, notify: Arc<dyn Notify>, exclusive: bool) {
-        self.push(Entry {
-            waiter: Waiter::Notify(notify),
-            exclusive,
-        });
+        self.push(Entry { waiter: Waiter::Notify(notify), exclusive });
     }
 
     /// Takes a poller out again; false if it was not registered.
     pub fn unregister(&self, notify: &Arc<dyn Notify>) -> bool {
-        self.remove(|w| matches!(w, Waiter::Notify(n) if Arc::as_ptr(n).cast::<()>() == Arc::as_ptr(notify).cast::<()>()))
+        self.remove(
+            |w| matches!(w, Waiter::Notify(n) if Arc::as_ptr(n).cast::<()>() == Arc::as_ptr(notify).cast::<()>()),
+        )
     }
 
     /// Is anybody queued? The caller changed the condition before.

@@ -17,27 +17,18 @@ pub(crate) const KERNEL_TARGET: &str = "x86_64-unknown-none";
 
 /// Builds everything, side by side.
 pub(crate) fn all() -> Result<(), Failure> {
-    build(vec![
-        ("the kernel", kernel()?),
-        ("guest-init", guest_program("guest-init")),
-        ("quintet", cli()),
-    ])
+    build(vec![("the kernel", kernel()?), ("guest-init", guest_program("guest-init")), ("quintet", cli())])
 }
 
 /// Builds what another kernel needs.
 pub(crate) fn without_kernel() -> Result<(), Failure> {
-    build(vec![
-        ("guest-init", guest_program("guest-init")),
-        ("quintet", cli()),
-    ])
+    build(vec![("guest-init", guest_program("guest-init")), ("quintet", cli())])
 }
 
 /// Builds a static program for the guest and returns where it is.
 pub(crate) fn for_guest(package: &'static str) -> Result<PathBuf, Failure> {
     build(vec![(package, guest_program(package))])?;
-    Ok(root()
-        .join(format!("target/guest/{HOST}/release"))
-        .join(package))
+    Ok(root().join(format!("target/guest/{HOST}/release")).join(package))
 }
 
 /// The `quintet` program.
@@ -47,9 +38,12 @@ pub(crate) fn quintet() -> PathBuf {
 
 fn kernel() -> Result<Command, Failure> {
     let mut command = toolchain::kernel_cargo()?;
-    command
-        .args(["build", "--quiet", "--release", "--package", "kernel"])
-        .args(["--target", KERNEL_TARGET, "--target-dir", "target/kernel"]);
+    command.args(["build", "--quiet", "--release", "--package", "kernel"]).args([
+        "--target",
+        KERNEL_TARGET,
+        "--target-dir",
+        "target/kernel",
+    ]);
     Ok(command)
 }
 
@@ -102,9 +96,5 @@ fn build(builds: Vec<(&'static str, Command)>) -> Result<(), Failure> {
             Err(error) => failures.push(format!("cannot run cargo for {name}: {error}")),
         }
     }
-    if failures.is_empty() {
-        Ok(())
-    } else {
-        Err(failures.join("\n"))
-    }
+    if failures.is_empty() { Ok(()) } else { Err(failures.join("\n")) }
 }

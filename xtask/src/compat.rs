@@ -71,9 +71,7 @@ fn generate() -> Result<Option<String>, Failure> {
 
 fn parse(source: &str) -> Result<Vec<Entry>, Failure> {
     let mut entries = Vec::new();
-    let block = source
-        .split_once("syscall_table! {")
-        .map_or("", |(_, rest)| rest);
+    let block = source.split_once("syscall_table! {").map_or("", |(_, rest)| rest);
     for line in block.lines().skip(1) {
         let line = line.trim();
         if line.starts_with('}') {
@@ -108,12 +106,7 @@ fn parse_line(line: &str) -> Option<Entry> {
 }
 
 fn render(entries: &[Entry]) -> String {
-    let count = |status| {
-        entries
-            .iter()
-            .filter(|entry| entry.status == status)
-            .count()
-    };
+    let count = |status| entries.iter().filter(|entry| entry.status == status).count();
     let mut text = format!(
         "# System calls\n\n\
          Made by `cargo xtask compat` from `syscall/src/table.rs`; change that.\n\n\
@@ -125,13 +118,7 @@ fn render(entries: &[Entry]) -> String {
     );
     for entry in entries {
         let note = entry.note.replace('|', "\\|");
-        let _ = writeln!(
-            text,
-            "| {} | {} | {} | {note} |",
-            entry.number,
-            entry.name,
-            entry.status.word()
-        );
+        let _ = writeln!(text, "| {} | {} | {} | {note} |", entry.number, entry.name, entry.status.word());
     }
     text
 }

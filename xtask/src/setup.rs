@@ -25,11 +25,7 @@ impl Need {
 pub(crate) const RUN: &[Need] = &[
     Need::new("cc", "gcc", "links Rust programs"),
     Need::new("/usr/include/stdio.h", "libc6-dev", "links Rust programs"),
-    Need::new(
-        "qemu-system-x86_64",
-        "qemu-system-x86",
-        "is the machine that Quintet boots on",
-    ),
+    Need::new("qemu-system-x86_64", "qemu-system-x86", "is the machine that Quintet boots on"),
     Need::new("mmdebstrap", "mmdebstrap", "makes the Debian root"),
     Need::new("xz", "xz-utils", "unpacks packages"),
 ];
@@ -50,20 +46,12 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
 /// Quickly makes sure of `needs` and of the kernel's toolchain.
 pub(crate) fn ensure(needs: &[Need]) -> Result<(), Failure> {
     install(needs)?;
-    if toolchain::is_ready() {
-        Ok(())
-    } else {
-        toolchain::set_up(false)
-    }
+    if toolchain::is_ready() { Ok(()) } else { toolchain::set_up(false) }
 }
 
 /// Installs the packages whose signs are missing.
 pub(crate) fn install(needs: &[Need]) -> Result<(), Failure> {
-    let missing: Vec<Need> = needs
-        .iter()
-        .copied()
-        .filter(|need| !is_there(need.sign))
-        .collect();
+    let missing: Vec<Need> = needs.iter().copied().filter(|need| !is_there(need.sign)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -75,10 +63,7 @@ pub(crate) fn install(needs: &[Need]) -> Result<(), Failure> {
     apt_get(&["install", "--yes", "--no-install-recommends"], &packages)?;
     match missing.iter().find(|need| !is_there(need.sign)) {
         None => Ok(()),
-        Some(need) => Err(format!(
-            "{} is installed, but there is no {}",
-            need.package, need.sign
-        )),
+        Some(need) => Err(format!("{} is installed, but there is no {}", need.package, need.sign)),
     }
 }
 
@@ -95,14 +80,9 @@ fn apt_get(arguments: &[&str], packages: &[&str]) -> Result<(), Failure> {
         command.arg("apt-get");
         command
     } else {
-        return Err(format!(
-            "only root may install packages, and there is no sudo; {by_hand}"
-        ));
+        return Err(format!("only root may install packages, and there is no sudo; {by_hand}"));
     };
-    command
-        .args(arguments)
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .stdout(Stdio::null());
+    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null());
     if arguments[0] == "install" {
         command.args(packages);
     }
@@ -123,7 +103,5 @@ pub(crate) fn is_there(sign: &str) -> bool {
         return Path::new(sign).exists();
     }
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .chain(["/usr/sbin".into(), "/sbin".into()])
-        .any(|folder| folder.join(sign).is_file())
+    env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).any(|folder| folder.join(sign).is_file())
 }

@@ -11,9 +11,7 @@ pub(crate) fn bare(source: &str) -> String {
             out.push(bytes[at]);
             at += 1;
         } else {
-            let blanked = bytes[at..end]
-                .iter()
-                .map(|byte| if *byte == b'\n' { b'\n' } else { b' ' });
+            let blanked = bytes[at..end].iter().map(|byte| if *byte == b'\n' { b'\n' } else { b' ' });
             out.extend(blanked);
             at = end;
         }
@@ -26,11 +24,7 @@ fn skip(bytes: &[u8], at: usize) -> usize {
     let rest = &bytes[at..];
     let in_word = at > 0 && (bytes[at - 1].is_ascii_alphanumeric() || bytes[at - 1] == b'_');
     if rest.starts_with(b"//") {
-        return at
-            + rest
-                .iter()
-                .position(|byte| *byte == b'\n')
-                .unwrap_or(rest.len());
+        return at + rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
     }
     if rest.starts_with(b"/*") {
         return skip_block_comment(bytes, at);
@@ -40,10 +34,7 @@ fn skip(bytes: &[u8], at: usize) -> usize {
     }
     if rest[0] == b'r' && !in_word || rest.starts_with(b"br") || rest.starts_with(b"cr") {
         let start = at + rest.iter().position(|byte| *byte == b'r').unwrap_or(0) + 1;
-        let hashes = bytes[start..]
-            .iter()
-            .take_while(|byte| **byte == b'#')
-            .count();
+        let hashes = bytes[start..].iter().take_while(|byte| **byte == b'#').count();
         if bytes.get(start + hashes) == Some(&b'"') {
             return skip_raw_string(bytes, start + hashes + 1, hashes);
         }
@@ -87,13 +78,8 @@ fn skip_string(bytes: &[u8], mut at: usize) -> usize {
 
 fn skip_raw_string(bytes: &[u8], mut at: usize, hashes: usize) -> usize {
     while at < bytes.len() {
-        let closes = bytes[at] == b'"'
-            && bytes[at + 1..]
-                .iter()
-                .take(hashes)
-                .filter(|byte| **byte == b'#')
-                .count()
-                == hashes;
+        let closes =
+            bytes[at] == b'"' && bytes[at + 1..].iter().take(hashes).filter(|byte| **byte == b'#').count() == hashes;
         if closes {
             return at + 1 + hashes;
         }
@@ -110,10 +96,7 @@ fn skip_character(bytes: &[u8], at: usize) -> usize {
             close.map_or(at, |close| at + 3 + close + 1)
         }
         Some(_) => {
-            let close = bytes[at + 2..]
-                .iter()
-                .take(4)
-                .position(|byte| *byte == b'\'');
+            let close = bytes[at + 2..].iter().take(4).position(|byte| *byte == b'\'');
             match close {
                 Some(0) => at + 3,
                 // More than one byte: one character only if it is not ASCII.
@@ -138,11 +121,7 @@ pub(crate) fn functions(bare: &str) -> Vec<Span> {
     words(bare, "fn")
         .filter_map(|at| {
             let rest = &bare[at + 2..];
-            let name: String = rest
-                .trim_start()
-                .chars()
-                .take_while(|c| c.is_alphanumeric() || *c == '_')
-                .collect();
+            let name: String = rest.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             // `fn(u8) -> u8` is a type; a declaration ends in a semicolon.
             let open = body_start(rest)?;
             (!name.is_empty()).then(|| span(bare, name, at, at + 2 + open))
@@ -156,21 +135,12 @@ pub(crate) fn unsafe_spans(bare: &str) -> Vec<Span> {
         .map(|at| {
             let rest = &bare[at + 6..];
             let what = rest.trim_start();
-            let name = if what.starts_with('{') {
-                "block"
-            } else {
-                "item"
-            }
-            .to_owned();
+            let name = if what.starts_with('{') { "block" } else { "item" }.to_owned();
             match body_start(rest) {
                 Some(open) => span(bare, name, at, at + 6 + open),
                 None => {
                     let line = line_of(bare, at);
-                    Span {
-                        name,
-                        first: line,
-                        last: line,
-                    }
+                    Span { name, first: line, last: line }
                 }
             }
         })
@@ -206,30 +176,21 @@ fn span(bare: &str, name: String, start: usize, open: usize) -> Span {
             break;
         }
     }
-    Span {
-        name,
-        first: line_of(bare, start),
-        last: line_of(bare, end),
-    }
+    Span { name, first: line_of(bare, start), last: line_of(bare, end) }
 }
 
 fn line_of(text: &str, at: usize) -> usize {
-    text.as_bytes()[..at]
-        .iter()
-        .filter(|byte| **byte == b'\n')
-        .count()
+    text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count()
 }
 
 /// Where a word stands by itself.
 pub(crate) fn words<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
     let part = |byte: Option<&u8>| byte.is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_');
-    text.match_indices(word)
-        .map(|(at, _)| at)
-        .filter(move |at| {
-            let bytes = text.as_bytes();
-            let before = at.checked_sub(1).and_then(|before| bytes.get(before));
-            !part(before) && !part(bytes.get(at + word.len()))
-        })
+    text.match_indices(word).map(|(at, _)| at).filter(move |at| {
+        let bytes = text.as_bytes();
+        let before = at.checked_sub(1).and_then(|before| bytes.get(before));
+        !part(before) && !part(bytes.get(at + word.len()))
+    })
 }
 
 #[cfg(test)]
@@ -238,8 +199,7 @@ mod tests {
 
     #[test]
     fn literals_and_comments_are_blanked() {
-        let source =
-            "a /* x /* y */ z */ b // fn no\n\"fn \\\" no\" r#\"un\"safe\"# 'x' '\\'' &'a c '}'";
+        let source = "a /* x /* y */ z */ b // fn no\n\"fn \\\" no\" r#\"un\"safe\"# 'x' '\\'' &'a c '}'";
         let bare = bare(source);
         let words: Vec<_> = bare.split_whitespace().collect();
         assert_eq!(words, ["a", "b", "&'a", "c"]);
@@ -250,14 +210,7 @@ mod tests {
     fn functions_have_a_first_and_a_last_line() {
         let source = "trait T { fn none(&self); }\nfn one(f: fn(u8) -> [u8; 2]) {\n  if x { }\n}\n";
         let found = functions(source);
-        assert_eq!(
-            found,
-            [Span {
-                name: "one".into(),
-                first: 1,
-                last: 3
-            }]
-        );
+        assert_eq!(found, [Span { name: "one".into(), first: 1, last: 3 }]);
     }
 
     #[test]

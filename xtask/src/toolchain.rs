@@ -19,21 +19,9 @@ const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 const DEBIAN_LIBRARY: &str = "/usr/lib/rustlib/src/rust/library";
 
 const FALLBACK_NEEDS: &[Need] = &[
-    Need::new(
-        DEBIAN_RUSTC,
-        "rustc-web",
-        "builds the kernel in place of rustup's compiler",
-    ),
-    Need::new(
-        DEBIAN_CARGO,
-        "cargo-web",
-        "builds the kernel in place of rustup's cargo",
-    ),
-    Need::new(
-        DEBIAN_LIBRARY,
-        "rust-web-src",
-        "is the source of core and alloc",
-    ),
+    Need::new(DEBIAN_RUSTC, "rustc-web", "builds the kernel in place of rustup's compiler"),
+    Need::new(DEBIAN_CARGO, "cargo-web", "builds the kernel in place of rustup's cargo"),
+    Need::new(DEBIAN_LIBRARY, "rust-web-src", "is the source of core and alloc"),
     Need::new("ld.lld", "lld", "links the kernel"),
 ];
 
@@ -48,9 +36,7 @@ pub(crate) fn kernel_cargo() -> Result<Command, Failure> {
         return Ok(cargo());
     }
     if !fallback().join("bin/cargo").exists() {
-        return Err(format!(
-            "nothing here builds for {KERNEL_TARGET}; run `cargo xtask setup`"
-        ));
+        return Err(format!("nothing here builds for {KERNEL_TARGET}; run `cargo xtask setup`"));
     }
     let mut command = Command::new(fallback().join("bin/cargo"));
     command.current_dir(root());
@@ -78,18 +64,13 @@ pub(crate) fn set_up(without_rustup: bool) -> Result<(), Failure> {
 }
 
 fn has_target(sysroot: &Path) -> bool {
-    sysroot
-        .join("lib/rustlib")
-        .join(KERNEL_TARGET)
-        .join("lib")
-        .is_dir()
+    sysroot.join("lib/rustlib").join(KERNEL_TARGET).join("lib").is_dir()
 }
 
 /// The running toolchain's folder, without asking rustc where rustup has told us.
 fn sysroot() -> PathBuf {
-    let home = env::var_os("RUSTUP_HOME")
-        .map(PathBuf::from)
-        .or_else(|| env::home_dir().map(|home| home.join(".rustup")));
+    let home =
+        env::var_os("RUSTUP_HOME").map(PathBuf::from).or_else(|| env::home_dir().map(|home| home.join(".rustup")));
     if let (Some(home), Some(name)) = (home, env::var_os("RUSTUP_TOOLCHAIN")) {
         let folder = home.join("toolchains").join(name);
         if folder.is_dir() {
@@ -106,10 +87,7 @@ fn add_target() -> bool {
         return false;
     }
     eprintln!("xtask: adding the target {KERNEL_TARGET}, which the kernel is built for");
-    let status = Command::new("rustup")
-        .args(["target", "add", KERNEL_TARGET])
-        .stdout(Stdio::null())
-        .status();
+    let status = Command::new("rustup").args(["target", "add", KERNEL_TARGET]).stdout(Stdio::null()).status();
     status.is_ok_and(|status| status.success()) && has_target(&sysroot())
 }
 
@@ -148,32 +126,17 @@ fn build_libraries(work: &Path) -> Result<Vec<PathBuf>, Failure> {
     fs::write(work.join("Cargo.toml"), manifest).map_err(failed)?;
     fs::write(work.join("src/lib.rs"), "#![no_std]\n").map_err(failed)?;
     let mut command = Command::new(DEBIAN_CARGO);
-    for inherited in [
-        "RUSTFLAGS",
-        "CARGO_ENCODED_RUSTFLAGS",
-        "CARGO_TARGET_DIR",
-        "RUSTUP_TOOLCHAIN",
-    ] {
+    for inherited in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_TARGET_DIR", "RUSTUP_TOOLCHAIN"] {
         command.env_remove(inherited);
     }
     let status = command
         .current_dir(work)
-        .args([
-            "build",
-            "--quiet",
-            "--release",
-            "-Zbuild-std=core,alloc",
-            "--target",
-            KERNEL_TARGET,
-        ])
+        .args(["build", "--quiet", "--release", "-Zbuild-std=core,alloc", "--target", KERNEL_TARGET])
         .args(["--target-dir", "out"])
         .env("PATH", "/usr/bin:/bin")
         .env("RUSTC", DEBIAN_RUSTC)
         .env("RUSTC_BOOTSTRAP", "1")
-        .env(
-            "CARGO_TARGET_X86_64_UNKNOWN_NONE_RUSTFLAGS",
-            "-Cembed-bitcode=yes",
-        )
+        .env("CARGO_TARGET_X86_64_UNKNOWN_NONE_RUSTFLAGS", "-Cembed-bitcode=yes")
         .status();
     match status {
         Ok(status) if status.success() => {}
@@ -186,10 +149,7 @@ fn build_libraries(work: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(files
         .flatten()
         .map(|file| file.path())
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "rlib")
-        })
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rlib"))
         .filter(|path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             wanted.iter().any(|prefix| name.starts_with(prefix))
@@ -209,26 +169,14 @@ fn lay_out(place: &Path, libraries: &[PathBuf]) -> std::io::Result<()> {
         fs::create_dir_all(folder)?;
     }
     for library in libraries {
-        fs::copy(
-            library,
-            target.join(library.file_name().unwrap_or_default()),
-        )?;
+        fs::copy(library, target.join(library.file_name().unwrap_or_default()))?;
     }
-    symlink(
-        format!("/usr/lib/rustlib/{HOST}/lib"),
-        rustlib.join(HOST).join("lib"),
-    )?;
+    symlink(format!("/usr/lib/rustlib/{HOST}/lib"), rustlib.join(HOST).join("lib"))?;
     symlink("/usr/bin/ld.lld", host_bin.join("rust-lld"))?;
     let place_text = place.display();
     let scripts = [
-        (
-            "rustc",
-            format!("exec {DEBIAN_RUSTC} --sysroot '{place_text}' \"$@\""),
-        ),
-        (
-            "rustdoc",
-            format!("exec /usr/bin/rustdoc --sysroot '{place_text}' \"$@\""),
-        ),
+        ("rustc", format!("exec {DEBIAN_RUSTC} --sysroot '{place_text}' \"$@\"")),
+        ("rustdoc", format!("exec /usr/bin/rustdoc --sysroot '{place_text}' \"$@\"")),
         (
             "cargo",
             format!(

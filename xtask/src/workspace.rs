@@ -33,41 +33,24 @@ pub(crate) fn crates() -> Result<Vec<Crate>, Failure> {
         .output()
         .map_err(|error| format!("cannot run cargo metadata: {error}"))?;
     if !output.status.success() {
-        return Err(format!(
-            "cargo metadata: {}",
-            String::from_utf8_lossy(&output.stderr)
-        ));
+        return Err(format!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr)));
     }
-    let metadata: Value = serde_json::from_slice(&output.stdout)
-        .map_err(|error| format!("cargo metadata is not JSON: {error}"))?;
-    let packages = metadata["packages"]
-        .as_array()
-        .ok_or("cargo metadata names no packages")?;
+    let metadata: Value =
+        serde_json::from_slice(&output.stdout).map_err(|error| format!("cargo metadata is not JSON: {error}"))?;
+    let packages = metadata["packages"].as_array().ok_or("cargo metadata names no packages")?;
     packages.iter().map(package).collect()
 }
 
 fn package(package: &Value) -> Result<Crate, Failure> {
-    let text = |value: &Value| {
-        value
-            .as_str()
-            .map(str::to_owned)
-            .ok_or("cargo metadata: no text")
-    };
+    let text = |value: &Value| value.as_str().map(str::to_owned).ok_or("cargo metadata: no text");
     let manifest = PathBuf::from(text(&package["manifest_path"])?);
-    let dependencies = package["dependencies"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let dependencies = package["dependencies"].as_array().map(Vec::as_slice).unwrap_or_default();
     let dependencies = dependencies
         .iter()
         .filter(|dependency| dependency["kind"] != "dev")
         .map(|dependency| text(&dependency["name"]))
         .collect::<Result<_, _>>()?;
-    Ok(Crate {
-        name: text(&package["name"])?,
-        folder: manifest.parent().unwrap_or(root()).to_owned(),
-        dependencies,
-    })
+    Ok(Crate { name: text(&package["name"])?, folder: manifest.parent().unwrap_or(root()).to_owned(), dependencies })
 }
 
 /// The Rust files under a folder, but not those of crates nested in it.
@@ -93,8 +76,5 @@ pub(crate) fn rust_files(folder: &Path) -> Vec<PathBuf> {
 
 /// A path as seen from the project's folder.
 pub(crate) fn shown(path: &Path) -> String {
-    path.strip_prefix(root())
-        .unwrap_or(path)
-        .display()
-        .to_string()
+    path.strip_prefix(root()).unwrap_or(path).display().to_string()
 }

@@ -226,10 +226,7 @@ impl WindowSize {
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(WindowSize {
-            rows: reader.u16()?,
-            columns: reader.u16()?,
-        })
+        Ok(WindowSize { rows: reader.u16()?, columns: reader.u16()? })
     }
 }
 
@@ -295,9 +292,7 @@ impl Message for ToGuest {
     fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(match reader.u8()? {
             1 => ToGuest::Start(Start::read(reader)?),
-            2 => ToGuest::StdinEnd {
-                bytes: reader.u64()?,
-            },
+            2 => ToGuest::StdinEnd { bytes: reader.u64()? },
             3 => ToGuest::CloseOutput(match reader.u8()? {
                 1 => Output::Stdout,
                 2 => Output::Stderr,
@@ -318,11 +313,7 @@ impl Message for ToHost {
                 writer.u8(1);
                 writer.u32(*version);
             }
-            ToHost::Exited {
-                ending,
-                stdout_bytes,
-                stderr_bytes,
-            } => {
+            ToHost::Exited { ending, stdout_bytes, stderr_bytes } => {
                 writer.u8(2);
                 let (tag, value) = match *ending {
                     Ending::Code(code) => (1, code),
@@ -343,9 +334,7 @@ impl Message for ToHost {
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(match reader.u8()? {
-            1 => ToHost::Ready {
-                version: reader.u32()?,
-            },
+            1 => ToHost::Ready { version: reader.u32()? },
             2 => ToHost::Exited {
                 ending: match (reader.u8()?, reader.u8()?) {
                     (1, code) => Ending::Code(code),
@@ -357,9 +346,7 @@ impl Message for ToHost {
             },
             3 => ToHost::Failed {
                 status: reader.u8()?,
-                what: std::str::from_utf8(reader.bytes()?)
-                    .map_err(|_| DecodeError::NotText)?
-                    .to_owned(),
+                what: std::str::from_utf8(reader.bytes()?).map_err(|_| DecodeError::NotText)?.to_owned(),
             },
             tag => return Err(DecodeError::UnknownTag(tag)),
         })

@@ -7,10 +7,7 @@ fn start() -> ToGuest {
         cwd: b"/tmp".to_vec(),
         user: b"nobody".to_vec(),
         hostname: b"quintet".to_vec(),
-        terminal: Some(WindowSize {
-            rows: 24,
-            columns: 80,
-        }),
+        terminal: Some(WindowSize { rows: 24, columns: 80 }),
     })
 }
 
@@ -22,10 +19,7 @@ fn to_guest() -> Vec<ToGuest> {
         ToGuest::CloseOutput(Output::Stdout),
         ToGuest::CloseOutput(Output::Stderr),
         ToGuest::Signal(2),
-        ToGuest::Resize(WindowSize {
-            rows: 1,
-            columns: 65535,
-        }),
+        ToGuest::Resize(WindowSize { rows: 1, columns: 65535 }),
         ToGuest::PowerOff,
     ]
 }
@@ -33,20 +27,9 @@ fn to_guest() -> Vec<ToGuest> {
 fn to_host() -> Vec<ToHost> {
     vec![
         ToHost::Ready { version: VERSION },
-        ToHost::Exited {
-            ending: Ending::Code(7),
-            stdout_bytes: 1 << 40,
-            stderr_bytes: 0,
-        },
-        ToHost::Exited {
-            ending: Ending::Signal(11),
-            stdout_bytes: 0,
-            stderr_bytes: 3,
-        },
-        ToHost::Failed {
-            status: 127,
-            what: "x: not found".into(),
-        },
+        ToHost::Exited { ending: Ending::Code(7), stdout_bytes: 1 << 40, stderr_bytes: 0 },
+        ToHost::Exited { ending: Ending::Signal(11), stdout_bytes: 0, stderr_bytes: 3 },
+        ToHost::Failed { status: 127, what: "x: not found".into() },
     ]
 }
 
@@ -81,10 +64,7 @@ fn every_truncation_is_refused() {
             cut.extend_from_slice(&frame[4..4 + length]);
             let mut decoder = Decoder::default();
             decoder.push(&cut);
-            assert!(
-                decoder.decode::<ToGuest>().is_err(),
-                "{message:?} cut to {length}"
-            );
+            assert!(decoder.decode::<ToGuest>().is_err(), "{message:?} cut to {length}");
         }
     }
 }
@@ -99,10 +79,7 @@ fn bad_frames_are_errors() {
     assert_eq!(decode(&[0xff; 4]), Err(DecodeError::TooLong));
     assert_eq!(decode(&[1, 0, 0, 0, 99]), Err(DecodeError::UnknownTag(99)));
     assert_eq!(decode(&[2, 0, 0, 0, 6, 6]), Err(DecodeError::TrailingBytes));
-    assert_eq!(
-        decode(&[5, 0, 0, 0, 1, 255, 255, 255, 255]),
-        Err(DecodeError::Truncated)
-    );
+    assert_eq!(decode(&[5, 0, 0, 0, 1, 255, 255, 255, 255]), Err(DecodeError::Truncated));
     assert_eq!(decode(&[4, 0, 0, 0, 6]), Ok(None));
 }
 

@@ -42,20 +42,11 @@ const FOLDERS: [(&str, u32); 28] = [
 ];
 
 const FILES: [(&str, &str); 7] = [
-    (
-        "etc/passwd",
-        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n",
-    ),
+    ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n"),
     ("etc/group", "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n"),
-    (
-        "etc/shadow",
-        "root:*:19000:0:99999:7:::\nnobody:*:19000:0:99999:7:::\n",
-    ),
+    ("etc/shadow", "root:*:19000:0:99999:7:::\nnobody:*:19000:0:99999:7:::\n"),
     ("etc/hostname", "quintet\n"),
-    (
-        "etc/hosts",
-        "127.0.0.1 localhost\n127.0.1.1 quintet\n::1 localhost ip6-localhost\n",
-    ),
+    ("etc/hosts", "127.0.0.1 localhost\n127.0.1.1 quintet\n::1 localhost ip6-localhost\n"),
     ("etc/shells", "/bin/sh\n"),
     ("etc/profile", "export PS1='\\u@\\h:\\w\\$ '\n"),
 ];
@@ -82,10 +73,7 @@ fn applets(busybox: &[u8]) -> Result<Vec<String>, Failure> {
     let path = folder.path().join("busybox");
     fs::write(&path, busybox).or_fail(what)?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).or_fail(what)?;
-    let listed = Command::new(&path)
-        .arg("--list-full")
-        .output()
-        .or_fail(what)?;
+    let listed = Command::new(&path).arg("--list-full").output().or_fail(what)?;
     Ok(String::from_utf8_lossy(&listed.stdout)
         .lines()
         .filter(|path| *path != "bin/busybox" && path.contains('/'))
@@ -101,20 +89,10 @@ fn write_tree(archive: &mut Output, busybox: &[u8], applets: &[String]) -> std::
     for (name, text) in FILES {
         let mode = if name == "etc/shadow" { 0o640 } else { 0o644 };
         let entry = entry(archive, kind::FILE | mode);
-        archive.file(
-            name.as_bytes(),
-            entry,
-            text.len() as u64,
-            &mut text.as_bytes(),
-        )?;
+        archive.file(name.as_bytes(), entry, text.len() as u64, &mut text.as_bytes())?;
     }
     let program = entry(archive, kind::FILE | 0o755);
-    archive.file(
-        b"bin/busybox",
-        program,
-        busybox.len() as u64,
-        &mut &*busybox,
-    )?;
+    archive.file(b"bin/busybox", program, busybox.len() as u64, &mut &*busybox)?;
     for path in applets {
         let link = entry(archive, kind::LINK | 0o777);
         archive.link(path.as_bytes(), link, b"/bin/busybox")?;
@@ -123,10 +101,5 @@ fn write_tree(archive: &mut Output, busybox: &[u8], applets: &[String]) -> std::
 }
 
 fn entry(archive: &mut Output, mode: u32) -> Entry {
-    Entry {
-        inode: archive.next_inode(),
-        mode,
-        links: 1,
-        ..Entry::default()
-    }
+    Entry { inode: archive.next_inode(), mode, links: 1, ..Entry::default() }
 }

@@ -22,11 +22,7 @@ pub(super) fn write(folder: &Path, archive: &mut Output) -> Result<(), Failure> 
             continue;
         }
         let name = found.path().strip_prefix(folder).unwrap_or(found.path());
-        let name = if name.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            name
-        };
+        let name = if name.as_os_str().is_empty() { Path::new(".") } else { name };
         add(archive, name, found.path(), &metadata, &mut inodes).or_fail(what)?;
     }
     Ok(())
@@ -41,9 +37,7 @@ fn add(
 ) -> io::Result<()> {
     let name = name.as_os_str().as_bytes();
     let linked = metadata.is_file() && metadata.nlink() > 1;
-    let known = linked
-        .then(|| inodes.get(&(metadata.dev(), metadata.ino())).copied())
-        .flatten();
+    let known = linked.then(|| inodes.get(&(metadata.dev(), metadata.ino())).copied()).flatten();
     let inode = known.unwrap_or_else(|| archive.next_inode());
     if linked {
         inodes.insert((metadata.dev(), metadata.ino()), inode);
@@ -55,16 +49,11 @@ fn add(
         gid: metadata.gid(),
         links: metadata.nlink() as u32,
         mtime: u32::try_from(metadata.mtime()).unwrap_or(0),
-        device: (
-            rustix::fs::major(metadata.rdev()),
-            rustix::fs::minor(metadata.rdev()),
-        ),
+        device: (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev())),
     };
     match metadata.mode() & kind::MASK {
         kind::LINK => archive.link(name, entry, fs::read_link(path)?.as_os_str().as_bytes()),
-        kind::FILE if known.is_none() => {
-            archive.file(name, entry, metadata.len(), &mut File::open(path)?)
-        }
+        kind::FILE if known.is_none() => archive.file(name, entry, metadata.len(), &mut File::open(path)?),
         _ => archive.node(name, entry),
     }
 }

@@ -70,9 +70,7 @@ type Output = Archive<BufWriter<File>>;
 pub fn prepare(root: &Root, cache: &Cache, overlay: &Overlay) -> Result<Initrd, Failure> {
     match root {
         Root::Builtin => cached(cache, "builtin", builtin::RECIPE, overlay, builtin::write),
-        Root::Debian => cached(cache, "debian", debian::RECIPE, overlay, |archive| {
-            debian::write(cache, archive)
-        }),
+        Root::Debian => cached(cache, "debian", debian::RECIPE, overlay, |archive| debian::write(cache, archive)),
         Root::Path(path) => {
             let metadata = fs::metadata(path).map_err(|error| {
                 Failure::new(format!("cannot use the root {}", path.display()))
@@ -87,11 +85,7 @@ pub fn prepare(root: &Root, cache: &Cache, overlay: &Overlay) -> Result<Initrd, 
                 tarball::write(path, &mut archive)?;
             }
             let size = finish(archive, overlay)?;
-            Ok(Initrd {
-                path: file.path().to_owned(),
-                size,
-                _temporary: Some(file),
-            })
+            Ok(Initrd { path: file.path().to_owned(), size, _temporary: Some(file) })
         }
     }
 }
@@ -117,13 +111,9 @@ fn cached(
     let file = cache.temporary()?;
     let archive = match find(cache, &prefix, "") {
         Some((path, length)) => {
-            let mut base =
-                File::open(&path).or_fail(|| format!("cannot read {}", path.display()))?;
-            std::io::copy(
-                &mut std::io::Read::take(&mut base, length),
-                &mut file.as_file(),
-            )
-            .or_fail(|| "cannot copy the root".into())?;
+            let mut base = File::open(&path).or_fail(|| format!("cannot read {}", path.display()))?;
+            std::io::copy(&mut std::io::Read::take(&mut base, length), &mut file.as_file())
+                .or_fail(|| "cannot copy the root".into())?;
             (length, open_archive(&file, length)?)
         }
         None => {
@@ -139,14 +129,8 @@ fn cached(
 }
 
 fn kept(path: PathBuf) -> Result<Initrd, Failure> {
-    let size = fs::metadata(&path)
-        .or_fail(|| format!("cannot read {}", path.display()))?
-        .len();
-    Ok(Initrd {
-        path,
-        size,
-        _temporary: None,
-    })
+    let size = fs::metadata(&path).or_fail(|| format!("cannot read {}", path.display()))?.len();
+    Ok(Initrd { path, size, _temporary: None })
 }
 
 fn archives(cache: &Cache) -> impl Iterator<Item = String> {
@@ -166,20 +150,10 @@ fn find(cache: &Cache, prefix: &str, suffix: &str) -> Option<(PathBuf, u64)> {
 fn remove_old(cache: &Cache, name: &str) {
     const KEPT: usize = 3;
     let mut old: Vec<_> = archives(cache)
-        .filter(|file| {
-            file.strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with('-'))
-        })
+        .filter(|file| file.strip_prefix(name).is_some_and(|rest| rest.starts_with('-')))
         .filter(|file| file.ends_with(".cpio"))
         .map(|file| cache.path(&file))
-        .map(|path| {
-            (
-                fs::metadata(&path)
-                    .and_then(|metadata| metadata.modified())
-                    .ok(),
-                path,
-            )
-        })
+        .map(|path| (fs::metadata(&path).and_then(|metadata| metadata.modified()).ok(), path))
         .collect();
     old.sort();
     for (_, path) in old.iter().rev().skip(KEPT - 1) {
@@ -189,16 +163,9 @@ fn remove_old(cache: &Cache, name: &str) {
 }
 
 fn open_archive(file: &NamedTempFile, offset: u64) -> Result<Output, Failure> {
-    let mut handle = file
-        .reopen()
-        .or_fail(|| "cannot open the new initrd".into())?;
-    handle
-        .seek(SeekFrom::Start(offset))
-        .or_fail(|| "cannot seek in the new initrd".into())?;
-    Ok(Archive::new(
-        BufWriter::with_capacity(1 << 20, handle),
-        offset,
-    ))
+    let mut handle = file.reopen().or_fail(|| "cannot open the new initrd".into())?;
+    handle.seek(SeekFrom::Start(offset)).or_fail(|| "cannot seek in the new initrd".into())?;
+    Ok(Archive::new(BufWriter::with_capacity(1 << 20, handle), offset))
 }
 
 fn finish(mut archive: Output, overlay: &Overlay) -> Result<u64, Failure> {
@@ -207,9 +174,7 @@ fn finish(mut archive: Output, overlay: &Overlay) -> Result<u64, Failure> {
         .finish()
         .and_then(|buffer| buffer.into_inner().map_err(|error| error.into_error()))
         .or_fail(|| "cannot write the initrd".into())?;
-    file.flush()
-        .and_then(|()| file.stream_position())
-        .or_fail(|| "cannot write the initrd".into())
+    file.flush().and_then(|()| file.stream_position()).or_fail(|| "cannot write the initrd".into())
 }
 
 impl Overlay {
@@ -221,8 +186,7 @@ impl Overlay {
             text.push_str(&format!("{place}\n"));
         }
         for path in self.modules.iter().chain([&self.init]).chain(copies) {
-            let metadata =
-                fs::metadata(path).or_fail(|| format!("cannot read {}", path.display()))?;
+            let metadata = fs::metadata(path).or_fail(|| format!("cannot read {}", path.display()))?;
             let (size, seconds, nanos) = (metadata.size(), metadata.mtime(), metadata.mtime_nsec());
             text.push_str(&format!("{} {size} {seconds} {nanos}\n", path.display()));
         }
@@ -240,16 +204,8 @@ impl Overlay {
         ];
         for (name, mode, device) in nodes {
             let inode = archive.next_inode();
-            let entry = Entry {
-                inode,
-                mode,
-                links: 1,
-                device,
-                ..Entry::default()
-            };
-            archive
-                .node(name.as_bytes(), entry)
-                .or_fail(|| "cannot write the initrd".into())?;
+            let entry = Entry { inode, mode, links: 1, device, ..Entry::default() };
+            archive.node(name.as_bytes(), entry).or_fail(|| "cannot write the initrd".into())?;
         }
         add_file(archive, ".quintet/init", &self.init, 0o700)?;
         for path in &self.modules {
@@ -269,20 +225,11 @@ fn add_file(archive: &mut Output, name: &str, path: &Path, mode: u32) -> Result<
     let mut file = File::open(path).or_fail(what)?;
     let size = file.metadata().or_fail(what)?.len();
     let inode = archive.next_inode();
-    let entry = Entry {
-        inode,
-        mode: kind::FILE | mode,
-        links: 1,
-        ..Entry::default()
-    };
-    archive
-        .file(name.as_bytes(), entry, size, &mut file)
-        .or_fail(what)
+    let entry = Entry { inode, mode: kind::FILE | mode, links: 1, ..Entry::default() };
+    archive.file(name.as_bytes(), entry, size, &mut file).or_fail(what)
 }
 
 /// FNV-1a: names cache entries, protects nothing.
 fn fingerprint(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }

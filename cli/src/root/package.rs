@@ -10,17 +10,12 @@ const ADVICE: &str = "Roots and kernels come from Debian's packages: this needs 
 
 fn output(command: &mut Command) -> Result<Output, Failure> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().map_err(|error| {
-        Failure::new(format!("cannot run {name}"))
-            .because(error)
-            .advise(ADVICE)
-    })?;
+    let output =
+        command.output().map_err(|error| Failure::new(format!("cannot run {name}")).because(error).advise(ADVICE))?;
     if output.status.success() {
         return Ok(output);
     }
-    Err(Failure::new(format!("{name} failed"))
-        .because(String::from_utf8_lossy(&output.stderr))
-        .advise(ADVICE))
+    Err(Failure::new(format!("{name} failed")).because(String::from_utf8_lossy(&output.stderr)).advise(ADVICE))
 }
 
 /// The first dependency of `package` whose name starts with `prefix`.
@@ -42,9 +37,7 @@ pub fn unpack(
     let folder = tempfile::tempdir().or_fail(|| "cannot make a folder".into())?;
     // The sandbox user of apt cannot write to a folder of ours, and says so at length.
     output(
-        Command::new("apt-get")
-            .args(["download", "-o", "APT::Sandbox::User=root", package])
-            .current_dir(folder.path()),
+        Command::new("apt-get").args(["download", "-o", "APT::Sandbox::User=root", package]).current_dir(folder.path()),
     )?;
     let files = std::fs::read_dir(folder.path()).or_fail(|| "cannot read a folder".into())?;
     let archive: PathBuf = files
@@ -57,11 +50,7 @@ pub fn unpack(
     let mut walk = || -> io::Result<()> {
         for entry in tar.entries()? {
             let mut entry = entry?;
-            let path = entry
-                .path()?
-                .to_string_lossy()
-                .trim_start_matches("./")
-                .to_owned();
+            let path = entry.path()?.to_string_lossy().trim_start_matches("./").to_owned();
             visit(&path, &mut || {
                 let mut data = Vec::new();
                 entry.read_to_end(&mut data)?;

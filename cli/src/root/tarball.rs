@@ -11,12 +11,8 @@ use std::process::{Command, Stdio};
 use tar::EntryType;
 
 /// First bytes of a compressed file, and what unpacks it.
-const COMPRESSIONS: [(&[u8], &str); 4] = [
-    (b"\x1f\x8b", "gzip"),
-    (b"\xfd7zXZ\0", "xz"),
-    (b"\x28\xb5\x2f\xfd", "zstd"),
-    (b"BZh", "bzip2"),
-];
+const COMPRESSIONS: [(&[u8], &str); 4] =
+    [(b"\x1f\x8b", "gzip"), (b"\xfd7zXZ\0", "xz"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bzip2")];
 
 /// Writes the tar file's contents.
 pub(super) fn write(path: &Path, archive: &mut Output) -> Result<(), Failure> {
@@ -24,17 +20,8 @@ pub(super) fn write(path: &Path, archive: &mut Output) -> Result<(), Failure> {
     let mut file = decompressed(path)?;
     let linked = link_targets(&file).or_fail(what)?;
     file.rewind().or_fail(what)?;
-    Converter {
-        archive,
-        linked,
-        inodes: HashMap::new(),
-        folders: HashSet::new(),
-    }
-    .convert(&file)
-    .map_err(|error| {
-        Failure::new(what())
-            .because(error)
-            .advise("--root takes `builtin`, `debian`, a folder or a tar file.")
+    Converter { archive, linked, inodes: HashMap::new(), folders: HashSet::new() }.convert(&file).map_err(|error| {
+        Failure::new(what()).because(error).advise("--root takes `builtin`, `debian`, a folder or a tar file.")
     })
 }
 
@@ -45,10 +32,7 @@ fn decompressed(path: &Path) -> Result<File, Failure> {
     let mut head = Vec::new();
     file.by_ref().take(6).read_to_end(&mut head).or_fail(what)?;
     file.rewind().or_fail(what)?;
-    let Some((_, program)) = COMPRESSIONS
-        .iter()
-        .find(|(magic, _)| head.starts_with(magic))
-    else {
+    let Some((_, program)) = COMPRESSIONS.iter().find(|(magic, _)| head.starts_with(magic)) else {
         return Ok(file);
     };
     let mut plain = tempfile::tempfile().or_fail(what)?;
@@ -83,21 +67,12 @@ fn link_targets(file: &File) -> io::Result<HashMap<Vec<u8>, u32>> {
 
 /// A path without `.`, empty parts or a leading slash; `.` for the root itself.
 fn clean(path: &[u8]) -> io::Result<Vec<u8>> {
-    let parts: Vec<&[u8]> = path
-        .split(|byte| *byte == b'/')
-        .filter(|part| !part.is_empty() && *part != b".")
-        .collect();
+    let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".").collect();
     if parts.contains(&b"..".as_slice()) {
         let path = String::from_utf8_lossy(path);
-        return Err(io::Error::other(format!(
-            "the path {path} leaves the archive"
-        )));
+        return Err(io::Error::other(format!("the path {path} leaves the archive")));
     }
-    Ok(if parts.is_empty() {
-        b".".to_vec()
-    } else {
-        parts.join(&b'/')
-    })
+    Ok(if parts.is_empty() { b".".to_vec() } else { parts.join(&b'/') })
 }
 
 struct Converter<'a> {
@@ -139,10 +114,7 @@ impl Converter<'_> {
             device: (0, 0),
         };
         if matches!(type_bits, kind::CHARACTER | kind::BLOCK) {
-            entry.device = (
-                header.device_major()?.unwrap_or(0),
-                header.device_minor()?.unwrap_or(0),
-            );
+            entry.device = (header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0));
         }
         self.add_parents(&name)?;
         if entry.links > 1 {
@@ -168,13 +140,8 @@ impl Converter<'_> {
     fn add_hard_link(&mut self, name: &[u8], source: &tar::Entry<'_, impl Read>) -> io::Result<()> {
         let target = clean(&source.link_name_bytes().unwrap_or_default())?;
         let Some(entry) = self.inodes.get(&target).copied() else {
-            let (name, target) = (
-                String::from_utf8_lossy(name),
-                String::from_utf8_lossy(&target),
-            );
-            return Err(io::Error::other(format!(
-                "{name} is a link to {target}, which is missing"
-            )));
+            let (name, target) = (String::from_utf8_lossy(name), String::from_utf8_lossy(&target));
+            return Err(io::Error::other(format!("{name} is a link to {target}, which is missing")));
         };
         self.add_parents(name)?;
         // Links may form chains.
@@ -184,25 +151,13 @@ impl Converter<'_> {
 
     /// Adds the folders that the tar file takes for granted.
     fn add_parents(&mut self, name: &[u8]) -> io::Result<()> {
-        let ends = name
-            .iter()
-            .enumerate()
-            .filter(|(_, byte)| **byte == b'/')
-            .map(|(at, _)| at);
+        let ends = name.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
         for end in ends {
             let parent = &name[..end];
             if self.folders.insert(parent.to_vec()) {
                 let inode = self.archive.next_inode();
                 let mode = kind::FOLDER | 0o755;
-                self.archive.node(
-                    parent,
-                    Entry {
-                        inode,
-                        mode,
-                        links: 2,
-                        ..Entry::default()
-                    },
-                )?;
+                self.archive.node(parent, Entry { inode, mode, links: 2, ..Entry::default() })?;
             }
         }
         Ok(())
@@ -215,9 +170,7 @@ mod tests {
 
     #[test]
     fn paths_are_cleaned() {
-        let clean = |path: &str| {
-            clean(path.as_bytes()).map(|path| String::from_utf8_lossy(&path).into_owned())
-        };
+        let clean = |path: &str| clean(path.as_bytes()).map(|path| String::from_utf8_lossy(&path).into_owned());
         assert_eq!(clean("./a//b/").ok().as_deref(), Some("a/b"));
         assert_eq!(clean("/a").ok().as_deref(), Some("a"));
         assert_eq!(clean("./").ok().as_deref(), Some("."));

@@ -48,13 +48,7 @@ impl Slots {
         let queue = device.queue(index, count)?;
         let count = queue.size();
         let memory = buffers(count, size)?;
-        Some(Slots {
-            queue,
-            memory,
-            size,
-            free: (0..count).rev().collect(),
-            buffer_of: (0..count).collect(),
-        })
+        Some(Slots { queue, memory, size, free: (0..count).rev().collect(), buffer_of: (0..count).collect() })
     }
 
     fn offset(&self, buffer: u16) -> usize {
@@ -72,11 +66,7 @@ impl Slots {
         }
         let len = data.map_or(self.size, <[u8]>::len) as u32;
         let physical = self.memory.physical() + at as u64;
-        match self.queue.add(&[Buffer {
-            physical,
-            len,
-            device_writes: data.is_none(),
-        }]) {
+        match self.queue.add(&[Buffer { physical, len, device_writes: data.is_none() }]) {
             Some(request) => {
                 self.buffer_of[usize::from(request)] = buffer;
                 true
@@ -91,10 +81,7 @@ impl Slots {
     /// A finished request: its buffer and how much of it is filled. The buffer is the caller's to free.
     fn take(&mut self) -> Option<(u16, usize)> {
         let (request, len) = self.queue.take_used()?;
-        Some((
-            self.buffer_of[usize::from(request)],
-            (len as usize).min(self.size),
-        ))
+        Some((self.buffer_of[usize::from(request)], (len as usize).min(self.size)))
     }
 
     /// Frees the buffers of all finished requests.
@@ -132,6 +119,8 @@ struct ConsolePort {
     device: Arc<Console>,
     receive: SpinLock<ReceiveSide>,
     send: SpinLock<Slots>,
+    /// The device has added it.
+    present: AtomicBool,
     connected: AtomicBool,
     listener: Once<Box<dyn Fn() + Send + Sync>>,
 }
@@ -140,16 +129,11 @@ struct Console {
     transport: Transport,
     control: SpinLock<(Slots, Slots)>,
     ports: SpinLock<Vec<Arc<ConsolePort>>>,
-    max_ports: u32,
 }
 
 /// The queue numbers of a port, receiving and sending.
 fn queues_of(port: u32) -> (u16, u16) {
-    if port == 0 {
-        (0, 1)
-    } else {
-        ((2 + 2 * port) as u16, (3 + 2 * port) as u16)
-    }
+    if port == 0 { (0, 1) } else { ((2 + 2 * port) as u16, (3 + 2 * port) as u16) }
 }
 
 /// Sets a device up and gives its ports, ordered by number. Ports are the ones that the device has at boot.
@@ -168,34 +152,21 @@ pub fn start(transport: Transport) -> Vec<Arc<dyn Port>> {
     let (Some(receive), Some(send)) = (receive, send) else {
         return Vec::new();
     };
-    let console = Arc::new(Console {
-        transport,
-        control: SpinLock::new((receive, send)),
-        ports: SpinLock::new(Vec::new()),
-        max_ports,
-    });
+    let console =
+        Arc::new(Console { transport, control: SpinLock::new((receive, send)), ports: SpinLock::new(Vec::new()) });
     for number in 0..max_ports {
         console.add_port(number);
     }
     console.transport.start();
     console.fill_receive_queues();
     let handler = console.clone();
-    if !console
-        .transport
-        .set_handler(Box::new(move || handler.on_interrupt()))
-    {
+    if !console.transport.set_handler(Box::new(move || handler.on_interrupt())) {
         log::warn!("virtio-console: no interrupt line");
     }
     console.send_control(0, DEVICE_READY, 1);
     console.wait_for_ports();
     let mut ports: Vec<Arc<dyn Port>> = Vec::new();
-    ports.extend(
-        console
-            .ports
-            .lock_irq()
-            .iter()
-            .map(|p| p.clone() as Arc<dyn Port>),
-    );
+    ports.extend(console.ports.lock_irq().iter().map(|p| p.clone() as Arc<dyn Port>));
     ports
 }
 
@@ -211,11 +182,9 @@ impl Console {
         self.ports.lock_irq().push(Arc::new(ConsolePort {
             number,
             device: self.clone(),
-            receive: SpinLock::new(ReceiveSide {
-                slots,
-                ready: VecDeque::new(),
-            }),
+            receive: SpinLock::new(ReceiveSide { slots, ready: VecDeque::new() }),
             send: SpinLock::new(send),
+            present: AtomicBool::new(false),
             connected: AtomicBool::new(false),
             listener: Once::new(),
         }));
@@ -244,28 +213,24 @@ impl Console {
         self.transport.notify(CONTROL_TX);
     }
 
-    /// The device answers at once with the ports it has: polls for a moment, since interrupts are not on yet while booting.
+    /// Devices answer at once with the ports they have, while they are told that the driver is ready; a slower one gets a moment.
     fn wait_for_ports(&self) {
-        let deadline = hal::clock::now() + 200_000_000;
-        let mut added = 0;
-        while hal::clock::now() < deadline {
-            let now = self.handle_control();
-            added += now;
-            if added > 0 && now == 0 {
-                break;
-            }
+        let deadline = hal::clock::now() + 20_000_000;
+        let any = || self.ports.lock_irq().iter().any(|p| p.present.load(Ordering::Acquire));
+        self.handle_control();
+        while !any() && hal::clock::now() < deadline {
+            self.handle_control();
         }
     }
 
-    /// Takes the device's control messages; how many ports it added.
-    fn handle_control(&self) -> usize {
-        let mut added = 0;
+    /// Takes the device's control messages.
+    fn handle_control(&self) {
         loop {
             let mut message = [0; 8];
             {
                 let mut control = self.control.lock_irq();
                 let Some((buffer, len)) = control.0.take() else {
-                    return added;
+                    return;
                 };
                 if len >= 8 {
                     let at = control.0.offset(buffer);
@@ -279,9 +244,9 @@ impl Console {
             let event = u16::from_le_bytes([message[4], message[5]]);
             let value = u16::from_le_bytes([message[6], message[7]]);
             match event {
-                PORT_ADD if port < self.max_ports => {
+                PORT_ADD => {
+                    self.with_port(port, |p| p.present.store(true, Ordering::Release));
                     self.send_control(port, PORT_READY, 1);
-                    added += 1;
                 }
                 PORT_OPEN => self.with_port(port, |p| {
                     p.connected.store(value != 0, Ordering::Release);
@@ -293,12 +258,7 @@ impl Console {
     }
 
     fn with_port(&self, number: u32, f: impl FnOnce(&ConsolePort)) {
-        let port = self
-            .ports
-            .lock_irq()
-            .iter()
-            .find(|p| p.number == number)
-            .cloned();
+        let port = self.ports.lock_irq().iter().find(|p| p.number == number).cloned();
         if let Some(port) = port {
             f(&port);
         }
@@ -321,8 +281,7 @@ impl ConsolePort {
     }
 
     fn on_interrupt(&self) {
-        let news =
-            self.receive.lock_irq().slots.queue.has_used() || self.send.lock_irq().queue.has_used();
+        let news = self.receive.lock_irq().slots.queue.has_used() || self.send.lock_irq().queue.has_used();
         if news {
             self.receive.lock_irq().collect();
             self.send.lock_irq().reclaim();
@@ -337,8 +296,7 @@ impl Port for ConsolePort {
     }
 
     fn set_open(&self, open: bool) {
-        self.device
-            .send_control(self.number, PORT_OPEN, u16::from(open));
+        self.device.send_control(self.number, PORT_OPEN, u16::from(open));
     }
 
     fn read(&self, dst: &mut [u8]) -> usize {

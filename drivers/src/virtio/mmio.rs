@@ -55,17 +55,10 @@ pub(super) fn probe(at: MmioDevice) -> Option<Transport> {
         return None;
     }
     if registers.read32(VERSION) != 2 {
-        log::warn!(
-            "virtio-mmio device at {:#x} is a legacy one: not used",
-            at.base
-        );
+        log::warn!("virtio-mmio device at {:#x} is a legacy one: not used", at.base);
         return None;
     }
-    Some(Transport::Mmio(MmioTransport {
-        registers,
-        gsi: at.gsi,
-        device_type,
-    }))
+    Some(Transport::Mmio(MmioTransport { registers, gsi: at.gsi, device_type }))
 }
 
 impl MmioTransport {
@@ -86,10 +79,7 @@ impl MmioTransport {
     }
 
     pub(super) fn set_driver_features(&self, features: u64) {
-        for (n, half) in [features as u32, (features >> 32) as u32]
-            .into_iter()
-            .enumerate()
-        {
+        for (n, half) in [features as u32, (features >> 32) as u32].into_iter().enumerate() {
             self.registers.write32(DRIVER_FEATURES_SEL, n as u32);
             self.registers.write32(DRIVER_FEATURES, half);
         }
@@ -103,11 +93,8 @@ impl MmioTransport {
     pub(super) fn enable_queue(&self, index: u16, size: u16, at: Addresses) {
         self.registers.write32(QUEUE_SEL, u32::from(index));
         self.registers.write32(QUEUE_NUM, u32::from(size));
-        for (register, address) in [
-            (QUEUE_DESC, at.descriptors),
-            (QUEUE_DRIVER, at.available),
-            (QUEUE_DEVICE, at.used),
-        ] {
+        for (register, address) in [(QUEUE_DESC, at.descriptors), (QUEUE_DRIVER, at.available), (QUEUE_DEVICE, at.used)]
+        {
             self.registers.write32(register, address as u32);
             self.registers.write32(register + 4, (address >> 32) as u32);
         }
@@ -124,14 +111,7 @@ impl MmioTransport {
     }
 
     pub(super) fn set_handler(&self, handler: Box<dyn Fn() + Send + Sync>) -> bool {
-        irq::register(
-            Line::Gsi {
-                number: self.gsi,
-                level: false,
-                low: false,
-            },
-            handler,
-        )
+        irq::register(Line::Gsi { number: self.gsi, level: false, low: false }, handler)
     }
 
     pub(super) fn config32(&self, offset: usize) -> u32 {

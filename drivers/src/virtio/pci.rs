@@ -57,11 +57,7 @@ pub struct PciTransport {
 /// All virtio devices on all buses.
 pub(super) fn probe_all() -> Vec<Transport> {
     let mut found = Vec::new();
-    let host = PciAddress {
-        bus: 0,
-        device: 0,
-        function: 0,
-    };
+    let host = PciAddress { bus: 0, device: 0, function: 0 };
     if host.read(0) == u32::MAX {
         return found;
     }
@@ -69,11 +65,7 @@ pub(super) fn probe_all() -> Vec<Transport> {
         let mut empty = true;
         for device in 0..32 {
             for function in 0..8 {
-                let address = PciAddress {
-                    bus,
-                    device,
-                    function,
-                };
+                let address = PciAddress { bus, device, function };
                 if address.read(0) as u16 == 0xffff {
                     if function == 0 {
                         break;
@@ -162,11 +154,7 @@ fn bar(address: PciAddress, number: u8) -> Option<u64> {
     if low & 1 != 0 {
         return None;
     }
-    let high = if low & 6 == 4 && number < 5 {
-        address.read(register + 4)
-    } else {
-        0
-    };
+    let high = if low & 6 == 4 && number < 5 { address.read(register + 4) } else { 0 };
     Some(u64::from(high) << 32 | u64::from(low & !0xf)).filter(|&at| at != 0)
 }
 
@@ -182,9 +170,7 @@ fn assign_bars(address: PciAddress) {
             let mask = address.read(register) & !0xf;
             if mask != 0 {
                 let size = mask.wrapping_neg().max(4096);
-                let at = NEXT_BAR
-                    .fetch_add(2 * size, Ordering::Relaxed)
-                    .next_multiple_of(size);
+                let at = NEXT_BAR.fetch_add(2 * size, Ordering::Relaxed).next_multiple_of(size);
                 address.write(register, at);
                 if wide {
                     address.write(register + 4, 0);
@@ -220,10 +206,7 @@ impl PciTransport {
     }
 
     pub(super) fn set_driver_features(&self, features: u64) {
-        for (n, half) in [features as u32, (features >> 32) as u32]
-            .into_iter()
-            .enumerate()
-        {
+        for (n, half) in [features as u32, (features >> 32) as u32].into_iter().enumerate() {
             self.common.write32(DRIVER_FEATURE_SELECT, n as u32);
             self.common.write32(DRIVER_FEATURE, half);
         }
@@ -238,11 +221,8 @@ impl PciTransport {
         self.common.write16(QUEUE_SELECT, index);
         self.common.write16(QUEUE_SIZE, size);
         self.common.write16(QUEUE_VECTOR, 0);
-        for (register, address) in [
-            (QUEUE_DESC, at.descriptors),
-            (QUEUE_DRIVER, at.available),
-            (QUEUE_DEVICE, at.used),
-        ] {
+        for (register, address) in [(QUEUE_DESC, at.descriptors), (QUEUE_DRIVER, at.available), (QUEUE_DEVICE, at.used)]
+        {
             self.common.write32(register, address as u32);
             self.common.write32(register + 4, (address >> 32) as u32);
         }
@@ -256,19 +236,13 @@ impl PciTransport {
     }
 
     pub(super) fn notify(&self, index: u16) {
-        let offset = self
-            .offsets
-            .lock_irq()
-            .get(usize::from(index))
-            .copied()
-            .unwrap_or(index);
+        let offset = self.offsets.lock_irq().get(usize::from(index)).copied().unwrap_or(index);
         let at = usize::from(offset) * self.notify_multiplier;
         self.notify.write16(at.min(self.notify.len() - 2), index);
     }
 
     pub(super) fn set_handler(&self, handler: Box<dyn Fn() + Send + Sync>) -> bool {
-        let (Some(capability), Some((line, target, data))) = (self.msix, irq::allocate_msi())
-        else {
+        let (Some(capability), Some((line, target, data))) = (self.msix, irq::allocate_msi()) else {
             return false;
         };
         let location = self.address.read(capability + 4);
@@ -282,10 +256,7 @@ impl PciTransport {
         table.write32(4, (target >> 32) as u32);
         table.write32(8, data);
         table.write32(12, 0);
-        self.address.write(
-            capability,
-            self.address.read(capability) & !(1 << 30) | 1 << 31,
-        );
+        self.address.write(capability, self.address.read(capability) & !(1 << 30) | 1 << 31);
         self.common.write16(CONFIG_VECTOR, 0);
         true
     }

@@ -68,11 +68,7 @@ impl Queue {
 
     pub(super) fn addresses(&self) -> Addresses {
         let base = self.memory.physical();
-        Addresses {
-            descriptors: base,
-            available: base + self.available as u64,
-            used: base + self.used as u64,
-        }
+        Addresses { descriptors: base, available: base + self.available as u64, used: base + self.used as u64 }
     }
 
     /// Makes a request available to the device: its number, or `None` while there are too few descriptors.
@@ -84,8 +80,7 @@ impl Queue {
         for (i, buffer) in buffers.iter().enumerate() {
             let at = usize::from(chain[i]) * 16;
             let next = chain.get(i + 1).copied();
-            let flags = if buffer.device_writes { WRITE } else { 0 }
-                | if next.is_some() { NEXT } else { 0 };
+            let flags = if buffer.device_writes { WRITE } else { 0 } | if next.is_some() { NEXT } else { 0 };
             self.memory.store64(at, buffer.physical);
             self.memory.store32(at + 8, buffer.len);
             self.memory.store16(at + 12, flags);

@@ -45,8 +45,7 @@ impl Transport {
         let agreed = on_bus!(self, t => t.device_features()) & (wanted | VERSION_1);
         on_bus!(self, t => t.set_driver_features(agreed));
         on_bus!(self, t => t.set_status(ACKNOWLEDGE | DRIVER | FEATURES_OK));
-        (agreed & VERSION_1 != 0 && on_bus!(self, t => t.status()) & FEATURES_OK != 0)
-            .then_some(agreed)
+        (agreed & VERSION_1 != 0 && on_bus!(self, t => t.status()) & FEATURES_OK != 0).then_some(agreed)
     }
 
     /// The device may use its queues from now on.

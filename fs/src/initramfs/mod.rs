@@ -119,9 +119,8 @@ impl Unpacker<'_> {
             data_at.checked_add(u64::from(header.size)).filter(|&end| end <= self.reader.len()).ok_or(Errno::EINVAL)?;
         let mut name = alloc::vec![0; header.name_len as usize];
         self.reader.read(name_at, &mut name)?;
-        if name.pop() != Some(0) {
-            return Err(Errno::EINVAL);
-        }
+        // The name ends at its first NUL: archives pad it with more so that the data begins at a page.
+        name.truncate(name.iter().position(|&byte| byte == 0).ok_or(Errno::EINVAL)?);
         // The padding after the last file may be cut off.
         self.at = end.next_multiple_of(4).min(self.reader.len());
         if name == b"TRAILER!!!" {

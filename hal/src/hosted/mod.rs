@@ -24,19 +24,14 @@ static MEMORY: Mutex<Option<Memory>> = Mutex::new(None);
 
 /// Memory is made at first use; frames beyond the reserved number 0 are free.
 fn with_memory<R>(f: impl FnOnce(&mut Memory) -> R) -> R {
-    let mut memory = MEMORY
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut memory = MEMORY.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let memory = memory.get_or_insert_with(|| {
         let bytes: &'static mut [u8] = Vec::leak(vec![0; (FRAMES + 1) * PAGE_SIZE]);
         let metas: Vec<FrameMeta> = (0..FRAMES).map(|_| FrameMeta::for_tests()).collect();
         metas[0].reserve();
         crate::frame::set_metas(metas.leak());
         let base = (bytes.as_ptr().expose_provenance()).next_multiple_of(PAGE_SIZE);
-        Memory {
-            base,
-            free: (1..FRAMES).rev().collect(),
-        }
+        Memory { base, free: (1..FRAMES).rev().collect() }
     });
     f(memory)
 }
@@ -55,9 +50,9 @@ pub(crate) fn boot_alloc(order: u8) -> Option<usize> {
         // The highest free numbers, which are still in order, serve for blocks.
         _ => {
             let count = 1 << order;
-            let first = (1..FRAMES - count).rev().find(|n| {
-                n.is_multiple_of(count) && (*n..n + count).all(|i| m.free.contains(&i))
-            })?;
+            let first = (1..FRAMES - count)
+                .rev()
+                .find(|n| n.is_multiple_of(count) && (*n..n + count).all(|i| m.free.contains(&i)))?;
             m.free.retain(|i| !(first..first + count).contains(i));
             Some(first)
         }
@@ -230,9 +225,7 @@ pub(crate) mod tsc {
     }
 
     pub(crate) fn realtime_offset() -> u64 {
-        let since_epoch = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |d| d.as_nanos() as u64);
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
         since_epoch - now()
     }
 

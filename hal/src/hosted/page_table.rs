@@ -19,16 +19,12 @@ pub struct PageTable {
 impl PageTable {
     /// An empty one.
     pub fn new() -> Option<Arc<PageTable>> {
-        Some(Arc::new(PageTable {
-            entries: SpinLock::new(BTreeMap::new()),
-        }))
+        Some(Arc::new(PageTable { entries: SpinLock::new(BTreeMap::new()) }))
     }
 
     /// Takes the lock to change entries.
     pub fn lock(&self) -> Tables<'_> {
-        Tables {
-            entries: self.entries.lock(),
-        }
+        Tables { entries: self.entries.lock() }
     }
 
     /// Frees what the batch holds.
@@ -63,12 +59,7 @@ impl Tables<'_> {
     }
 
     /// Maps `frame` at `va`; gives what was there.
-    pub fn map(
-        &mut self,
-        va: usize,
-        frame: Frame,
-        flags: MapFlags,
-    ) -> Result<Option<Frame>, OutOfFrames> {
+    pub fn map(&mut self, va: usize, frame: Frame, flags: MapFlags) -> Result<Option<Frame>, OutOfFrames> {
         Ok(self.entries.insert(va, (frame, flags)).map(|e| e.0))
     }
 
@@ -95,24 +86,14 @@ impl Tables<'_> {
     }
 
     /// Calls `f` on every entry that is in use in `start..end`.
-    pub fn for_each(
-        &self,
-        start: usize,
-        end: usize,
-        mut f: impl FnMut(usize, &dyn Fn() -> Frame, MapFlags),
-    ) {
+    pub fn for_each(&self, start: usize, end: usize, mut f: impl FnMut(usize, &dyn Fn() -> Frame, MapFlags)) {
         for (&va, (frame, flags)) in self.entries.range(start..end) {
             f(va, &|| frame.clone(), *flags);
         }
     }
 
     /// Takes out everything in `start..end`.
-    pub fn unmap(
-        &mut self,
-        start: usize,
-        end: usize,
-        batch: &mut Batch,
-    ) -> Result<usize, OutOfFrames> {
+    pub fn unmap(&mut self, start: usize, end: usize, batch: &mut Batch) -> Result<usize, OutOfFrames> {
         let pages: Vec<usize> = self.entries.range(start..end).map(|e| *e.0).collect();
         for va in pages {
             if let Some((frame, flags)) = self.entries.remove(&va) {
@@ -144,13 +125,7 @@ impl Tables<'_> {
     }
 
     /// Moves the entries of `len` bytes from `old` to `new`.
-    pub fn relocate(
-        &mut self,
-        old: usize,
-        new: usize,
-        len: usize,
-        batch: &mut Batch,
-    ) -> Result<(), OutOfFrames> {
+    pub fn relocate(&mut self, old: usize, new: usize, len: usize, batch: &mut Batch) -> Result<(), OutOfFrames> {
         for offset in (0..len).step_by(PAGE_SIZE) {
             if let Some(entry) = self.entries.remove(&(old + offset)) {
                 self.entries.insert(new + offset, entry);

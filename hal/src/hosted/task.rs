@@ -98,11 +98,7 @@ pub fn interrupted_user() -> bool {
 /// Which thread runs: none.
 pub struct Running<T: HasTask>(PhantomData<fn() -> T>);
 
-#[allow(
-    missing_docs,
-    clippy::new_without_default,
-    reason = "documented on the target's Running"
-)]
+#[allow(missing_docs, clippy::new_without_default, reason = "documented on the target's Running")]
 impl<T: HasTask> Running<T> {
     pub const fn new() -> Running<T> {
         Running(PhantomData)

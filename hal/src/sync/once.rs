@@ -22,19 +22,12 @@ unsafe impl<T: Send> Send for Once<T> {}
 impl<T> Once<T> {
     /// An empty cell.
     pub const fn new() -> Once<T> {
-        Once {
-            state: AtomicU8::new(EMPTY),
-            value: UnsafeCell::new(MaybeUninit::uninit()),
-        }
+        Once { state: AtomicU8::new(EMPTY), value: UnsafeCell::new(MaybeUninit::uninit()) }
     }
 
     /// Sets the value. Gives it back if another was set before.
     pub fn set(&self, value: T) -> Result<(), T> {
-        if self
-            .state
-            .compare_exchange(EMPTY, WRITING, Ordering::Acquire, Ordering::Relaxed)
-            .is_err()
-        {
+        if self.state.compare_exchange(EMPTY, WRITING, Ordering::Acquire, Ordering::Relaxed).is_err() {
             return Err(value);
         }
         // SAFETY: only the thread that won the exchange above gets here, and readers wait for FULL.

@@ -21,10 +21,7 @@ unsafe impl<T: ?Sized + Send> Send for RwCell<T> {}
 impl<T> RwCell<T> {
     /// A cell around `value`.
     pub const fn new(value: T) -> RwCell<T> {
-        RwCell {
-            users: AtomicUsize::new(0),
-            value: UnsafeCell::new(value),
-        }
+        RwCell { users: AtomicUsize::new(0), value: UnsafeCell::new(value) }
     }
 }
 
@@ -40,10 +37,7 @@ impl<T: ?Sized> RwCell<T> {
     /// Write access. Panics while there is anybody else.
     #[inline]
     pub fn write(&self) -> WriteAccess<'_, T> {
-        let free = self
-            .users
-            .compare_exchange(0, WRITER, Ordering::Acquire, Ordering::Relaxed)
-            .is_ok();
+        let free = self.users.compare_exchange(0, WRITER, Ordering::Acquire, Ordering::Relaxed).is_ok();
         assert!(free, "a writer and somebody else at once");
         WriteAccess { cell: self }
     }

@@ -24,10 +24,7 @@ unsafe impl<T: ?Sized + Send> Send for SpinLock<T> {}
 impl<T> SpinLock<T> {
     /// An unlocked lock around `value`.
     pub const fn new(value: T) -> SpinLock<T> {
-        SpinLock {
-            locked: AtomicBool::new(false),
-            value: UnsafeCell::new(value),
-        }
+        SpinLock { locked: AtomicBool::new(false), value: UnsafeCell::new(value) }
     }
 
     /// The value, when the lock is no longer needed.
@@ -38,11 +35,7 @@ impl<T> SpinLock<T> {
 
 impl<T: ?Sized> SpinLock<T> {
     fn acquire(&self) {
-        while self
-            .locked
-            .compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed)
-            .is_err()
-        {
+        while self.locked.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
             while self.locked.load(Ordering::Relaxed) {
                 core::hint::spin_loop();
             }
@@ -59,10 +52,7 @@ impl<T: ?Sized> SpinLock<T> {
     /// Takes the lock if it is free.
     #[inline]
     pub fn try_lock(&self) -> Option<SpinGuard<'_, T>> {
-        let free = self
-            .locked
-            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
-            .is_ok();
+        let free = self.locked.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
         free.then_some(SpinGuard { lock: self })
     }
 
@@ -71,10 +61,7 @@ impl<T: ?Sized> SpinLock<T> {
     pub fn lock_irq(&self) -> IrqSpinGuard<'_, T> {
         let irq = irq::disable();
         self.acquire();
-        IrqSpinGuard {
-            inner: SpinGuard { lock: self },
-            _irq: irq,
-        }
+        IrqSpinGuard { inner: SpinGuard { lock: self }, _irq: irq }
     }
 
     /// The value, without locking: the caller holds the only reference.

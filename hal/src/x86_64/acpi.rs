@@ -33,27 +33,18 @@ pub(super) struct Machine {
 fn physical(address: usize, len: usize) -> Vec<u8> {
     let base = kernel_map::map_device(address, len);
     // SAFETY: `map_device` maps that many bytes; firmware tables don't change.
-    (0..len)
-        .map(|i| unsafe { ((base + i) as *const u8).read_volatile() })
-        .collect()
+    (0..len).map(|i| unsafe { ((base + i) as *const u8).read_volatile() }).collect()
 }
 
 fn number(bytes: &[u8], at: usize, size: usize) -> Option<usize> {
     let field = bytes.get(at..at + size)?;
-    Some(
-        field
-            .iter()
-            .rev()
-            .fold(0, |value, &byte| value << 8 | usize::from(byte)),
-    )
+    Some(field.iter().rev().fold(0, |value, &byte| value << 8 | usize::from(byte)))
 }
 
 fn table(address: usize) -> Option<Vec<u8>> {
     let header = physical(address, 36);
     let len = number(&header, 4, 4)?;
-    (36..=1 << 20)
-        .contains(&len)
-        .then(|| physical(address, len))
+    (36..=1 << 20).contains(&len).then(|| physical(address, len))
 }
 
 /// Reads the tables from the root pointer.
@@ -63,9 +54,7 @@ pub(super) fn read(rsdp: usize) -> Machine {
         match table.get(..4) {
             Some(b"APIC") => read_madt(&table, &mut machine),
             Some(b"FACP") => {
-                let dsdt = number(&table, 140, 8)
-                    .filter(|&a| a != 0)
-                    .or_else(|| number(&table, 40, 4));
+                let dsdt = number(&table, 140, 8).filter(|&a| a != 0).or_else(|| number(&table, 40, 4));
                 if let Some(dsdt) = dsdt.filter(|&a| a != 0).and_then(self::table) {
                     machine.virtio = scan_for_virtio(&dsdt);
                 }
@@ -85,17 +74,10 @@ fn root_entries(rsdp: usize) -> Vec<usize> {
     let xsdt = number(&pointer, 24, 8).filter(|&a| extended && a != 0);
     let (root, width) = match xsdt {
         Some(address) => (table(address), 8),
-        None => (
-            number(&pointer, 16, 4).filter(|&a| a != 0).and_then(table),
-            4,
-        ),
+        None => (number(&pointer, 16, 4).filter(|&a| a != 0).and_then(table), 4),
     };
     let Some(root) = root else { return Vec::new() };
-    (36..root.len())
-        .step_by(width)
-        .filter_map(|at| number(&root, at, width))
-        .filter(|&a| a != 0)
-        .collect()
+    (36..root.len()).step_by(width).filter_map(|at| number(&root, at, width)).filter(|&a| a != 0).collect()
 }
 
 fn read_madt(madt: &[u8], machine: &mut Machine) {
@@ -106,20 +88,14 @@ fn read_madt(madt: &[u8], machine: &mut Machine) {
         }
         match kind {
             0 if number(madt, at + 4, 4).unwrap_or(0) & 1 != 0 => {
-                machine
-                    .apic_ids
-                    .extend(number(madt, at + 3, 1).map(|id| id as u32));
+                machine.apic_ids.extend(number(madt, at + 3, 1).map(|id| id as u32));
             }
             1 => {
                 let entry = number(madt, at + 4, 4).zip(number(madt, at + 8, 4));
-                machine
-                    .io_apics
-                    .extend(entry.map(|(address, gsi)| (address, gsi as u32)));
+                machine.io_apics.extend(entry.map(|(address, gsi)| (address, gsi as u32)));
             }
             9 if number(madt, at + 8, 4).unwrap_or(0) & 1 != 0 => {
-                machine
-                    .apic_ids
-                    .extend(number(madt, at + 4, 4).map(|id| id as u32));
+                machine.apic_ids.extend(number(madt, at + 4, 4).map(|id| id as u32));
             }
             _ => {}
         }
@@ -130,31 +106,19 @@ fn read_madt(madt: &[u8], machine: &mut Machine) {
 /// Finds `_HID` "LNRO0005" and, before the next one, its Memory32Fixed and Extended Interrupt descriptors.
 fn scan_for_virtio(dsdt: &[u8]) -> Vec<VirtioMmio> {
     const HID: &[u8] = b"LNRO0005";
-    let starts: Vec<usize> = (0..dsdt.len())
-        .filter(|&i| dsdt[i..].starts_with(HID))
-        .collect();
+    let starts: Vec<usize> = (0..dsdt.len()).filter(|&i| dsdt[i..].starts_with(HID)).collect();
     let mut found = Vec::new();
     for (n, &start) in starts.iter().enumerate() {
-        let end = starts
-            .get(n + 1)
-            .copied()
-            .unwrap_or(dsdt.len())
-            .min(start + 256);
+        let end = starts.get(n + 1).copied().unwrap_or(dsdt.len()).min(start + 256);
         let body = &dsdt[start..end];
         let find = |tag: &[u8]| (0..body.len()).find(|&i| body[i..].starts_with(tag));
         let (Some(memory), Some(irq)) = (find(&[0x86, 9, 0]), find(&[0x89, 6, 0])) else {
             continue;
         };
-        if let (Some(base), Some(size), Some(gsi)) = (
-            number(body, memory + 4, 4),
-            number(body, memory + 8, 4),
-            number(body, irq + 5, 4),
-        ) {
-            found.push(VirtioMmio {
-                base,
-                size,
-                gsi: gsi as u32,
-            });
+        if let (Some(base), Some(size), Some(gsi)) =
+            (number(body, memory + 4, 4), number(body, memory + 8, 4), number(body, irq + 5, 4))
+        {
+            found.push(VirtioMmio { base, size, gsi: gsi as u32 });
         }
     }
     found
@@ -182,11 +146,7 @@ pub(super) fn from_command_line(line: &str) -> Vec<VirtioMmio> {
         let (size, rest) = word.strip_prefix("virtio_mmio.device=")?.split_once('@')?;
         let (base, rest) = rest.split_once(':')?;
         let gsi = rest.split(':').next()?.parse().ok()?;
-        Some(VirtioMmio {
-            base: parse_number(base)?,
-            size: parse_number(size)?,
-            gsi,
-        })
+        Some(VirtioMmio { base: parse_number(base)?, size: parse_number(size)?, gsi })
     };
     line.split_ascii_whitespace().filter_map(parse).collect()
 }

@@ -54,10 +54,7 @@ pub(super) fn init() {
         unsafe { wrmsr(APIC_BASE, base | 0xc00) };
     } else {
         if BASE.load(Ordering::Relaxed) == 0 {
-            BASE.store(
-                kernel_map::map_device((base & 0xf_ffff_f000) as usize, 4096),
-                Ordering::Relaxed,
-            );
+            BASE.store(kernel_map::map_device((base & 0xf_ffff_f000) as usize, 4096), Ordering::Relaxed);
         }
         // SAFETY: enables what the map above shows.
         unsafe { wrmsr(APIC_BASE, base | 0x800) };
@@ -65,25 +62,15 @@ pub(super) fn init() {
     write(SPURIOUS, 0x100 | u32::from(SPURIOUS_VECTOR));
     write(LINT0, 1 << 16);
     write(DIVIDE, 0b1011);
-    let deadline_mode = if features::get().tsc_deadline {
-        2 << 17
-    } else {
-        0
-    };
+    let deadline_mode = if features::get().tsc_deadline { 2 << 17 } else { 0 };
     write(TIMER, u32::from(TIMER_VECTOR) | deadline_mode);
-    descriptors::area(crate::cpu::id())
-        .apic_id
-        .store(id(), Ordering::Relaxed);
+    descriptors::area(crate::cpu::id()).apic_id.store(id(), Ordering::Relaxed);
 }
 
 /// This processor's APIC number.
 pub(super) fn id() -> u32 {
     let raw = read(ID);
-    if BASE.load(Ordering::Relaxed) == 0 {
-        raw
-    } else {
-        raw >> 24
-    }
+    if BASE.load(Ordering::Relaxed) == 0 { raw } else { raw >> 24 }
 }
 
 pub(super) fn end_of_interrupt() {
@@ -94,12 +81,7 @@ fn command(target: u32, low: u32) {
     let _irq = crate::irq::disable();
     if BASE.load(Ordering::Relaxed) == 0 {
         // SAFETY: sends an interrupt; the handlers are in place.
-        unsafe {
-            wrmsr(
-                X2APIC_FIRST + COMMAND,
-                u64::from(target) << 32 | u64::from(low),
-            )
-        };
+        unsafe { wrmsr(X2APIC_FIRST + COMMAND, u64::from(target) << 32 | u64::from(low)) };
         return;
     }
     while read(COMMAND) & 1 << 12 != 0 {
@@ -111,10 +93,7 @@ fn command(target: u32, low: u32) {
 
 /// Sends `vector` to processor `cpu`.
 pub(super) fn send(cpu: usize, vector: u8) {
-    command(
-        descriptors::area(cpu).apic_id.load(Ordering::Relaxed),
-        u32::from(vector),
-    );
+    command(descriptors::area(cpu).apic_id.load(Ordering::Relaxed), u32::from(vector));
 }
 
 /// Sends `vector` to all processors but this one.
@@ -164,10 +143,6 @@ pub(super) fn count() -> u32 {
 /// Ends calibration.
 pub(super) fn stop_count() {
     write(INITIAL_COUNT, 0);
-    let deadline_mode = if features::get().tsc_deadline {
-        2 << 17
-    } else {
-        0
-    };
+    let deadline_mode = if features::get().tsc_deadline { 2 << 17 } else { 0 };
     write(TIMER, u32::from(TIMER_VECTOR) | deadline_mode);
 }

@@ -8,10 +8,7 @@ use abi::PAGE_SIZE;
 
 use super::cpu_regs::{read_cr0, read_cr4, write_cr0, write_cr4, wrmsr};
 use super::layout::{DIRECT_BASE, KERNEL_BASE};
-use super::{
-    acpi, apic, cpu_regs, descriptors, features, fpu, kernel_map, lines, smp, symbols, trap, tsc,
-    uaccess,
-};
+use super::{acpi, apic, cpu_regs, descriptors, features, fpu, kernel_map, lines, smp, symbols, trap, tsc, uaccess};
 use crate::boot;
 use crate::frame::{self, FrameMeta};
 use crate::sync::{Once, SpinLock};
@@ -80,29 +77,17 @@ pub(super) fn init_cpu(id: usize) {
     unsafe {
         write_cr4(cr4);
         write_cr0(read_cr0() | 1 << 16);
-        wrmsr(
-            cpu_regs::EFER,
-            cpu_regs::rdmsr(cpu_regs::EFER) | 1 | if f.nx { 1 << 11 } else { 0 },
-        );
-        wrmsr(
-            cpu_regs::STAR,
-            0x23 << 48 | u64::from(descriptors::KERNEL_CS) << 32,
-        );
+        wrmsr(cpu_regs::EFER, cpu_regs::rdmsr(cpu_regs::EFER) | 1 | if f.nx { 1 << 11 } else { 0 });
+        wrmsr(cpu_regs::STAR, 0x23 << 48 | u64::from(descriptors::KERNEL_CS) << 32);
         wrmsr(cpu_regs::LSTAR, entry);
         wrmsr(cpu_regs::SFMASK, 0x4_4700);
     }
 }
 
 fn read_start_info(start_info: usize) -> Handover {
-    assert!(
-        read::<u32>(start_info) == MAGIC,
-        "the loader gave no PVH start info: the kernel needs a PVH loader"
-    );
+    assert!(read::<u32>(start_info) == MAGIC, "the loader gave no PVH start info: the kernel needs a PVH loader");
     let version: u32 = read(start_info + 4);
-    assert!(
-        version >= 1,
-        "the loader gave no memory map (PVH start info version {version})"
-    );
+    assert!(version >= 1, "the loader gave no memory map (PVH start info version {version})");
     let modules: u32 = read(start_info + 12);
     if modules > 0 {
         let list: u64 = read(start_info + 16);
@@ -113,11 +98,7 @@ fn read_start_info(start_info: usize) -> Handover {
     }
     let command_line: u64 = read(start_info + 24);
     if command_line != 0 {
-        boot::set_command_line(
-            (0..)
-                .map(|i| read::<u8>(command_line as usize + i))
-                .take_while(|&b| b != 0),
-        );
+        boot::set_command_line((0..).map(|i| read::<u8>(command_line as usize + i)).take_while(|&b| b != 0));
     }
     let rsdp: u64 = read(start_info + 32);
     let map: u64 = read(start_info + 40);
@@ -125,21 +106,15 @@ fn read_start_info(start_info: usize) -> Handover {
     let mut ram = Ranges::new();
     for i in 0..entries as usize {
         let entry = map as usize + i * 24;
-        let (address, size, kind): (u64, u64, u32) =
-            (read(entry), read(entry + 8), read(entry + 16));
-        let start = (address as usize)
-            .next_multiple_of(PAGE_SIZE)
-            .max(LOW_MEMORY);
+        let (address, size, kind): (u64, u64, u32) = (read(entry), read(entry + 8), read(entry + 16));
+        let start = (address as usize).next_multiple_of(PAGE_SIZE).max(LOW_MEMORY);
         let end = (address + size) as usize & !(PAGE_SIZE - 1);
         if kind == RAM && start < end {
             let _ = ram.try_push(start..end);
         }
     }
     ram.sort_unstable_by_key(|r| r.start);
-    Handover {
-        ram,
-        rsdp: rsdp as usize,
-    }
+    Handover { ram, rsdp: rsdp as usize }
 }
 
 /// `ranges` without `hole`.
@@ -162,10 +137,7 @@ fn init_frames(ram: &Ranges) {
     let image = symbols::image();
     let mut free = without(ram, &(LOW_MEMORY..image.data.end - KERNEL_BASE));
     if let Some(initrd) = INITRD.get() {
-        free = without(
-            &free,
-            &(initrd.start & !(PAGE_SIZE - 1)..initrd.end.next_multiple_of(PAGE_SIZE)),
-        );
+        free = without(&free, &(initrd.start & !(PAGE_SIZE - 1)..initrd.end.next_multiple_of(PAGE_SIZE)));
     }
     let count = ram.last().expect("the memory map has RAM").end / PAGE_SIZE;
     let size = (count * size_of::<FrameMeta>()).next_multiple_of(PAGE_SIZE);
@@ -183,9 +155,7 @@ fn init_frames(ram: &Ranges) {
     };
     let mut next = 0;
     for range in &free {
-        metas[next..range.start / PAGE_SIZE]
-            .iter()
-            .for_each(FrameMeta::reserve);
+        metas[next..range.start / PAGE_SIZE].iter().for_each(FrameMeta::reserve);
         next = range.end / PAGE_SIZE;
     }
     metas[next..].iter().for_each(FrameMeta::reserve);
@@ -227,9 +197,7 @@ pub(crate) fn take_free_ranges() -> Ranges {
 }
 
 pub(crate) fn in_initrd(range: Range<usize>) -> bool {
-    INITRD
-        .get()
-        .is_some_and(|initrd| range.start >= initrd.start && range.end <= initrd.end)
+    INITRD.get().is_some_and(|initrd| range.start >= initrd.start && range.end <= initrd.end)
 }
 
 /// The initial RAM disk's physical range.
@@ -247,27 +215,18 @@ pub(crate) fn read_physical(physical: usize, dst: &mut [u8]) {
 /// Processors, interrupt routing and devices, by ACPI or else by what there is without.
 pub(crate) fn discover() -> boot::Machine {
     let rsdp = RSDP.load(Ordering::Relaxed);
-    let mut machine = if rsdp == 0 {
-        acpi::Machine::default()
-    } else {
-        acpi::read(rsdp)
-    };
+    let mut machine = if rsdp == 0 { acpi::Machine::default() } else { acpi::read(rsdp) };
     if machine.apic_ids.is_empty() {
         machine.apic_ids = (0..acpi::fw_cfg_cpus() as u32).collect();
     }
     if machine.io_apics.is_empty() {
         machine.io_apics.push((0xfec0_0000, 0));
     }
-    machine
-        .virtio
-        .extend(acpi::from_command_line(boot::command_line()));
+    machine.virtio.extend(acpi::from_command_line(boot::command_line()));
     for &(address, gsi) in &machine.io_apics {
         lines::add_io_apic(address, gsi);
     }
-    boot::Machine {
-        cpus: machine.apic_ids.len(),
-        virtio_mmio: machine.virtio,
-    }
+    boot::Machine { cpus: machine.apic_ids.len(), virtio_mmio: machine.virtio }
 }
 
 /// Starts up to `wanted` processors in all; they wait for [`release_cpus`].

@@ -13,9 +13,7 @@ pub(super) const KERNEL_GS_BASE: u32 = 0xc000_0102;
 pub(super) fn rdmsr(msr: u32) -> u64 {
     let (low, high): (u32, u32);
     // SAFETY: callers name registers that the processor has; reading one has no effect on memory.
-    unsafe {
-        asm!("rdmsr", in("ecx") msr, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags))
-    };
+    unsafe { asm!("rdmsr", in("ecx") msr, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags)) };
     u64::from(high) << 32 | u64::from(low)
 }
 
@@ -56,40 +54,30 @@ control_register!(read_cr4, write_cr4, "cr4");
 pub(super) fn inb(port: u16) -> u8 {
     let value;
     // SAFETY: hal reads ports of devices that it drives; none touches memory that Rust uses.
-    unsafe {
-        asm!("in al, dx", in("dx") port, out("al") value, options(nomem, nostack, preserves_flags))
-    };
+    unsafe { asm!("in al, dx", in("dx") port, out("al") value, options(nomem, nostack, preserves_flags)) };
     value
 }
 
 pub(super) fn outb(port: u16, value: u8) {
     // SAFETY: as for `inb`.
-    unsafe {
-        asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack, preserves_flags))
-    };
+    unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack, preserves_flags)) };
 }
 
 pub(super) fn inl(port: u16) -> u32 {
     let value;
     // SAFETY: as for `inb`.
-    unsafe {
-        asm!("in eax, dx", in("dx") port, out("eax") value, options(nomem, nostack, preserves_flags))
-    };
+    unsafe { asm!("in eax, dx", in("dx") port, out("eax") value, options(nomem, nostack, preserves_flags)) };
     value
 }
 
 pub(super) fn outl(port: u16, value: u32) {
     // SAFETY: as for `inb`.
-    unsafe {
-        asm!("out dx, eax", in("dx") port, in("eax") value, options(nomem, nostack, preserves_flags))
-    };
+    unsafe { asm!("out dx, eax", in("dx") port, in("eax") value, options(nomem, nostack, preserves_flags)) };
 }
 
 pub(super) fn outw(port: u16, value: u16) {
     // SAFETY: as for `inb`.
-    unsafe {
-        asm!("out dx, ax", in("dx") port, in("ax") value, options(nomem, nostack, preserves_flags))
-    };
+    unsafe { asm!("out dx, ax", in("dx") port, in("ax") value, options(nomem, nostack, preserves_flags)) };
 }
 
 #[inline]

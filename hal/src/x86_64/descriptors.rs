@@ -93,9 +93,7 @@ pub(super) fn area(id: usize) -> &'static CpuArea {
 pub(crate) fn cpu_id() -> usize {
     let id;
     // SAFETY: `gs` points to this processor's area from the first lines of `boot` and `secondary` on.
-    unsafe {
-        asm!("mov {}, gs:[{}]", out(reg) id, const ID, options(nostack, preserves_flags, readonly))
-    };
+    unsafe { asm!("mov {}, gs:[{}]", out(reg) id, const ID, options(nostack, preserves_flags, readonly)) };
     id
 }
 
@@ -104,9 +102,7 @@ pub(crate) fn cpu_id() -> usize {
 pub(super) fn current_task() -> *const Task {
     let task;
     // SAFETY: as for `cpu_id`.
-    unsafe {
-        asm!("mov {}, gs:[{}]", out(reg) task, const CURRENT, options(nostack, preserves_flags, readonly))
-    };
+    unsafe { asm!("mov {}, gs:[{}]", out(reg) task, const CURRENT, options(nostack, preserves_flags, readonly)) };
     task
 }
 
@@ -135,10 +131,7 @@ pub(super) fn install(id: usize) {
     let limit = size_of::<Tss>() as u64 - 1;
     gdt[8] = limit | (base & 0xff_ffff) << 16 | 0x89 << 40 | (base >> 24 & 0xff) << 56;
     gdt[9] = base >> 32;
-    let pointer = Pointer {
-        limit: (size_of::<[u64; 10]>() - 1) as u16,
-        base: (&raw const *gdt) as u64,
-    };
+    let pointer = Pointer { limit: (size_of::<[u64; 10]>() - 1) as u16, base: (&raw const *gdt) as u64 };
     // SAFETY: the table holds the selectors that the kernel uses, is static, and the far return reloads cs from it. The loads of fs
     // and gs selectors clear gs's base, which `early` sets again below.
     unsafe {
@@ -153,10 +146,7 @@ pub(super) fn install(id: usize) {
     // SAFETY: the descriptor is in place, and the interrupt table is static with all handlers valid.
     unsafe {
         asm!("ltr {:x}", in(reg) TSS_SELECTOR, options(nostack, preserves_flags));
-        let pointer = Pointer {
-            limit: (256 * 16 - 1) as u16,
-            base: idt().as_ptr() as u64,
-        };
+        let pointer = Pointer { limit: (256 * 16 - 1) as u16, base: idt().as_ptr() as u64 };
         asm!("lidt [{}]", in(reg) &raw const pointer, options(nostack, preserves_flags));
     }
 }
@@ -165,8 +155,7 @@ pub(super) fn install(id: usize) {
 #[inline]
 pub(super) fn set_kernel_stack(top: usize) {
     let area = area(cpu_id());
-    area.kernel_rsp
-        .store(top, core::sync::atomic::Ordering::Relaxed);
+    area.kernel_rsp.store(top, core::sync::atomic::Ordering::Relaxed);
     // SAFETY: only this processor touches its TSS, and interrupts are off.
     unsafe { (*area.tss.get()).rsp[0] = top as u64 };
 }

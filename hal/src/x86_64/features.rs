@@ -34,11 +34,7 @@ pub(super) fn get() -> &'static Features {
 fn detect() -> Features {
     let max = cpuid(0, 0).eax;
     let one = cpuid(1, 0);
-    let seven = if max >= 7 {
-        cpuid(7, 0)
-    } else {
-        cpuid(0x8000_0000, 0)
-    };
+    let seven = if max >= 7 { cpuid(7, 0) } else { cpuid(0x8000_0000, 0) };
     let seven = (max >= 7).then_some(seven);
     let ext = cpuid(0x8000_0001, 0);
     let xsave = one.ecx & 1 << 26 != 0;
@@ -71,10 +67,7 @@ fn hypervisor(present: bool, max: u32) -> (bool, Option<u32>) {
     if max >= 0x15 {
         let leaf = cpuid(0x15, 0);
         if leaf.eax != 0 && leaf.ebx != 0 && leaf.ecx != 0 {
-            khz = u32::try_from(
-                u64::from(leaf.ecx) * u64::from(leaf.ebx) / u64::from(leaf.eax) / 1000,
-            )
-            .ok();
+            khz = u32::try_from(u64::from(leaf.ecx) * u64::from(leaf.ebx) / u64::from(leaf.eax) / 1000).ok();
         }
     }
     if !present {

@@ -34,10 +34,7 @@ pub(super) fn init() {
         write_cr4(read_cr4() | 0x600);
     }
     if !features::get().xsave {
-        let _ = LAYOUT.set(Layout {
-            size: LEGACY + HEADER,
-            mask: 3,
-        });
+        let _ = LAYOUT.set(Layout { size: LEGACY + HEADER, mask: 3 });
         return;
     }
     // x87, SSE, AVX, AVX-512 (three), PKRU where there: what user programs may use without asking.
@@ -47,10 +44,7 @@ pub(super) fn init() {
         write_cr4(read_cr4() | 1 << 18);
         asm!("xsetbv", in("ecx") 0, in("eax") mask as u32, in("edx") (mask >> 32) as u32, options(nostack));
     }
-    let _ = LAYOUT.set(Layout {
-        size: cpuid(0xd, 0).ebx as usize,
-        mask,
-    });
+    let _ = LAYOUT.set(Layout { size: cpuid(0xd, 0).ebx as usize, mask });
 }
 
 fn layout() -> &'static Layout {
@@ -112,9 +106,7 @@ pub(super) fn load(task: &Task) {
             asm!("fxrstor64 [{}]", in(reg) area, options(nostack));
         }
     });
-    OWNER
-        .get()
-        .store(core::ptr::from_ref(task).addr(), Ordering::Relaxed);
+    OWNER.get().store(core::ptr::from_ref(task).addr(), Ordering::Relaxed);
 }
 
 /// The current registers of the running task, as a signal frame holds them.

@@ -26,9 +26,7 @@ pub(super) fn root() -> Table {
 
 /// What to load while no user address space is wanted.
 pub(super) fn physical() -> usize {
-    ROOT.get()
-        .expect("the kernel map is made at boot")
-        .physical()
+    ROOT.get().expect("the kernel map is made at boot").physical()
 }
 
 /// Builds the map over the given RAM (bytes) and loads it.
@@ -54,32 +52,12 @@ pub(super) fn init(ram: &[Range<usize>]) {
         }
         let fixed = constant.start.max(range.start)..constant.end.min(range.end);
         if !fixed.is_empty() {
-            map(
-                DIRECT_BASE + fixed.start,
-                fixed.start,
-                fixed.len(),
-                data & !(W | D),
-            );
+            map(DIRECT_BASE + fixed.start, fixed.start, fixed.len(), data & !(W | D));
         }
     }
-    map(
-        image.text.start,
-        image.text.start - KERNEL_BASE,
-        image.text.len(),
-        P | A | G,
-    );
-    map(
-        image.rodata.start,
-        image.rodata.start - KERNEL_BASE,
-        image.rodata.len(),
-        P | A | G | super::nx_bit(),
-    );
-    map(
-        image.data.start,
-        image.data.start - KERNEL_BASE,
-        image.data.len(),
-        data,
-    );
+    map(image.text.start, image.text.start - KERNEL_BASE, image.text.len(), P | A | G);
+    map(image.rodata.start, image.rodata.start - KERNEL_BASE, image.rodata.len(), P | A | G | super::nx_bit());
+    map(image.data.start, image.data.start - KERNEL_BASE, image.data.len(), data);
     // SAFETY: the new map holds everything that the boot map gave to code, data, stack and direct map.
     unsafe { super::cpu_regs::write_cr3(physical()) };
 }
@@ -136,10 +114,8 @@ pub(crate) fn map_device(physical: usize, len: usize) -> usize {
     let va = NEXT_MMIO.fetch_add(size + PAGE_SIZE, Ordering::Relaxed);
     for offset in (0..size).step_by(PAGE_SIZE) {
         let directory = below(below(root(), index(va + offset, 4)), index(va + offset, 3));
-        below(directory, index(va + offset, 2)).store(
-            index(va + offset, 1),
-            (start + offset) as u64 | P | W | A | D | G | UNCACHED | super::nx_bit(),
-        );
+        below(directory, index(va + offset, 2))
+            .store(index(va + offset, 1), (start + offset) as u64 | P | W | A | D | G | UNCACHED | super::nx_bit());
     }
     va + physical - start
 }
@@ -149,10 +125,8 @@ pub(super) fn map_stack(va: usize, physical: usize, len: usize) {
     let _guard = CHANGES.lock_irq();
     for offset in (0..len).step_by(PAGE_SIZE) {
         let directory = below(below(root(), index(va + offset, 4)), index(va + offset, 3));
-        below(directory, index(va + offset, 2)).store(
-            index(va + offset, 1),
-            (physical + offset) as u64 | P | W | A | D | G | super::nx_bit(),
-        );
+        below(directory, index(va + offset, 2))
+            .store(index(va + offset, 1), (physical + offset) as u64 | P | W | A | D | G | super::nx_bit());
     }
 }
 

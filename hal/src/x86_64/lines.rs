@@ -24,10 +24,7 @@ struct Routes {
     lines: Vec<Line>,
 }
 
-static ROUTES: SpinLock<Routes> = SpinLock::new(Routes {
-    io_apics: Vec::new(),
-    lines: Vec::new(),
-});
+static ROUTES: SpinLock<Routes> = SpinLock::new(Routes { io_apics: Vec::new(), lines: Vec::new() });
 static HANDLERS: [Once<Handler>; VECTORS] = [const { Once::new() }; VECTORS];
 static COUNTS: PerCpu<[AtomicU64; 256]> = crate::per_cpu!([const { AtomicU64::new(0) }; 256]);
 
@@ -38,11 +35,7 @@ pub(super) fn add_io_apic(physical: usize, first_gsi: u32) {
     for input in 0..inputs {
         io_apic_write(base, 0x10 + 2 * input, 1 << 16);
     }
-    ROUTES.lock().io_apics.push(IoApic {
-        base,
-        first_gsi,
-        inputs,
-    });
+    ROUTES.lock().io_apics.push(IoApic { base, first_gsi, inputs });
 }
 
 fn io_apic_read(base: usize, register: u32) -> u32 {
@@ -82,11 +75,7 @@ pub(crate) fn register(line: Line, handler: Handler) -> bool {
     let Some(vector) = allocate(&mut routes, |_| line) else {
         return false;
     };
-    let Some(chip) = routes
-        .io_apics
-        .iter()
-        .find(|c| (c.first_gsi..c.first_gsi + c.inputs).contains(&number))
-    else {
+    let Some(chip) = routes.io_apics.iter().find(|c| (c.first_gsi..c.first_gsi + c.inputs).contains(&number)) else {
         return false;
     };
     let (base, input) = (chip.base, number - chip.first_gsi);
@@ -95,36 +84,24 @@ pub(crate) fn register(line: Line, handler: Handler) -> bool {
     }
     let target = descriptors::area(0).apic_id.load(Ordering::Relaxed);
     io_apic_write(base, 0x11 + 2 * input, target << 24);
-    io_apic_write(
-        base,
-        0x10 + 2 * input,
-        u32::from(vector) | u32::from(low) << 13 | u32::from(level) << 15,
-    );
+    io_apic_write(base, 0x10 + 2 * input, u32::from(vector) | u32::from(low) << 13 | u32::from(level) << 15);
     true
 }
 
 fn set_handler(vector: u8, handler: Handler) -> bool {
-    HANDLERS[usize::from(vector - FIRST_VECTOR)]
-        .set(handler)
-        .is_ok()
+    HANDLERS[usize::from(vector - FIRST_VECTOR)].set(handler).is_ok()
 }
 
 pub(crate) fn allocate_msi() -> Option<(Line, u64, u32)> {
     let vector = allocate(&mut ROUTES.lock(), Line::Msi)?;
     let target = u64::from(descriptors::area(0).apic_id.load(Ordering::Relaxed));
-    Some((
-        Line::Msi(vector),
-        0xfee0_0000 | target << 12,
-        u32::from(vector),
-    ))
+    Some((Line::Msi(vector), 0xfee0_0000 | target << 12, u32::from(vector)))
 }
 
 /// Runs the handler of a vector.
 pub(super) fn dispatch(vector: u8) {
-    if let Some(handler) = vector
-        .checked_sub(FIRST_VECTOR)
-        .and_then(|i| HANDLERS.get(usize::from(i)))
-        .and_then(Once::get)
+    if let Some(handler) =
+        vector.checked_sub(FIRST_VECTOR).and_then(|i| HANDLERS.get(usize::from(i))).and_then(Once::get)
     {
         handler();
     }
@@ -145,12 +122,7 @@ pub(crate) fn for_each_count(f: &mut dyn FnMut(u8, &'static str, usize, u64)) {
     let devices = (0..given_out).map(|i| (FIRST_VECTOR + i as u8, ""));
     for (vector, name) in devices.chain(names) {
         for cpu in 0..crate::cpu::count().min(MAX_CPUS) {
-            f(
-                vector,
-                name,
-                cpu,
-                COUNTS.of(cpu)[usize::from(vector)].load(Ordering::Relaxed),
-            );
+            f(vector, name, cpu, COUNTS.of(cpu)[usize::from(vector)].load(Ordering::Relaxed));
         }
     }
 }

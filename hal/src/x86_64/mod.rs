@@ -29,18 +29,16 @@ use core::arch::asm;
 
 pub use acpi::VirtioMmio;
 pub(crate) use boot::{
-    boot_alloc, boot_free, discover, in_initrd, initrd, read_physical as read_initrd, release_cpus,
-    start_cpus, take_free_ranges,
+    boot_alloc, boot_free, discover, in_initrd, initrd, read_physical as read_initrd, release_cpus, start_cpus,
+    take_free_ranges,
 };
 pub(crate) use descriptors::cpu_id;
 pub(crate) use kernel_map::map_device;
-pub(crate) use lines::{
-    allocate_msi, for_each_count as for_each_irq_count, register as register_irq,
-};
+pub(crate) use lines::{allocate_msi, for_each_count as for_each_irq_count, register as register_irq};
 pub(crate) use stack::bytes as stack_bytes;
 pub(crate) use uaccess::{
-    clear_user, copy_bytes, copy_from_user, copy_from_user_raw, copy_page, copy_to_user,
-    copy_to_user_raw, user_cmpxchg_u32, user_load_u32, zero_bytes, zero_page,
+    clear_user, copy_bytes, copy_from_user, copy_from_user_raw, copy_page, copy_to_user, copy_to_user_raw,
+    user_cmpxchg_u32, user_load_u32, zero_bytes, zero_page,
 };
 
 use crate::boot::End;
@@ -146,12 +144,7 @@ pub(crate) fn backtrace(mut f: impl FnMut(usize)) {
             return;
         }
         // SAFETY: the kernel is built with frame pointers, so the address is of a frame on a kernel stack; the checks above catch the end.
-        let (next, address) = unsafe {
-            (
-                (frame as *const usize).read(),
-                ((frame + 8) as *const usize).read(),
-            )
-        };
+        let (next, address) = unsafe { ((frame as *const usize).read(), ((frame + 8) as *const usize).read()) };
         if address < layout::KERNEL_BASE {
             return;
         }

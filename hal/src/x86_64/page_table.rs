@@ -117,16 +117,8 @@ fn encode(frame: usize, flags: MapFlags) -> u64 {
 
 fn decode(entry: u64) -> MapFlags {
     let mut flags = MapFlags::NONE;
-    let bits = [
-        (P, MapFlags::READ),
-        (W, MapFlags::WRITE),
-        (SHARED, MapFlags::SHARED),
-        (FILE, MapFlags::FILE),
-    ];
-    for (bit, flag) in bits
-        .into_iter()
-        .chain([(D, MapFlags::DIRTY), (A, MapFlags::ACCESSED)])
-    {
+    let bits = [(P, MapFlags::READ), (W, MapFlags::WRITE), (SHARED, MapFlags::SHARED), (FILE, MapFlags::FILE)];
+    for (bit, flag) in bits.into_iter().chain([(D, MapFlags::DIRTY), (A, MapFlags::ACCESSED)]) {
         if entry & bit != 0 {
             flags = flags.with(flag);
         }
@@ -154,11 +146,7 @@ impl PageTable {
         for slot in 256..ENTRIES {
             table.store(slot, kernel.load(slot));
         }
-        Some(Arc::new(PageTable {
-            root,
-            lock: SpinLock::new(()),
-            cpus: AtomicU64::new(0),
-        }))
+        Some(Arc::new(PageTable { root, lock: SpinLock::new(()), cpus: AtomicU64::new(0) }))
     }
 
     pub(super) fn physical(&self) -> usize {
@@ -168,10 +156,7 @@ impl PageTable {
     /// Takes the lock to change entries.
     #[inline]
     pub fn lock(&self) -> Tables<'_> {
-        Tables {
-            table: self,
-            _guard: self.lock.lock(),
-        }
+        Tables { table: self, _guard: self.lock.lock() }
     }
 
     /// Makes every processor forget what `batch` changed, then frees its frames. Interrupts must be on.
@@ -302,12 +287,7 @@ impl Tables<'_> {
     }
 
     /// Replaces a shared last-level table by a copy, in which (as in the original) private pages are write-protected.
-    fn unshare(
-        &mut self,
-        directory: &Table,
-        slot: usize,
-        entry: u64,
-    ) -> Result<Table, OutOfFrames> {
+    fn unshare(&mut self, directory: &Table, slot: usize, entry: u64) -> Result<Table, OutOfFrames> {
         let shared = Table::below(entry);
         if super::frame_refs(frame_of(entry)) == 1 {
             // The others have gone, and it is ours again. A page that one of them copied out of it was write-protected here by that.
@@ -357,12 +337,7 @@ impl Tables<'_> {
 
     /// Maps `frame` at `va` (page-aligned, in the user half); gives what was mapped there, which the caller keeps until after a flush.
     #[inline]
-    pub fn map(
-        &mut self,
-        va: usize,
-        frame: Frame,
-        flags: MapFlags,
-    ) -> Result<Option<Frame>, OutOfFrames> {
+    pub fn map(&mut self, va: usize, frame: Frame, flags: MapFlags) -> Result<Option<Frame>, OutOfFrames> {
         let table = self.own(va)?;
         let old = table.load(index(va, 1));
         table.store(index(va, 1), encode(frame.into_number(), flags));
@@ -384,10 +359,7 @@ impl Tables<'_> {
         if table.load(index(va, 1)) != 0 {
             return false;
         }
-        table.store(
-            index(va, 1),
-            encode(frame.clone().into_number(), flags) & !A,
-        );
+        table.store(index(va, 1), encode(frame.clone().into_number(), flags) & !A);
         true
     }
 
@@ -408,12 +380,7 @@ impl Tables<'_> {
     }
 
     /// Calls `f` on every last-level entry that is in use in `start..end`, skipping empty tables: `f(va, flags)`.
-    pub fn for_each(
-        &self,
-        start: usize,
-        end: usize,
-        mut f: impl FnMut(usize, &dyn Fn() -> Frame, MapFlags),
-    ) {
+    pub fn for_each(&self, start: usize, end: usize, mut f: impl FnMut(usize, &dyn Fn() -> Frame, MapFlags)) {
         let mut va = start;
         while va < end {
             let next = ((va & !(TABLE_SPAN - 1)) + TABLE_SPAN).min(end);
@@ -432,12 +399,7 @@ impl Tables<'_> {
 
     /// Takes out everything in `start..end` (page-aligned), into `batch`. Whole last-level tables go without being copied first.
     /// Stops early when the batch is large: gives the address to go on from (`end` when done).
-    pub fn unmap(
-        &mut self,
-        start: usize,
-        end: usize,
-        batch: &mut Batch,
-    ) -> Result<usize, OutOfFrames> {
+    pub fn unmap(&mut self, start: usize, end: usize, batch: &mut Batch) -> Result<usize, OutOfFrames> {
         let end = end.min(USER_END);
         let mut va = start;
         while va < end && !batch.is_large() {
@@ -452,9 +414,7 @@ impl Tables<'_> {
                     self.unmap_table(&directory, index(va, 2), entry, batch);
                 } else {
                     let table = self.own(va)?;
-                    (va..next)
-                        .step_by(abi::PAGE_SIZE)
-                        .for_each(|page| unmap_entry(&table, index(page, 1), batch));
+                    (va..next).step_by(abi::PAGE_SIZE).for_each(|page| unmap_entry(&table, index(page, 1), batch));
                 }
                 batch.touch(va, next);
             }
@@ -468,11 +428,7 @@ impl Tables<'_> {
         directory.store(slot, 0);
         // SAFETY: the directory entry that owned this reference was just cleared.
         let frame = unsafe { take_frame(entry) };
-        let shared = if frame.refs() == 1 {
-            Some(frame)
-        } else {
-            try_unwrap_shared(frame)
-        };
+        let shared = if frame.refs() == 1 { Some(frame) } else { try_unwrap_shared(frame) };
         let last = shared.is_some();
         for i in 0..ENTRIES {
             let entry = table.load(i);
@@ -505,8 +461,7 @@ impl Tables<'_> {
                     let old = table.load(index(page, 1));
                     if old != 0 {
                         let flags = change(decode(old));
-                        let new = encode(frame_of(old), flags.without(MapFlags::DIRTY)) & !A
-                            | old & (D | A);
+                        let new = encode(frame_of(old), flags.without(MapFlags::DIRTY)) & !A | old & (D | A);
                         table.store(index(page, 1), new);
                     }
                 }
@@ -518,22 +473,14 @@ impl Tables<'_> {
     }
 
     /// Moves the entries of `len` bytes from `old` to `new` (both page-aligned, not overlapping, nothing mapped at `new`).
-    pub fn relocate(
-        &mut self,
-        old: usize,
-        new: usize,
-        len: usize,
-        batch: &mut Batch,
-    ) -> Result<(), OutOfFrames> {
+    pub fn relocate(&mut self, old: usize, new: usize, len: usize, batch: &mut Batch) -> Result<(), OutOfFrames> {
         for offset in (0..len).step_by(abi::PAGE_SIZE) {
             if self.flags(old + offset).is_none() {
                 continue;
             }
             let target = self.own(new + offset)?;
             let source = self.own(old + offset)?;
-            let entry = source
-                .entry(index(old + offset, 1))
-                .swap(0, Ordering::AcqRel);
+            let entry = source.entry(index(old + offset, 1)).swap(0, Ordering::AcqRel);
             target.store(index(new + offset, 1), entry);
         }
         batch.touch(old, old + len);
@@ -542,12 +489,7 @@ impl Tables<'_> {
 
     /// Gives `child` (empty) all that is mapped here, sharing the last-level tables, write-protected in both. The caller flushes this one.
     pub fn share_with(&mut self, child: &mut Tables<'_>) -> Result<(), OutOfFrames> {
-        share_level(
-            Table::of(&self.table.root),
-            Table::of(&child.table.root),
-            4,
-            256,
-        )
+        share_level(Table::of(&self.table.root), Table::of(&child.table.root), 4, 256)
     }
 }
 
@@ -582,9 +524,5 @@ fn unmap_entry(table: &Table, slot: usize, batch: &mut Batch) {
 }
 
 fn count(entry: u64, batch: &mut Batch) {
-    if entry & FILE != 0 {
-        batch.file += 1
-    } else {
-        batch.anonymous += 1
-    }
+    if entry & FILE != 0 { batch.file += 1 } else { batch.anonymous += 1 }
 }

@@ -6,15 +6,7 @@ const COM1: u16 = 0x3f8;
 
 /// 115200 baud, 8N1, FIFOs on.
 pub(crate) fn init() {
-    for (register, value) in [
-        (1, 0),
-        (3, 0x80),
-        (0, 1),
-        (1, 0),
-        (3, 3),
-        (2, 0xc7),
-        (4, 0x0b),
-    ] {
+    for (register, value) in [(1, 0), (3, 0x80), (0, 1), (1, 0), (3, 3), (2, 0xc7), (4, 0x0b)] {
         outb(COM1 + register, value);
     }
 }

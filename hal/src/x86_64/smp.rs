@@ -32,10 +32,7 @@ pub(super) fn start(wanted: usize) {
         let Some(memory) = FrameBlock::alloc(STACK_ORDER) else {
             return;
         };
-        stack.store(
-            memory.as_ptr() as u64 + memory.size() as u64,
-            Ordering::Relaxed,
-        );
+        stack.store(memory.as_ptr() as u64 + memory.size() as u64, Ordering::Relaxed);
         memory.into_first();
     }
     planned.store(wanted as u32, Ordering::Release);
@@ -83,9 +80,7 @@ pub(super) extern "C" fn secondary(id: usize) -> ! {
     super::boot::init_cpu(id);
     apic::init();
     fpu::init();
-    descriptors::area(id)
-        .apic_id
-        .store(apic::id(), Ordering::Relaxed);
+    descriptors::area(id).apic_id.store(apic::id(), Ordering::Relaxed);
     ARRIVED.fetch_add(1, Ordering::AcqRel);
     while GO.load(Ordering::Acquire) == 0 {
         core::hint::spin_loop();

@@ -23,11 +23,7 @@ struct Pool {
     next: usize,
 }
 
-static POOL: SpinLock<Pool> = SpinLock::new(Pool {
-    ready: Vec::new(),
-    empty: Vec::new(),
-    next: 0,
-});
+static POOL: SpinLock<Pool> = SpinLock::new(Pool { ready: Vec::new(), empty: Vec::new(), next: 0 });
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
 
 /// A stack with one owner.
@@ -46,10 +42,7 @@ impl KernelStack {
         IN_USE.fetch_add(1, Ordering::Relaxed);
         let ready = POOL.lock_irq().ready.pop();
         if let Some((slot, memory)) = ready {
-            return Some(KernelStack {
-                slot,
-                memory: Some(memory),
-            });
+            return Some(KernelStack { slot, memory: Some(memory) });
         }
         let Some(memory) = FrameBlock::alloc(ORDER) else {
             IN_USE.fetch_sub(1, Ordering::Relaxed);
@@ -63,10 +56,7 @@ impl KernelStack {
             })
         };
         kernel_map::map_stack(bottom(slot), memory.physical(), SIZE);
-        Some(KernelStack {
-            slot,
-            memory: Some(memory),
-        })
+        Some(KernelStack { slot, memory: Some(memory) })
     }
 
     /// One past its highest byte; 16-aligned.

@@ -52,12 +52,7 @@ impl Task {
         let rsp = stack.top() - 8;
         // SAFETY: the stack is new and ours; the word is its first, read back by the `ret` of the first switch.
         unsafe { push_initial(rsp, kernel_thread_start as *const () as usize) };
-        Some(Task::with(
-            Some(stack),
-            rsp - 48,
-            Some(Start::Kernel(body)),
-            None,
-        ))
+        Some(Task::with(Some(stack), rsp - 48, Some(Start::Kernel(body)), None))
     }
 
     /// A new user thread that enters user mode with `regs` in `page_table`, after `first` has run. With `inherit`, floating-point state and
@@ -84,24 +79,14 @@ impl Task {
             (frame as *mut UserRegs).write(regs);
             push_initial(frame - 8, user_thread_entry as *const () as usize);
         }
-        let task = Task::with(
-            Some(stack),
-            frame - 8 - 48,
-            Some(Start::User(first)),
-            Some(area),
-        );
+        let task = Task::with(Some(stack), frame - 8 - 48, Some(Start::User(first)), Some(area));
         *task.page_table.lock() = Some(page_table);
         task.fs_base.store(fs, Ordering::Relaxed);
         task.gs_base.store(gs, Ordering::Relaxed);
         Some(task)
     }
 
-    fn with(
-        stack: Option<KernelStack>,
-        rsp: usize,
-        start: Option<Start>,
-        fpu: Option<AlignedBuf>,
-    ) -> Task {
+    fn with(stack: Option<KernelStack>, rsp: usize, start: Option<Start>, fpu: Option<AlignedBuf>) -> Task {
         let running = stack.is_none();
         Task {
             stack,
@@ -148,10 +133,7 @@ impl Task {
 
     /// Gives the running task another address space, or none, at once. Panics if it isn't the running one.
     pub fn set_page_table(&self, page_table: Option<Arc<PageTable>>) {
-        assert!(
-            core::ptr::eq(self, current()),
-            "only the running task may change its address space"
-        );
+        assert!(core::ptr::eq(self, current()), "only the running task may change its address space");
         let _irq = crate::irq::disable();
         match &page_table {
             Some(table) => tlb::load(table),
@@ -211,11 +193,7 @@ impl Task {
     /// Replaces the running task's floating-point state; `EINVAL` if the image is not one that the processor would take.
     pub fn set_fpu_image(&self, image: &[u8]) -> base::Result<()> {
         assert!(core::ptr::eq(self, current()));
-        if fpu::set_image(self, image) {
-            Ok(())
-        } else {
-            Err(base::Errno::EINVAL)
-        }
+        if fpu::set_image(self, image) { Ok(()) } else { Err(base::Errno::EINVAL) }
     }
 
     /// Puts the running task's floating-point state and TLS bases into the state that exec leaves.
@@ -252,18 +230,13 @@ impl Task {
 
     pub(super) fn with_fpu<R>(&self, f: impl FnOnce(&mut [u8]) -> R) -> Option<R> {
         // SAFETY: called by the processor that runs the task, with interrupts off, or before it has started.
-        self.fpu
-            .as_ref()
-            .map(|area| f(unsafe { &mut *area.get() }.bytes()))
+        self.fpu.as_ref().map(|area| f(unsafe { &mut *area.get() }.bytes()))
     }
 }
 
 impl Drop for Task {
     fn drop(&mut self) {
-        assert!(
-            !*self.on_cpu.get_mut() || self.stack.is_none(),
-            "a running task is dropped"
-        );
+        assert!(!*self.on_cpu.get_mut() || self.stack.is_none(), "a running task is dropped");
         fpu::forget(self);
     }
 }
@@ -271,9 +244,7 @@ impl Drop for Task {
 unsafe fn rdfsbase() -> usize {
     let base;
     // SAFETY: the caller knows that the instruction is enabled.
-    unsafe {
-        core::arch::asm!("rdfsbase {}", out(reg) base, options(nomem, nostack, preserves_flags))
-    };
+    unsafe { core::arch::asm!("rdfsbase {}", out(reg) base, options(nomem, nostack, preserves_flags)) };
     base
 }
 
@@ -336,18 +307,10 @@ impl<T: HasTask> Running<T> {
     /// Makes the flow that calls it this processor's idle thread. Once on each processor, with a task made by [`Task::idle`].
     pub fn adopt(&'static self, thread: Arc<T>) {
         let task = core::ptr::from_ref(thread.task()).cast_mut();
-        assert!(
-            thread.task().stack.is_none(),
-            "only an idle task can be adopted"
-        );
-        let old = self
-            .current
-            .get()
-            .swap(Arc::into_raw(thread).cast_mut(), Ordering::AcqRel);
+        assert!(thread.task().stack.is_none(), "only an idle task can be adopted");
+        let old = self.current.get().swap(Arc::into_raw(thread).cast_mut(), Ordering::AcqRel);
         assert!(old.is_null(), "this processor runs a thread already");
-        descriptors::area(crate::cpu::id())
-            .current
-            .store(task, Ordering::Release);
+        descriptors::area(crate::cpu::id()).current.store(task, Ordering::Release);
     }
 
     /// Is there a current thread (after [`Running::adopt`])?
@@ -394,22 +357,15 @@ impl<T: HasTask> Running<T> {
         while to.on_cpu.swap(true, Ordering::Acquire) {
             core::hint::spin_loop();
         }
-        to.after_switch.store(
-            Self::after_switch as fn(&Self) as *mut (),
-            Ordering::Relaxed,
-        );
+        to.after_switch.store(Self::after_switch as fn(&Self) as *mut (), Ordering::Relaxed);
         leave(from);
         let to_stack = to.stack.as_ref().map(KernelStack::top);
         arrive(to, to_stack);
         let (save, load) = (from.saved_rsp.get(), to.saved_rsp.get());
         let to = core::ptr::from_ref(to).cast_mut();
-        self.current
-            .get()
-            .store(Arc::into_raw(next).cast_mut(), Ordering::Relaxed);
+        self.current.get().store(Arc::into_raw(next).cast_mut(), Ordering::Relaxed);
         self.previous.get().store(me, Ordering::Relaxed);
-        descriptors::area(crate::cpu::id())
-            .current
-            .store(to, Ordering::Relaxed);
+        descriptors::area(crate::cpu::id()).current.store(to, Ordering::Relaxed);
         // SAFETY: `on_cpu` of both is ours, so both saved stack pointers are; `load` holds what an earlier switch or the task's making
         // left there.
         unsafe { switch(save, *load) };
@@ -418,10 +374,7 @@ impl<T: HasTask> Running<T> {
 
     /// Runs on the new thread's stack: lets go of the thread that we came from.
     fn after_switch(&self) {
-        let previous = self
-            .previous
-            .get()
-            .swap(core::ptr::null_mut(), Ordering::Relaxed);
+        let previous = self.previous.get().swap(core::ptr::null_mut(), Ordering::Relaxed);
         if previous.is_null() {
             return;
         }
@@ -444,10 +397,7 @@ fn leave(task: &Task) {
         // SAFETY: fsgsbase is on.
         task.fs_base.store(unsafe { rdfsbase() }, Ordering::Relaxed);
     }
-    task.gs_base.store(
-        cpu_regs::rdmsr(cpu_regs::KERNEL_GS_BASE) as usize,
-        Ordering::Relaxed,
-    );
+    task.gs_base.store(cpu_regs::rdmsr(cpu_regs::KERNEL_GS_BASE) as usize, Ordering::Relaxed);
 }
 
 /// Loads what the processor needs for the task that comes, but for its floating-point registers.
@@ -464,14 +414,8 @@ fn arrive(task: &Task, stack_top: Option<usize>) {
     }
     // SAFETY: user bases; the kernel's gs is untouched (KERNEL_GS_BASE holds the user's while in the kernel).
     unsafe {
-        cpu_regs::wrmsr(
-            cpu_regs::FS_BASE,
-            task.fs_base.load(Ordering::Relaxed) as u64,
-        );
-        cpu_regs::wrmsr(
-            cpu_regs::KERNEL_GS_BASE,
-            task.gs_base.load(Ordering::Relaxed) as u64,
-        );
+        cpu_regs::wrmsr(cpu_regs::FS_BASE, task.fs_base.load(Ordering::Relaxed) as u64);
+        cpu_regs::wrmsr(cpu_regs::KERNEL_GS_BASE, task.gs_base.load(Ordering::Relaxed) as u64);
     }
 }
 
@@ -536,10 +480,7 @@ fn after_first_switch(function: *mut ()) {
 impl<T: HasTask> Running<T> {
     /// Tells hal which static it is. Once, at boot.
     pub fn bind(&'static self) {
-        let old = RUNNING.swap(
-            core::ptr::from_ref(self).cast_mut().cast(),
-            Ordering::AcqRel,
-        );
+        let old = RUNNING.swap(core::ptr::from_ref(self).cast_mut().cast(), Ordering::AcqRel);
         assert!(old.is_null(), "only one Running may exist");
     }
 }

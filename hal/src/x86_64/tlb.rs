@@ -30,11 +30,7 @@ struct Request {
     pending: AtomicU64,
 }
 
-static REQUEST: Request = Request {
-    start: AtomicUsize::new(0),
-    end: AtomicUsize::new(0),
-    pending: AtomicU64::new(0),
-};
+static REQUEST: Request = Request { start: AtomicUsize::new(0), end: AtomicUsize::new(0), pending: AtomicU64::new(0) };
 static REQUESTING: SpinLock<()> = SpinLock::new(());
 
 /// Loads `table` on this processor. Interrupts are off.
@@ -131,10 +127,7 @@ pub(super) fn on_request() {
     if REQUEST.pending.load(Ordering::Acquire) & bit == 0 {
         return;
     }
-    let (start, end) = (
-        REQUEST.start.load(Ordering::Relaxed),
-        REQUEST.end.load(Ordering::Relaxed),
-    );
+    let (start, end) = (REQUEST.start.load(Ordering::Relaxed), REQUEST.end.load(Ordering::Relaxed));
     if start < crate::user::USER_END && super::task::lazy() {
         unload();
     } else {

@@ -144,11 +144,7 @@ extern "C" fn system_call(regs: &mut UserRegs) -> bool {
     (hooks::get().syscall)(regs);
     exit_work(regs);
     // sysret loads rip from rcx and flags from r11: only if the program can't tell, and not with a trap or resume flag.
-    regs.rip == rip
-        && regs.rflags == flags
-        && regs.rcx == rip
-        && regs.r11 == flags
-        && flags & 0x1_0100 == 0
+    regs.rip == rip && regs.rflags == flags && regs.rcx == rip && regs.r11 == flags && flags & 0x1_0100 == 0
 }
 
 /// The last steps of a new user thread in the kernel.
@@ -172,13 +168,7 @@ fn exit_work(regs: &mut UserRegs) {
         enable();
         if regs.rip >= USER_END {
             // Would fault inside the kernel when not canonical: give the fault that user mode would have got.
-            (hooks::get().user_exception)(
-                regs,
-                Exception {
-                    vector: 13,
-                    code: 0,
-                },
-            );
+            (hooks::get().user_exception)(regs, Exception { vector: 13, code: 0 });
         }
         if current.work.load(Ordering::Acquire) != 0 {
             (hooks::get().before_user)(regs);
@@ -241,13 +231,7 @@ fn device_interrupt(vector: u8, from_user: bool) {
 
 fn page_fault(regs: &mut UserRegs, code: usize, from_user: bool) {
     let address = cpu_regs::read_cr2();
-    let fault = PageFault {
-        address,
-        present: code & 1 != 0,
-        write: code & 2 != 0,
-        execute: code & 16 != 0,
-        from_user,
-    };
+    let fault = PageFault { address, present: code & 1 != 0, write: code & 2 != 0, execute: code & 16 != 0, from_user };
     if from_user {
         enable();
         (hooks::get().page_fault)(&fault);
@@ -275,13 +259,7 @@ fn exception(regs: &mut UserRegs, vector: usize, code: usize, from_user: bool) {
     }
     if from_user && vector != 8 && vector != 18 {
         enable();
-        (hooks::get().user_exception)(
-            regs,
-            Exception {
-                vector: vector as u8,
-                code,
-            },
-        );
+        (hooks::get().user_exception)(regs, Exception { vector: vector as u8, code });
         disable();
         return;
     }

@@ -40,8 +40,7 @@ pub(crate) fn set_timer(deadline: Option<u64>) {
     };
     let wait = deadline.saturating_sub(now()).min(u64::from(u32::MAX));
     let ticks = (u128::from(wait) * u128::from(APIC_SCALE.load(Ordering::Relaxed))) >> 32;
-    let stamps =
-        (u128::from(wait) * u128::from(RATE.load(Ordering::Relaxed)) / 1_000_000_000) as u64;
+    let stamps = (u128::from(wait) * u128::from(RATE.load(Ordering::Relaxed)) / 1_000_000_000) as u64;
     apic::arm_timer(u32::try_from(ticks).unwrap_or(u32::MAX), rdtsc() + stamps);
 }
 
@@ -50,14 +49,8 @@ pub(super) fn init() {
     START.store(rdtsc(), Ordering::Relaxed);
     let (tsc_hz, apic_hz) = calibrate();
     RATE.store(tsc_hz, Ordering::Relaxed);
-    SCALE.store(
-        ((1_000_000_000u128 << 32) / u128::from(tsc_hz)) as u64,
-        Ordering::Relaxed,
-    );
-    APIC_SCALE.store(
-        ((u128::from(apic_hz) << 32) / 1_000_000_000) as u64,
-        Ordering::Relaxed,
-    );
+    SCALE.store(((1_000_000_000u128 << 32) / u128::from(tsc_hz)) as u64, Ordering::Relaxed);
+    APIC_SCALE.store(((u128::from(apic_hz) << 32) / 1_000_000_000) as u64, Ordering::Relaxed);
     if let Some(seconds) = real_time_clock() {
         set_realtime_offset(seconds.wrapping_mul(1_000_000_000).wrapping_sub(now()));
     }
@@ -127,28 +120,18 @@ fn real_time_clock() -> Option<u64> {
     }
     let mode = register(0x0b);
     let binary = |v: u8| {
-        if mode & 4 != 0 {
-            u64::from(v)
-        } else {
-            u64::from(v >> 4) * 10 + u64::from(v & 15)
-        }
+        if mode & 4 != 0 { u64::from(v) } else { u64::from(v >> 4) * 10 + u64::from(v & 15) }
     };
     let [second, minute, hour, day, month, year, century] = values;
     let pm = mode & 2 == 0 && hour & 0x80 != 0;
     let hour = binary(hour & 0x7f) % if mode & 2 == 0 { 12 } else { 24 } + if pm { 12 } else { 0 };
-    let century = Some(binary(century))
-        .filter(|c| (19..=25).contains(c))
-        .unwrap_or(20);
+    let century = Some(binary(century)).filter(|c| (19..=25).contains(c)).unwrap_or(20);
     let days = days_since_1970(century * 100 + binary(year), binary(month), binary(day));
     Some(((days * 24 + hour) * 60 + binary(minute)) * 60 + binary(second))
 }
 
 /// Days from 1970-01-01 to a date of the Gregorian calendar (years count from March, so that leap days come last).
 fn days_since_1970(year: u64, month: u64, day: u64) -> u64 {
-    let (y, m) = if month <= 2 {
-        (year - 1, month + 9)
-    } else {
-        (year, month - 3)
-    };
+    let (y, m) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
     (y * 365 + y / 4 - y / 100 + y / 400 + (m * 153 + 2) / 5 + day).saturating_sub(719_469)
 }

@@ -15,10 +15,7 @@ static FAST_REP: AtomicU8 = AtomicU8::new(0);
 pub(super) fn init() {
     SMAP_ON.store(u8::from(features::get().smap), Ordering::Relaxed);
     // Under TCG each step of a `rep` is emulated, so loops of plain moves are faster there.
-    FAST_REP.store(
-        u8::from(features::get().fsrm && !features::get().tcg),
-        Ordering::Relaxed,
-    );
+    FAST_REP.store(u8::from(features::get().fsrm && !features::get().tcg), Ordering::Relaxed);
 }
 
 global_asm!(

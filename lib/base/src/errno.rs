@@ -141,11 +141,7 @@ impl Errno {
 
     /// The error that a number in 1..=4095 stands for.
     pub const fn from_code(code: i32) -> Option<Errno> {
-        if code >= 1 && code <= 4095 {
-            Some(Errno(code as u16))
-        } else {
-            None
-        }
+        if code >= 1 && code <= 4095 { Some(Errno(code as u16)) } else { None }
     }
 
     /// The value a system call returns for it: `-errno` as a register.

@@ -101,10 +101,7 @@ impl AddressSpace {
     /// Can the range be read (or written), page by page, after bringing it in? For calls that must not fail halfway. The error of the first page that can't.
     pub fn prepare(&self, addr: usize, len: usize, write: bool) -> Result<(), FaultError> {
         let start = addr & !(PAGE_SIZE - 1);
-        let end = addr
-            .checked_add(len)
-            .filter(|&end| end <= USER_END)
-            .ok_or(FaultError::NotMapped)?;
+        let end = addr.checked_add(len).filter(|&end| end <= USER_END).ok_or(FaultError::NotMapped)?;
         self.populate(start, end, write)
     }
 }

@@ -39,11 +39,7 @@ fn zero_page() -> Option<Frame> {
 
 /// What the page table may allow at once. Private pages are made writable by the write that needs it.
 pub(super) fn flags_of(mapping: &Mapping, writable: bool) -> MapFlags {
-    let mut flags = if mapping.prot.is_empty() {
-        MapFlags::NONE
-    } else {
-        MapFlags::READ
-    };
+    let mut flags = if mapping.prot.is_empty() { MapFlags::NONE } else { MapFlags::READ };
     if writable && mapping.prot.contains(Prot::WRITE) {
         flags = flags.with(MapFlags::WRITE);
     }
@@ -82,13 +78,7 @@ impl AddressSpace {
     }
 
     /// Makes `page` of a mapping present, and writable if `write`.
-    pub(super) fn bring_in(
-        &self,
-        start: usize,
-        mapping: &Mapping,
-        page: usize,
-        write: bool,
-    ) -> Result<(), FaultError> {
+    pub(super) fn bring_in(&self, start: usize, mapping: &Mapping, page: usize, write: bool) -> Result<(), FaultError> {
         match &mapping.cache {
             None => self.bring_in_anonymous(mapping, page, write),
             Some((cache, first)) => {
@@ -96,10 +86,7 @@ impl AddressSpace {
                 if index >= cache.size().div_ceil(PAGE_SIZE as u64) {
                     return Err(FaultError::Bus);
                 }
-                let frame = cache
-                    .page(index, true)
-                    .map_err(|_| FaultError::Bus)?
-                    .ok_or(FaultError::Bus)?;
+                let frame = cache.page(index, true).map_err(|_| FaultError::Bus)?.ok_or(FaultError::Bus)?;
                 if mapping.shared {
                     self.bring_in_shared(mapping, page, frame, write)?;
                 } else {
@@ -113,68 +100,39 @@ impl AddressSpace {
         }
     }
 
-    fn bring_in_anonymous(
-        &self,
-        mapping: &Mapping,
-        page: usize,
-        write: bool,
-    ) -> Result<(), FaultError> {
+    fn bring_in_anonymous(&self, mapping: &Mapping, page: usize, write: bool) -> Result<(), FaultError> {
         let current = self.page_table.lock().flags(page);
         if current.is_some() {
             return self.touch_present(mapping, page, write);
         }
-        let frame = if write {
-            Frame::alloc_zeroed()
-        } else {
-            zero_page()
-        }
-        .ok_or(FaultError::NoMemory)?;
+        let frame = if write { Frame::alloc_zeroed() } else { zero_page() }.ok_or(FaultError::NoMemory)?;
         let mut tables = self.page_table.lock();
         if tables.flags(page).is_some() {
             drop(tables);
             return self.touch_present(mapping, page, write);
         }
-        tables
-            .map(page, frame, flags_of(mapping, write))
-            .map_err(|_| FaultError::NoMemory)?;
+        tables.map(page, frame, flags_of(mapping, write)).map_err(|_| FaultError::NoMemory)?;
         drop(tables);
         self.count_anonymous(1);
         Ok(())
     }
 
-    fn bring_in_shared(
-        &self,
-        mapping: &Mapping,
-        page: usize,
-        frame: Frame,
-        _write: bool,
-    ) -> Result<(), FaultError> {
+    fn bring_in_shared(&self, mapping: &Mapping, page: usize, frame: Frame, _write: bool) -> Result<(), FaultError> {
         let flags = flags_of(mapping, true).with(MapFlags::FILE);
         let mut tables = self.page_table.lock();
         if tables.flags(page).is_some() {
             // Another thread was faster, or a table shared since a fork has to be copied to get the right to write.
-            tables
-                .set_flags(page, flags)
-                .map_err(|_| FaultError::NoMemory)?;
+            tables.set_flags(page, flags).map_err(|_| FaultError::NoMemory)?;
         } else {
-            tables
-                .map(page, frame, flags)
-                .map_err(|_| FaultError::NoMemory)?;
-            self.rss_file
-                .fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+            tables.map(page, frame, flags).map_err(|_| FaultError::NoMemory)?;
+            self.rss_file.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
         }
         drop(tables);
         self.page_table.flush_local(page);
         Ok(())
     }
 
-    fn bring_in_private(
-        &self,
-        mapping: &Mapping,
-        page: usize,
-        frame: &Frame,
-        write: bool,
-    ) -> Result<(), FaultError> {
+    fn bring_in_private(&self, mapping: &Mapping, page: usize, frame: &Frame, write: bool) -> Result<(), FaultError> {
         if self.page_table.lock().flags(page).is_some() {
             return self.touch_present(mapping, page, write);
         }
@@ -186,9 +144,7 @@ impl AddressSpace {
                 drop(tables);
                 return self.touch_present(mapping, page, write);
             }
-            tables
-                .map(page, copy, flags_of(mapping, true))
-                .map_err(|_| FaultError::NoMemory)?;
+            tables.map(page, copy, flags_of(mapping, true)).map_err(|_| FaultError::NoMemory)?;
             drop(tables);
             self.count_anonymous(1);
             return Ok(());
@@ -196,11 +152,8 @@ impl AddressSpace {
         let mut tables = self.page_table.lock();
         if tables.flags(page).is_none() {
             let flags = flags_of(mapping, false).with(MapFlags::FILE);
-            tables
-                .map(page, frame.clone(), flags)
-                .map_err(|_| FaultError::NoMemory)?;
-            self.rss_file
-                .fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+            tables.map(page, frame.clone(), flags).map_err(|_| FaultError::NoMemory)?;
+            self.rss_file.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
         }
         Ok(())
     }
@@ -219,23 +172,15 @@ impl AddressSpace {
             return Ok(());
         }
         if !write {
-            let kept = if flags.has(MapFlags::FILE) {
-                MapFlags::FILE
-            } else {
-                MapFlags::NONE
-            };
-            tables
-                .set_flags(page, flags_of(mapping, false).with(kept))
-                .map_err(|_| FaultError::NoMemory)?;
+            let kept = if flags.has(MapFlags::FILE) { MapFlags::FILE } else { MapFlags::NONE };
+            tables.set_flags(page, flags_of(mapping, false).with(kept)).map_err(|_| FaultError::NoMemory)?;
             drop(tables);
             self.page_table.flush_local(page);
             return Ok(());
         }
         let exclusive = tables.exclusive(page).map_err(|_| FaultError::NoMemory)?;
         if exclusive && !flags.has(MapFlags::FILE) {
-            tables
-                .set_flags(page, flags_of(mapping, true))
-                .map_err(|_| FaultError::NoMemory)?;
+            tables.set_flags(page, flags_of(mapping, true)).map_err(|_| FaultError::NoMemory)?;
             drop(tables);
             self.page_table.flush_local(page);
             return Ok(());
@@ -245,9 +190,7 @@ impl AddressSpace {
         };
         let copy = Frame::alloc().ok_or(FaultError::NoMemory)?;
         copy.copy_from(&shared);
-        let old = tables
-            .map(page, copy, flags_of(mapping, true))
-            .map_err(|_| FaultError::NoMemory)?;
+        let old = tables.map(page, copy, flags_of(mapping, true)).map_err(|_| FaultError::NoMemory)?;
         drop(tables);
         let mut batch = Batch::new();
         batch.touch(page, page + PAGE_SIZE);
@@ -283,8 +226,7 @@ impl AddressSpace {
             }
         }
         drop(tables);
-        self.rss_file
-            .fetch_add(mapped, core::sync::atomic::Ordering::Relaxed);
+        self.rss_file.fetch_add(mapped, core::sync::atomic::Ordering::Relaxed);
     }
 
     /// Extends a mapping that grows down to hold `page`, within RLIMIT_STACK and short of the gap to the mapping below.
@@ -295,11 +237,7 @@ impl AddressSpace {
         }
         let (start, mapping) = layout.find_from(page).ok_or(FaultError::NotMapped)?;
         let (end, growth) = (mapping.end, start - page);
-        let below = layout
-            .mappings
-            .range(..start)
-            .next_back()
-            .map_or(0, |(_, m)| m.end);
+        let below = layout.mappings.range(..start).next_back().map_or(0, |(_, m)| m.end);
         let fits = mapping.grows_down
             && (end - page) as u64 <= layout.limits.stack
             && page >= below.saturating_add(STACK_GAP)
@@ -316,12 +254,7 @@ impl AddressSpace {
     }
 
     /// Brings in every page of `start..end`, writable where the mapping is private and writable. The error of the first that can't be.
-    pub(super) fn populate(
-        &self,
-        start: usize,
-        end: usize,
-        need_write: bool,
-    ) -> Result<(), FaultError> {
+    pub(super) fn populate(&self, start: usize, end: usize, need_write: bool) -> Result<(), FaultError> {
         for page in (start..end).step_by(PAGE_SIZE) {
             let layout = self.layout.read();
             let (first, mapping) = layout.find(page).ok_or(FaultError::NotMapped)?;
@@ -329,12 +262,7 @@ impl AddressSpace {
             if mapping.prot.is_empty() || need_write && !writable {
                 return Err(FaultError::Denied);
             }
-            self.bring_in(
-                first,
-                mapping,
-                page,
-                need_write || writable && !mapping.shared,
-            )?;
+            self.bring_in(first, mapping, page, need_write || writable && !mapping.shared)?;
             drop(layout);
             sched::preempt_point();
         }

@@ -16,18 +16,13 @@ impl AddressSpace {
         let child = AddressSpace::with(layout.clone())?;
         {
             let mut theirs = child.page_table.lock();
-            self.page_table
-                .lock()
-                .share_with(&mut theirs)
-                .map_err(no_memory)?;
+            self.page_table.lock().share_with(&mut theirs).map_err(no_memory)?;
         }
         let mut batch = Batch::new();
         batch.touch(0, hal::user::USER_END);
         self.page_table.flush(&mut batch);
         child.count_anonymous(self.rss_anon.load(Ordering::Relaxed));
-        child
-            .rss_file
-            .store(self.rss_file.load(Ordering::Relaxed), Ordering::Relaxed);
+        child.rss_file.store(self.rss_file.load(Ordering::Relaxed), Ordering::Relaxed);
         let mut inherited = child.layout.write();
         for (&start, mapping) in &layout.mappings {
             if let Some((cache, _)) = &mapping.cache {

@@ -100,12 +100,7 @@ impl Layout {
         let none = u64::MAX;
         Layout {
             mappings: BTreeMap::new(),
-            limits: Limits {
-                address_space: none,
-                data: none,
-                stack: none,
-                locked: none,
-            },
+            limits: Limits { address_space: none, data: none, stack: none, locked: none },
             map_base: 0x7fff_f7ff_f000,
             hint: 0x7fff_f7ff_f000,
             brk_start: 0,
@@ -129,10 +124,7 @@ impl Layout {
         if let found @ Some(_) = self.find(addr) {
             return found;
         }
-        self.mappings
-            .range(addr..)
-            .next()
-            .map(|(&start, m)| (start, m))
+        self.mappings.range(addr..).next().map(|(&start, m)| (start, m))
     }
 
     /// Is nothing mapped in `start..end`?
@@ -143,10 +135,7 @@ impl Layout {
     /// The starts of the mappings that touch `start..end`.
     pub(super) fn starts_in(&self, start: usize, end: usize) -> alloc::vec::Vec<usize> {
         let first = self.find(start).map_or(start, |(s, _)| s);
-        self.mappings
-            .range((Bound::Included(first), Bound::Excluded(end.max(first))))
-            .map(|(&s, _)| s)
-            .collect()
+        self.mappings.range((Bound::Included(first), Bound::Excluded(end.max(first)))).map(|(&s, _)| s).collect()
     }
 
     /// Is every page of `start..end` mapped?
@@ -176,9 +165,7 @@ impl Layout {
             match self.mappings.range(..end).next_back() {
                 Some((&s, m)) if m.end > start => end = s,
                 _ => match self.find_from(end) {
-                    Some((s, m)) if m.grows_down && s - end < STACK_GAP => {
-                        end = s.checked_sub(STACK_GAP)?
-                    }
+                    Some((s, m)) if m.grows_down && s - end < STACK_GAP => end = s.checked_sub(STACK_GAP)?,
                     _ => return Some(start),
                 },
             }
@@ -186,8 +173,7 @@ impl Layout {
     }
 
     fn is_free_with_gap(&self, start: usize, end: usize) -> bool {
-        self.find_from(start)
-            .is_none_or(|(s, m)| s >= end && (!m.grows_down || s - end >= STACK_GAP))
+        self.find_from(start).is_none_or(|(s, m)| s >= end && (!m.grows_down || s - end >= STACK_GAP))
     }
 
     /// Puts a mapping in, where nothing is, and merges it with its neighbours.
@@ -258,12 +244,7 @@ impl Layout {
     }
 
     /// Changes the mappings of `start..end` by `change`, splitting at the ends and merging after.
-    pub(super) fn change(
-        &mut self,
-        start: usize,
-        end: usize,
-        mut change: impl FnMut(&mut Mapping),
-    ) {
+    pub(super) fn change(&mut self, start: usize, end: usize, mut change: impl FnMut(&mut Mapping)) {
         self.split(start);
         self.split(end);
         let starts = self.starts_in(start, end);
@@ -284,13 +265,7 @@ impl Layout {
     /// Keeps the sums right when a mapping comes or goes.
     pub(super) fn count(&mut self, start: usize, mapping: &Mapping, comes: bool) {
         let len = mapping.end - start;
-        let apply = |sum: &mut usize, part: usize| {
-            *sum = if comes {
-                *sum + part
-            } else {
-                sum.saturating_sub(part)
-            }
-        };
+        let apply = |sum: &mut usize, part: usize| *sum = if comes { *sum + part } else { sum.saturating_sub(part) };
         apply(&mut self.total, len);
         apply(&mut self.data, if mapping.is_data() { len } else { 0 });
         apply(&mut self.locked, if mapping.locked { len } else { 0 });
@@ -360,10 +335,7 @@ mod tests {
         let removed = l.remove(0x10_0000 + 3 * P, 0x10_0000 + 5 * P);
         assert_eq!(removed.len(), 1);
         assert_eq!((l.mappings.len(), l.total), (2, 8 * P));
-        assert!(
-            l.is_free(0x10_0000 + 3 * P, 0x10_0000 + 5 * P)
-                && !l.covers(0x10_0000, 0x10_0000 + 10 * P)
-        );
+        assert!(l.is_free(0x10_0000 + 3 * P, 0x10_0000 + 5 * P) && !l.covers(0x10_0000, 0x10_0000 + 10 * P));
     }
 
     #[test]

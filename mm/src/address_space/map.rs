@@ -73,9 +73,7 @@ impl AddressSpace {
 
     /// munmap(2), of a page-aligned range. `EINVAL`, `ENOMEM`.
     pub fn unmap(&self, addr: usize, len: usize) -> Result<()> {
-        let end = range_end(addr, len)
-            .filter(|_| len > 0 && addr.is_multiple_of(PAGE_SIZE))
-            .ok_or(Errno::EINVAL)?;
+        let end = range_end(addr, len).filter(|_| len > 0 && addr.is_multiple_of(PAGE_SIZE)).ok_or(Errno::EINVAL)?;
         let removed = {
             let mut layout = self.layout.write();
             if layout.mappings.len() >= MAX_MAPPINGS {
@@ -109,10 +107,7 @@ impl AddressSpace {
         if addr < layout.brk_start || addr > USER_END {
             return old;
         }
-        let (from, to) = (
-            old.next_multiple_of(PAGE_SIZE),
-            addr.next_multiple_of(PAGE_SIZE),
-        );
+        let (from, to) = (old.next_multiple_of(PAGE_SIZE), addr.next_multiple_of(PAGE_SIZE));
         if to < from {
             layout.remove(to, from);
             if self.zap(to, from).is_err() {
@@ -120,8 +115,7 @@ impl AddressSpace {
             }
         } else if to > from {
             let data_limit = layout.limits.data;
-            let fits = (addr - layout.brk_start) as u64 <= data_limit
-                && layout.is_free(from, to + PAGE_SIZE);
+            let fits = (addr - layout.brk_start) as u64 <= data_limit && layout.is_free(from, to + PAGE_SIZE);
             let mut request = MapRequest::anonymous(to - from, Prot::READ | Prot::WRITE);
             request.name = MappingName::Heap;
             if !fits || check_limits(&layout, &request).is_err() {
@@ -180,15 +174,8 @@ fn place(layout: &Layout, request: &MapRequest) -> Result<usize> {
     if hint >= LOWEST && range_end(hint, request.len).is_some_and(|end| layout.is_free(hint, end)) {
         return Ok(hint);
     }
-    let ceiling = if request.low {
-        LOW_CEILING
-    } else {
-        layout.map_base
-    };
-    layout
-        .find_room(request.len, ceiling)
-        .or_else(|| layout.find_room(request.len, USER_END))
-        .ok_or(Errno::ENOMEM)
+    let ceiling = if request.low { LOW_CEILING } else { layout.map_base };
+    layout.find_room(request.len, ceiling).or_else(|| layout.find_room(request.len, USER_END)).ok_or(Errno::ENOMEM)
 }
 
 /// RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, the number of mappings, and (overcommit mode 0) what can't possibly be there.
@@ -198,9 +185,7 @@ pub(super) fn check_limits(layout: &Layout, request: &MapRequest) -> Result<()> 
     }
     let after = |sum: usize| (sum as u64).saturating_add(request.len as u64);
     let is_data = !request.shared && request.prot.contains(Prot::WRITE) && !request.grows_down;
-    if after(layout.total) > layout.limits.address_space
-        || is_data && after(layout.data) > layout.limits.data
-    {
+    if after(layout.total) > layout.limits.address_space || is_data && after(layout.data) > layout.limits.data {
         return Err(Errno::ENOMEM);
     }
     if request.locked && after(layout.locked) > layout.limits.locked {

@@ -104,16 +104,14 @@ impl AddressSpace {
     /// Flushes and frees what a batch took out, and counts it.
     fn finish(&self, batch: &mut Batch) {
         self.count_anonymous(-(batch.anonymous as isize));
-        self.rss_file
-            .fetch_sub(batch.file as isize, Ordering::Relaxed);
+        self.rss_file.fetch_sub(batch.file as isize, Ordering::Relaxed);
         (batch.anonymous, batch.file) = (0, 0);
         self.page_table.flush(batch);
     }
 
     fn note_peak(&self) {
         let now = self.rss_anon.load(Ordering::Relaxed) + self.rss_file.load(Ordering::Relaxed);
-        self.peak_rss
-            .fetch_max(usize::try_from(now).unwrap_or(0), Ordering::Relaxed);
+        self.peak_rss.fetch_max(usize::try_from(now).unwrap_or(0), Ordering::Relaxed);
     }
 
     /// Takes everything out of the page table in `start..end`.
@@ -122,11 +120,7 @@ impl AddressSpace {
         let mut batch = Batch::new();
         let mut at = start;
         while at < end {
-            at = self
-                .page_table
-                .lock()
-                .unmap(at, end, &mut batch)
-                .map_err(no_memory)?;
+            at = self.page_table.lock().unmap(at, end, &mut batch).map_err(no_memory)?;
             self.finish(&mut batch);
         }
         Ok(())

@@ -4,10 +4,10 @@ use alloc::vec::Vec;
 
 use abi::PAGE_SIZE;
 use abi::general::{
-    MADV_COLD, MADV_DODUMP, MADV_DOFORK, MADV_DONTDUMP, MADV_DONTFORK, MADV_DONTNEED, MADV_FREE,
-    MADV_HUGEPAGE, MADV_KEEPONFORK, MADV_MERGEABLE, MADV_NOHUGEPAGE, MADV_NORMAL, MADV_PAGEOUT,
-    MADV_POPULATE_READ, MADV_POPULATE_WRITE, MADV_RANDOM, MADV_REMOVE, MADV_SEQUENTIAL,
-    MADV_UNMERGEABLE, MADV_WILLNEED, MADV_WIPEONFORK, MS_ASYNC, MS_INVALIDATE, MS_SYNC,
+    MADV_COLD, MADV_DODUMP, MADV_DOFORK, MADV_DONTDUMP, MADV_DONTFORK, MADV_DONTNEED, MADV_FREE, MADV_HUGEPAGE,
+    MADV_KEEPONFORK, MADV_MERGEABLE, MADV_NOHUGEPAGE, MADV_NORMAL, MADV_PAGEOUT, MADV_POPULATE_READ,
+    MADV_POPULATE_WRITE, MADV_RANDOM, MADV_REMOVE, MADV_SEQUENTIAL, MADV_UNMERGEABLE, MADV_WILLNEED, MADV_WIPEONFORK,
+    MS_ASYNC, MS_INVALIDATE, MS_SYNC,
 };
 use base::{Errno, Result};
 use hal::paging::{Batch, MapFlags};
@@ -62,23 +62,12 @@ impl AddressSpace {
             let (from, to) = (start.max(addr), mapping.end.min(end));
             let (shared, private) = (flags_of(mapping, true), flags_of(mapping, false));
             let change = |old: MapFlags| {
-                let kept = if old.has(MapFlags::FILE) {
-                    MapFlags::FILE
-                } else {
-                    MapFlags::NONE
-                };
+                let kept = if old.has(MapFlags::FILE) { MapFlags::FILE } else { MapFlags::NONE };
                 let keep_write = old.has(MapFlags::WRITE) && prot.contains(Prot::WRITE);
                 let flags = if mapping.shared { shared } else { private };
-                flags.with(kept).with(if keep_write {
-                    MapFlags::WRITE
-                } else {
-                    MapFlags::NONE
-                })
+                flags.with(kept).with(if keep_write { MapFlags::WRITE } else { MapFlags::NONE })
             };
-            self.page_table
-                .lock()
-                .protect(from, to, &mut batch, change)
-                .map_err(no_memory)?;
+            self.page_table.lock().protect(from, to, &mut batch, change).map_err(no_memory)?;
         }
         self.finish(&mut batch);
         result
@@ -105,21 +94,13 @@ impl AddressSpace {
                 });
             }
             MADV_DONTFORK | MADV_DOFORK => {
-                self.layout
-                    .write()
-                    .change(addr, end, |m| m.not_inherited = advice == MADV_DONTFORK);
+                self.layout.write().change(addr, end, |m| m.not_inherited = advice == MADV_DONTFORK);
             }
             MADV_WIPEONFORK | MADV_KEEPONFORK => {
                 let mut layout = self.layout.write();
-                let private = |start: usize| {
-                    layout
-                        .mappings
-                        .get(&start)
-                        .is_some_and(|m| m.cache.is_none() && !m.shared)
-                };
-                if advice == MADV_WIPEONFORK
-                    && !layout.starts_in(addr, end).into_iter().all(private)
-                {
+                let private =
+                    |start: usize| layout.mappings.get(&start).is_some_and(|m| m.cache.is_none() && !m.shared);
+                if advice == MADV_WIPEONFORK && !layout.starts_in(addr, end).into_iter().all(private) {
                     return Err(Errno::EINVAL);
                 }
                 layout.change(addr, end, |m| m.wiped_on_fork = advice == MADV_WIPEONFORK);
@@ -127,11 +108,7 @@ impl AddressSpace {
             // Hints that nothing here acts on.
             _ => {}
         }
-        if self.layout.read().covers(addr, end) {
-            Ok(())
-        } else {
-            Err(Errno::ENOMEM)
-        }
+        if self.layout.read().covers(addr, end) { Ok(()) } else { Err(Errno::ENOMEM) }
     }
 
     /// Drops the pages of a range: private ones read as zeros or as the file again.
@@ -142,8 +119,7 @@ impl AddressSpace {
             let Some(mapping) = layout.mappings.get(&start) else {
                 continue;
             };
-            if mapping.locked || advice == MADV_FREE && (mapping.cache.is_some() || mapping.shared)
-            {
+            if mapping.locked || advice == MADV_FREE && (mapping.cache.is_some() || mapping.shared) {
                 return Err(Errno::EINVAL);
             }
             self.zap(start.max(addr), mapping.end.min(end))?;
@@ -160,11 +136,7 @@ impl AddressSpace {
                 let Some(mapping) = layout.mappings.get(&start) else {
                     continue;
                 };
-                let Some((cache, first)) = mapping
-                    .cache
-                    .as_ref()
-                    .filter(|_| mapping.shared && !mapping.locked)
-                else {
+                let Some((cache, first)) = mapping.cache.as_ref().filter(|_| mapping.shared && !mapping.locked) else {
                     return Err(Errno::EINVAL);
                 };
                 if !mapping.prot.contains(Prot::WRITE) {
@@ -176,9 +148,7 @@ impl AddressSpace {
             }
         }
         // Without the lock: the cache will come back to us to unmap.
-        holes
-            .into_iter()
-            .try_for_each(|(cache, from, to)| cache.punch_hole(from, to))
+        holes.into_iter().try_for_each(|(cache, from, to)| cache.punch_hole(from, to))
     }
 
     /// Unmaps pages `first` to `last` of a cache wherever this address space maps them.
@@ -218,8 +188,7 @@ impl AddressSpace {
             layout.change(start, end, |m| m.locked = lock);
         }
         if lock {
-            self.populate(start, end, false)
-                .map_err(|_| Errno::ENOMEM)?;
+            self.populate(start, end, false).map_err(|_| Errno::ENOMEM)?;
         }
         Ok(())
     }
@@ -245,9 +214,7 @@ impl AddressSpace {
 
     /// msync(2): memory is the storage of all that can be mapped so far, so it is in step at once. `EINVAL`, `ENOMEM`, `EBUSY`.
     pub fn sync(&self, addr: usize, len: usize, flags: u32) -> Result<()> {
-        if flags & !(MS_ASYNC | MS_SYNC | MS_INVALIDATE) != 0
-            || flags & MS_ASYNC != 0 && flags & MS_SYNC != 0
-        {
+        if flags & !(MS_ASYNC | MS_SYNC | MS_INVALIDATE) != 0 || flags & MS_ASYNC != 0 && flags & MS_SYNC != 0 {
             return Err(Errno::EINVAL);
         }
         let end = range(addr, len, Errno::ENOMEM)?;
@@ -256,11 +223,7 @@ impl AddressSpace {
         if flags & MS_INVALIDATE != 0 && layout.starts_in(addr, end).into_iter().any(locked) {
             return Err(Errno::EBUSY);
         }
-        if layout.covers(addr, end) {
-            Ok(())
-        } else {
-            Err(Errno::ENOMEM)
-        }
+        if layout.covers(addr, end) { Ok(()) } else { Err(Errno::ENOMEM) }
     }
 
     /// mincore(2): for each page, is it in memory? `EINVAL`, `ENOMEM`.
@@ -271,16 +234,12 @@ impl AddressSpace {
             return Err(Errno::ENOMEM);
         }
         let mut bytes = Vec::new();
-        bytes
-            .try_reserve((end - addr) / PAGE_SIZE)
-            .map_err(|_| Errno::ENOMEM)?;
+        bytes.try_reserve((end - addr) / PAGE_SIZE).map_err(|_| Errno::ENOMEM)?;
         for page in (addr..end).step_by(PAGE_SIZE) {
             let mapped = self.page_table.lock().flags(page).is_some();
             let cached = layout.find(page).is_some_and(|(start, m)| {
                 let index = |first: &u64| first + ((page - start) / PAGE_SIZE) as u64;
-                m.cache.as_ref().is_some_and(|(cache, first)| {
-                    matches!(cache.page(index(first), false), Ok(Some(_)))
-                })
+                m.cache.as_ref().is_some_and(|(cache, first)| matches!(cache.page(index(first), false), Ok(Some(_))))
             });
             bytes.push(u8::from(mapped || cached));
         }

@@ -11,20 +11,9 @@ use super::{AddressSpace, MapRequest, no_memory};
 
 impl AddressSpace {
     /// mremap(2) with its flags: the new address. `EINVAL`, `EFAULT`, `ENOMEM`, `EAGAIN`.
-    pub fn remap(
-        &self,
-        old: usize,
-        old_len: usize,
-        new_len: usize,
-        flags: u32,
-        new: usize,
-    ) -> Result<usize> {
-        let old_len = old_len
-            .checked_next_multiple_of(PAGE_SIZE)
-            .ok_or(Errno::EINVAL)?;
-        let new_len = new_len
-            .checked_next_multiple_of(PAGE_SIZE)
-            .ok_or(Errno::EINVAL)?;
+    pub fn remap(&self, old: usize, old_len: usize, new_len: usize, flags: u32, new: usize) -> Result<usize> {
+        let old_len = old_len.checked_next_multiple_of(PAGE_SIZE).ok_or(Errno::EINVAL)?;
+        let new_len = new_len.checked_next_multiple_of(PAGE_SIZE).ok_or(Errno::EINVAL)?;
         check_arguments(old, old_len, new_len, flags, new)?;
         let fixed = flags & MREMAP_FIXED != 0;
         let moves = fixed || flags & MREMAP_DONTUNMAP != 0;
@@ -66,8 +55,7 @@ impl AddressSpace {
         if old_len == 0 && !mapping.shared || keep && (mapping.shared || mapping.cache.is_some()) {
             return Err(Errno::EINVAL);
         }
-        let mut request =
-            MapRequest::anonymous(new_len.saturating_sub(old_len).max(PAGE_SIZE), mapping.prot);
+        let mut request = MapRequest::anonymous(new_len.saturating_sub(old_len).max(PAGE_SIZE), mapping.prot);
         (request.shared, request.locked) = (mapping.shared, mapping.locked);
         if new_len > old_len {
             check_limits(&layout, &request)?;
@@ -91,23 +79,14 @@ impl AddressSpace {
         let target = if flags & MREMAP_FIXED != 0 {
             new
         } else {
-            layout
-                .find_room(new_len, layout.map_base)
-                .ok_or(Errno::ENOMEM)?
+            layout.find_room(new_len, layout.map_base).ok_or(Errno::ENOMEM)?
         };
         let target_end = range_end(target, new_len).ok_or(Errno::ENOMEM)?;
         let replaced = layout.remove(target, target_end);
         if !replaced.is_empty() {
             self.zap(target, target_end)?;
         }
-        self.move_mapping(
-            &mut layout,
-            start,
-            &mapping,
-            (old, old_len.min(new_len)),
-            (target, new_len),
-            keep,
-        )?;
+        self.move_mapping(&mut layout, start, &mapping, (old, old_len.min(new_len)), (target, new_len), keep)?;
         if !keep && old_len > 0 {
             let rest = layout.remove(old, old_end);
             self.zap(old, old_end)?;
@@ -139,10 +118,7 @@ impl AddressSpace {
         moved.grows_down = false;
         layout.insert(target, moved);
         let mut batch = Batch::new();
-        self.page_table
-            .lock()
-            .relocate(old, target, len, &mut batch)
-            .map_err(no_memory)?;
+        self.page_table.lock().relocate(old, target, len, &mut batch).map_err(no_memory)?;
         self.finish(&mut batch);
         if keep {
             layout.change(old, old + len, |m| m.locked = false);
@@ -152,13 +128,7 @@ impl AddressSpace {
 }
 
 /// The checks that need no look at what is mapped.
-fn check_arguments(
-    old: usize,
-    old_len: usize,
-    new_len: usize,
-    flags: u32,
-    new: usize,
-) -> Result<()> {
+fn check_arguments(old: usize, old_len: usize, new_len: usize, flags: u32, new: usize) -> Result<()> {
     let known = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP;
     if flags & !known != 0 || !old.is_multiple_of(PAGE_SIZE) || new_len == 0 {
         return Err(Errno::EINVAL);
@@ -170,9 +140,7 @@ fn check_arguments(
         return Err(Errno::EINVAL);
     }
     if flags & MREMAP_FIXED != 0 {
-        let end = range_end(new, new_len)
-            .filter(|_| new.is_multiple_of(PAGE_SIZE))
-            .ok_or(Errno::EINVAL)?;
+        let end = range_end(new, new_len).filter(|_| new.is_multiple_of(PAGE_SIZE)).ok_or(Errno::EINVAL)?;
         let old_end = range_end(old, old_len).ok_or(Errno::EINVAL)?;
         if new < old_end && old < end {
             return Err(Errno::EINVAL);

@@ -23,28 +23,22 @@ impl AddressSpace {
     /// The mapping that holds `addr`.
     pub fn mapping_at(&self, addr: usize) -> Option<MappingInfo> {
         let layout = self.layout.read();
-        layout
-            .find(addr)
-            .map(|(start, mapping)| layout.info(start, mapping))
+        layout.find(addr).map(|(start, mapping)| layout.info(start, mapping))
     }
 
     /// Of the pages of a range: resident, proportional share (in 1/4096 pages), private, anonymous.
     pub fn residency(&self, start: usize, end: usize) -> (usize, usize, usize, usize) {
         let (mut resident, mut share, mut private, mut anonymous) = (0, 0, 0, 0);
-        self.page_table
-            .lock()
-            .for_each(start, end, |_, frame, flags| {
-                let frame = frame();
-                // Our own handle counts, and the cache's for a file page.
-                let file = flags.has(MapFlags::FILE);
-                let users = (frame.refs() as usize)
-                    .saturating_sub(if file { 2 } else { 1 })
-                    .max(1);
-                resident += 1;
-                share += 4096 / users;
-                private += usize::from(users == 1);
-                anonymous += usize::from(!file);
-            });
+        self.page_table.lock().for_each(start, end, |_, frame, flags| {
+            let frame = frame();
+            // Our own handle counts, and the cache's for a file page.
+            let file = flags.has(MapFlags::FILE);
+            let users = (frame.refs() as usize).saturating_sub(if file { 2 } else { 1 }).max(1);
+            resident += 1;
+            share += 4096 / users;
+            private += usize::from(users == 1);
+            anonymous += usize::from(!file);
+        });
         (resident, share, private, anonymous)
     }
 
@@ -53,9 +47,7 @@ impl AddressSpace {
         self.note_peak();
         let layout = self.layout.read();
         let pages = |bytes: usize| bytes / PAGE_SIZE;
-        let count = |sum: &core::sync::atomic::AtomicIsize| {
-            usize::try_from(sum.load(Ordering::Relaxed)).unwrap_or(0)
-        };
+        let count = |sum: &core::sync::atomic::AtomicIsize| usize::try_from(sum.load(Ordering::Relaxed)).unwrap_or(0);
         let mut usage = Usage {
             total: pages(layout.total),
             peak_total: pages(layout.peak_total),

@@ -30,7 +30,9 @@ pub(crate) fn play_role(arguments: &[String]) -> ExitCode {
         }
         ["uid", uid] => is(unsafe { libc::geteuid() }.to_string() == *uid),
         ["name", name] => is(std::fs::read_to_string("/proc/self/comm").is_ok_and(|got| got.trim() == *name)),
-        ["sleep"] => loop { nap(1000) },
+        ["sleep"] => loop {
+            nap(1000)
+        },
         _ => ExitCode::from(254),
     }
 }

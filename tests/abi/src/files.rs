@@ -231,6 +231,6 @@ cases! {
         assert_eq!(ok!(libc::getrandom(bytes.as_mut_ptr().cast(), 64, 0)), 64);
         assert!(bytes.iter().any(|byte| *byte != 0));
         err!(libc::getrandom(bytes.as_mut_ptr().cast(), 64, 0x100), libc::EINVAL);
-        err!(libc::getrandom(1 as *mut _, 64, 0), libc::EFAULT);
+        err!(libc::syscall(libc::SYS_getrandom, 1, 64, 0), libc::EFAULT);
     }
 }

@@ -7,7 +7,14 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 const PRIVATE: i32 = libc::FUTEX_PRIVATE_FLAG;
 
-fn futex(word: *const u32, operation: i32, value: u32, timeout: *const timespec, second: *const u32, third: u32) -> i64 {
+fn futex(
+    word: *const u32,
+    operation: i32,
+    value: u32,
+    timeout: *const timespec,
+    second: *const u32,
+    third: u32,
+) -> i64 {
     unsafe { libc::syscall(libc::SYS_futex, word, operation, value, timeout, second, third) }
 }
 
@@ -17,6 +24,11 @@ fn wait_on(word: *const u32, value: u32, timeout: *const timespec) -> i64 {
 
 fn wake(word: *const u32, count: u32) -> i64 {
     futex(word, libc::FUTEX_WAKE, count, null(), null(), 0)
+}
+
+/// Some operations take a second count where others take the timeout.
+fn count(number: usize) -> *const timespec {
+    null::<u8>().wrapping_add(number).cast()
 }
 
 fn after(milliseconds: i64) -> timespec {
@@ -126,7 +138,7 @@ cases! {
         let first = shared_page();
         let second = first.wrapping_add(16);
         let pids: Vec<i32> = (0..3).map(|_| waiter(first, 0)).collect();
-        let moved = futex(first, libc::FUTEX_REQUEUE, 1, 10 as *const timespec, second, 0);
+        let moved = futex(first, libc::FUTEX_REQUEUE, 1, count(10), second, 0);
         assert_eq!(ok!(moved), 3, "woken and requeued");
         assert_eq!(ok!(wake(first, 10)), 0);
         assert_eq!(ok!(wake(second, 10)), 2);
@@ -137,8 +149,8 @@ cases! {
         let first = shared_page();
         let second = first.wrapping_add(16);
         let pid = waiter(first, 0);
-        err!(futex(first, libc::FUTEX_CMP_REQUEUE, 1, 1 as *const timespec, second, 77), libc::EAGAIN);
-        assert_eq!(ok!(futex(first, libc::FUTEX_CMP_REQUEUE, 0, 1 as *const timespec, second, 0)), 1);
+        err!(futex(first, libc::FUTEX_CMP_REQUEUE, 1, count(1), second, 77), libc::EAGAIN);
+        assert_eq!(ok!(futex(first, libc::FUTEX_CMP_REQUEUE, 0, count(1), second, 0)), 1);
         assert_eq!(ok!(wake(second, 1)), 1);
         expect_exit(pid, 0);
     }
@@ -150,7 +162,7 @@ cases! {
         let two = waiter(second, 0);
         // *second = *second + 5; wake second's waiters if the old value was 0.
         let encoded = (1 << 28) | (5 << 12);
-        assert_eq!(ok!(futex(first, libc::FUTEX_WAKE_OP, 1, 1 as *const timespec, second, encoded)), 2);
+        assert_eq!(ok!(futex(first, libc::FUTEX_WAKE_OP, 1, count(1), second, encoded)), 2);
         assert_eq!(unsafe { second.read_volatile() }, 5);
         expect_exit(one, 0);
         expect_exit(two, 0);

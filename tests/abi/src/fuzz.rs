@@ -140,9 +140,26 @@ fn call(random: &mut Random, memory: u64) {
 
 fn argument(random: &mut Random, memory: u64) -> u64 {
     const BOUNDARIES: [u64; 20] = [
-        0, 1, 2, 3, 4095, 4096, 4097, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff, 0x1_0000_0000,
-        0x7fff_ffff_efff, 0x7fff_ffff_f000, 0x8000_0000_0000, 0xffff_8000_0000_0000,
-        0xffff_ffff_8000_0000, 0x7fff_ffff_ffff_ffff, 0x8000_0000_0000_0000, u64::MAX - 4095, u64::MAX,
+        0,
+        1,
+        2,
+        3,
+        4095,
+        4096,
+        4097,
+        0x7fff_ffff,
+        0x8000_0000,
+        0xffff_ffff,
+        0x1_0000_0000,
+        0x7fff_ffff_efff,
+        0x7fff_ffff_f000,
+        0x8000_0000_0000,
+        0xffff_8000_0000_0000,
+        0xffff_ffff_8000_0000,
+        0x7fff_ffff_ffff_ffff,
+        0x8000_0000_0000_0000,
+        u64::MAX - 4095,
+        u64::MAX,
     ];
     match random.below(8) {
         0 => BOUNDARIES[random.below(20) as usize],

@@ -20,12 +20,18 @@ fn page(base: *mut u8, number: usize) -> *mut u8 {
 
 /// True if reading there raises SIGSEGV.
 fn faults(at: *mut u8) -> bool {
-    let status = wait(child(|| { std::hint::black_box(get(at)); 0 }));
+    let status = wait(child(|| {
+        std::hint::black_box(get(at));
+        0
+    }));
     libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSEGV
 }
 
 fn write_faults(at: *mut u8) -> bool {
-    let status = wait(child(|| { put(at, 1); 0 }));
+    let status = wait(child(|| {
+        put(at, 1);
+        0
+    }));
     libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSEGV
 }
 
@@ -48,7 +54,7 @@ cases! {
         err!(call(PAGE, libc::MAP_PRIVATE), libc::EBADF);
         err!(call(1 << 47, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS), libc::ENOMEM);
         err!(call(usize::MAX, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS), libc::ENOMEM);
-        err!(libc::mmap(1 as *mut _, PAGE, RW, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED, -1, 0), libc::EINVAL);
+        err!(libc::mmap(null_mut::<u8>().wrapping_add(1).cast(), PAGE, RW, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED, -1, 0), libc::EINVAL);
     }
 
     fn mmap_takes_a_hint() {

@@ -130,7 +130,7 @@ cases! {
         assert!(total > 16 << 10 && free < total && available <= total);
         let mut info: libc::sysinfo = unsafe { std::mem::zeroed() };
         ok!(libc::sysinfo(&mut info));
-        let told = info.totalram * u64::from(info.mem_unit) >> 10;
+        let told = (info.totalram * u64::from(info.mem_unit)) >> 10;
         assert!(told.abs_diff(total) < 1024, "{told} and {total}");
         assert!(info.procs > 0);
     }

@@ -36,7 +36,9 @@ fn change(fd: &OwnedFd, with: impl FnOnce(&mut libc::termios)) {
 
 fn read_all(fd: &OwnedFd, length: usize) -> Vec<u8> {
     let mut all = Vec::new();
-    while all.len() < length { all.extend(read(fd, length - all.len())); }
+    while all.len() < length {
+        all.extend(read(fd, length - all.len()));
+    }
     all
 }
 

@@ -103,8 +103,10 @@ fn stopped_grandchild(other_session: bool) -> i32 {
         if other_session {
             ok!(libc::setsid());
         }
-        let pid = child(|| loop {
-            nap(1000);
+        let pid = child(|| {
+            loop {
+                nap(1000);
+            }
         });
         ok!(libc::setpgid(pid, pid));
         ok!(libc::kill(pid, libc::SIGSTOP));

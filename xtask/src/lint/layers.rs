@@ -33,9 +33,7 @@ fn may_depend(upper: &str, lower: &str) -> bool {
     let Some((_, below)) = LAYERS.iter().find(|(name, _)| *name == upper) else {
         return false;
     };
-    below
-        .iter()
-        .any(|name| *name == lower || may_depend(name, lower))
+    below.iter().any(|name| *name == lower || may_depend(name, lower))
 }
 
 pub(super) fn check(crates: &[Crate]) -> Result<(), Failure> {
@@ -51,11 +49,7 @@ pub(super) fn check(crates: &[Crate]) -> Result<(), Failure> {
             }
         }
     }
-    if faults.is_empty() {
-        Ok(())
-    } else {
-        Err(faults.join("\n"))
-    }
+    if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
 }
 
 #[cfg(test)]
@@ -65,13 +59,7 @@ mod tests {
     #[test]
     fn siblings_never_see_each_other() {
         assert!(may_depend("ipc", "fs") && may_depend("ipc", "hal") && may_depend("kernel", "abi"));
-        for (upper, lower) in [
-            ("ipc", "net"),
-            ("net", "ipc"),
-            ("hal", "sched"),
-            ("mm", "fs"),
-            ("fs", "fs"),
-        ] {
+        for (upper, lower) in [("ipc", "net"), ("net", "ipc"), ("hal", "sched"), ("mm", "fs"), ("fs", "fs")] {
             assert!(!may_depend(upper, lower), "{upper} -> {lower}");
         }
     }
@@ -83,11 +71,7 @@ mod tests {
             folder: "mm".into(),
             dependencies: vec!["fs".into(), "hal".into(), "log".into()],
         };
-        let fs = Crate {
-            name: "fs".into(),
-            folder: "fs".into(),
-            dependencies: Vec::new(),
-        };
+        let fs = Crate { name: "fs".into(), folder: "fs".into(), dependencies: Vec::new() };
         assert_eq!(check(&[wrong, fs]), Err("mm must not depend on fs".into()));
     }
 }

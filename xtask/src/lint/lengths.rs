@@ -16,16 +16,9 @@ pub(super) fn check_names(crates: &[Crate]) -> Result<(), Failure> {
         .iter()
         .flat_map(|each| rust_files(&each.folder))
         .map(|path| shown(&path))
-        .filter(|path| {
-            path.split(['/', '.'])
-                .any(|part| EMPTY_NAMES.contains(&part))
-        })
+        .filter(|path| path.split(['/', '.']).any(|part| EMPTY_NAMES.contains(&part)))
         .collect();
-    if bad.is_empty() {
-        Ok(())
-    } else {
-        Err(bad.join("\n"))
-    }
+    if bad.is_empty() { Ok(()) } else { Err(bad.join("\n")) }
 }
 
 /// Reports what is long; the reader decides.

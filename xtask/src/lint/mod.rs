@@ -51,32 +51,23 @@ fn clippy_kernel() -> Result<(), Failure> {
         println!("        (no clippy for the kernel: Debian's toolchain stands in for rustup's)");
         return Ok(());
     }
-    succeed(
-        cargo()
-            .args(["clippy", "--quiet", "--release", "--package", "kernel"])
-            .args([
-                "--target",
-                build::KERNEL_TARGET,
-                "--target-dir",
-                "target/kernel",
-                "--",
-                "-D",
-                "warnings",
-            ]),
-    )
+    succeed(cargo().args(["clippy", "--quiet", "--release", "--package", "kernel"]).args([
+        "--target",
+        build::KERNEL_TARGET,
+        "--target-dir",
+        "target/kernel",
+        "--",
+        "-D",
+        "warnings",
+    ]))
 }
 
 fn succeed(command: &mut Command) -> Result<(), Failure> {
     match command.output() {
         Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(format!(
-            "{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        )),
-        Err(error) => Err(format!(
-            "cannot run {}: {error}",
-            command.get_program().display()
-        )),
+        Ok(output) => {
+            Err(format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+        }
+        Err(error) => Err(format!("cannot run {}: {error}", command.get_program().display())),
     }
 }

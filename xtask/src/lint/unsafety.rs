@@ -15,24 +15,16 @@ pub(super) fn check(crates: &[Crate]) -> Result<(), Failure> {
     for each in crates {
         let allowed = ALLOWED.contains(&each.name.as_str());
         if !allowed && !inherits_lints(&each.folder) {
-            faults.push(format!(
-                "{}: Cargo.toml lacks [lints] workspace = true",
-                each.name
-            ));
+            faults.push(format!("{}: Cargo.toml lacks [lints] workspace = true", each.name));
         }
         for path in rust_files(&each.folder) {
-            let source = fs::read_to_string(&path)
-                .map_err(|error| format!("{}: {error}", path.display()))?;
+            let source = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
             for (line, fault) in faults_in(&source, allowed, each.name == "hal") {
                 faults.push(format!("{}:{}: {fault}", shown(&path), line + 1));
             }
         }
     }
-    if faults.is_empty() {
-        Ok(())
-    } else {
-        Err(faults.join("\n"))
-    }
+    if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
 }
 
 fn inherits_lints(folder: &Path) -> bool {
@@ -50,10 +42,7 @@ fn faults_in(source: &str, allowed: bool, reasons: bool) -> Vec<(usize, &'static
                 return Some((span.first, "unsafe outside hal"));
             }
             let lacks = reasons && span.name == "block" && !has_reason(&lines, span.first);
-            lacks.then_some((
-                span.first,
-                "an unsafe block without a SAFETY comment above it",
-            ))
+            lacks.then_some((span.first, "an unsafe block without a SAFETY comment above it"))
         })
         .collect()
 }

@@ -21,10 +21,7 @@ type Results = BTreeMap<String, Result<(), String>>;
 /// The stage of `cargo xtask test`.
 pub(super) fn run(selection: &Selection) -> Result<Tally, Failure> {
     let cpu_counts = if selection.quick { &["2"] } else { CPU_COUNTS };
-    let columns: Vec<Column> = cpu_counts
-        .iter()
-        .map(|cpus| Column::quintet(cpus))
-        .collect();
+    let columns: Vec<Column> = cpu_counts.iter().map(|cpus| Column::quintet(cpus)).collect();
     compare(selection.filter.as_deref(), &columns)
 }
 
@@ -45,24 +42,12 @@ pub(crate) fn command(arguments: &[String]) -> Outcome {
         cpus.push("2".into());
     }
     setup::ensure(setup::RUN)?;
-    if linux {
-        build::without_kernel()
-    } else {
-        build::all()
-    }?;
-    let column = if linux {
-        Column::linux
-    } else {
-        Column::quintet
-    };
+    if linux { build::without_kernel() } else { build::all() }?;
+    let column = if linux { Column::linux } else { Column::quintet };
     let columns: Vec<Column> = cpus.iter().map(|cpus| column(cpus)).collect();
     let tally = compare(filter, &columns)?;
     println!("{} passed, {} failed", tally.passed, tally.failed);
-    Ok(if tally.failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// One guest to run the cases in.
@@ -73,20 +58,12 @@ struct Column {
 
 impl Column {
     fn quintet(cpus: &str) -> Column {
-        Column {
-            title: format!("{cpus} CPU"),
-            options: vec!["--cpus".into(), cpus.into()],
-        }
+        Column { title: format!("{cpus} CPU"), options: vec!["--cpus".into(), cpus.into()] }
     }
 
     fn linux(cpus: &str) -> Column {
-        let options = ["--cpus", cpus, "--kernel", "linux"]
-            .map(str::to_owned)
-            .to_vec();
-        Column {
-            title: format!("Linux, {cpus} CPU"),
-            options,
-        }
+        let options = ["--cpus", cpus, "--kernel", "linux"].map(str::to_owned).to_vec();
+        Column { title: format!("Linux, {cpus} CPU"), options }
     }
 
     fn run(&self, program: &Path, filter: Option<&str>) -> Results {
@@ -113,10 +90,7 @@ fn compare(filter: Option<&str>, columns: &[Column]) -> Result<Tally, Failure> {
     if let Some(end) = end {
         println!("        on this Linux: {end}");
     }
-    let guests: Vec<Results> = columns
-        .iter()
-        .map(|column| column.run(&program, filter))
-        .collect();
+    let guests: Vec<Results> = columns.iter().map(|column| column.run(&program, filter)).collect();
     let expected = expected_failures()?;
     let mut tally = Tally::default();
     for (name, on_host) in &host {
@@ -171,13 +145,8 @@ fn collect(mut command: Command) -> (Results, Option<String>) {
     };
     let results = parse(&String::from_utf8_lossy(&output.stdout));
     // Status 1 says that cases failed, which the results show.
-    let end = (!matches!(output.status.code(), Some(0 | 1))).then(|| {
-        format!(
-            "{}\n{}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr).trim()
-        )
-    });
+    let end = (!matches!(output.status.code(), Some(0 | 1)))
+        .then(|| format!("{}\n{}", output.status, String::from_utf8_lossy(&output.stderr).trim()));
     (results, end)
 }
 

@@ -17,15 +17,7 @@ struct Case {
     status: i32,
 }
 
-const PLAIN: Case = Case {
-    name: "",
-    options: &[],
-    command: &[],
-    stdin: "",
-    stdout: "",
-    stderr: "",
-    status: 0,
-};
+const PLAIN: Case = Case { name: "", options: &[], command: &[], stdin: "", stdout: "", stderr: "", status: 0 };
 
 const CASES: &[Case] = &[
     Case {
@@ -36,12 +28,7 @@ const CASES: &[Case] = &[
         status: 7,
         ..PLAIN
     },
-    Case {
-        name: "killed by a signal",
-        command: &["sh", "-c", "kill -SEGV $$"],
-        status: 139,
-        ..PLAIN
-    },
+    Case { name: "killed by a signal", command: &["sh", "-c", "kill -SEGV $$"], status: 139, ..PLAIN },
     Case {
         name: "standard input to its end",
         command: &["sh", "-c", "cat; echo end"],
@@ -90,13 +77,7 @@ const CASES: &[Case] = &[
         stdout: "100\n3\nok\n",
         ..PLAIN
     },
-    Case {
-        name: "CPUs are counted: 4",
-        options: &["--cpus", "4"],
-        command: &["nproc"],
-        stdout: "4\n",
-        ..PLAIN
-    },
+    Case { name: "CPUs are counted: 4", options: &["--cpus", "4"], command: &["nproc"], stdout: "4\n", ..PLAIN },
     Case {
         name: "CPUs are counted: 2, q35",
         options: &["--cpus", "2", "--machine", "q35"],
@@ -111,20 +92,8 @@ const CASES: &[Case] = &[
         stdout: "up\n",
         ..PLAIN
     },
-    Case {
-        name: "microvm without ACPI",
-        options: &["--no-acpi"],
-        command: &["echo", "up"],
-        stdout: "up\n",
-        ..PLAIN
-    },
-    Case {
-        name: "64 MiB of memory",
-        options: &["--memory", "64M"],
-        command: &["echo", "up"],
-        stdout: "up\n",
-        ..PLAIN
-    },
+    Case { name: "microvm without ACPI", options: &["--no-acpi"], command: &["echo", "up"], stdout: "up\n", ..PLAIN },
+    Case { name: "64 MiB of memory", options: &["--memory", "64M"], command: &["echo", "up"], stdout: "up\n", ..PLAIN },
     Case {
         name: "a time limit",
         options: &["--timeout", "2"],
@@ -137,35 +106,17 @@ const CASES: &[Case] = &[
 
 /// Cases on the Debian root, which takes a minute to make the first time.
 const DEBIAN: &[Case] = &[
-    Case {
-        name: "python",
-        command: &["python3", "-c", "print(6*7)"],
-        stdout: "42\n",
-        ..PLAIN
-    },
-    Case {
-        name: "perl",
-        command: &["perl", "-e", "print 6*7, qq(\\n)"],
-        stdout: "42\n",
-        ..PLAIN
-    },
+    Case { name: "python", command: &["python3", "-c", "print(6*7)"], stdout: "42\n", ..PLAIN },
+    Case { name: "perl", command: &["perl", "-e", "print 6*7, qq(\\n)"], stdout: "42\n", ..PLAIN },
     Case {
         name: "gcc",
-        command: &[
-            "bash",
-            "-c",
-            "cd /tmp && echo 'int main(void){return 42;}' > a.c && gcc a.c && ./a.out",
-        ],
+        command: &["bash", "-c", "cd /tmp && echo 'int main(void){return 42;}' > a.c && gcc a.c && ./a.out"],
         status: 42,
         ..PLAIN
     },
     Case {
         name: "two hundred processes",
-        command: &[
-            "bash",
-            "-c",
-            "for i in $(seq 200); do (exit $((i%7))) & done; wait; echo ok",
-        ],
+        command: &["bash", "-c", "for i in $(seq 200); do (exit $((i%7))) & done; wait; echo ok"],
         stdout: "ok\n",
         ..PLAIN
     },
@@ -181,12 +132,7 @@ pub(super) fn run(selection: &Selection) -> Result<Tally, String> {
         return Ok(tally);
     }
     for case in DEBIAN {
-        check(
-            case,
-            &["--root", "debian", "--cpus", "2"],
-            selection,
-            &mut tally,
-        );
+        check(case, &["--root", "debian", "--cpus", "2"], selection, &mut tally);
     }
     Ok(tally)
 }
@@ -215,23 +161,15 @@ fn judge(case: &Case, mut command: Command) -> Result<(), String> {
     let stdin = child.stdin.take();
     let input = case.stdin;
     let writer = thread::spawn(move || stdin.map(|mut pipe| pipe.write_all(input.as_bytes())));
-    let output = child
-        .wait_with_output()
-        .map_err(|error| format!("quintet: {error}"))?;
+    let output = child.wait_with_output().map_err(|error| format!("quintet: {error}"))?;
     // A program may end without reading its input.
     let _ = writer.join();
     let stdout = String::from_utf8_lossy(&output.stdout);
     let stderr = String::from_utf8_lossy(&output.stderr);
     if output.status.code() != Some(case.status) {
-        return Err(format!(
-            "{} instead of {}; stderr:\n{stderr}",
-            output.status, case.status
-        ));
+        return Err(format!("{} instead of {}; stderr:\n{stderr}", output.status, case.status));
     }
-    for (name, got, expected) in [
-        ("stdout", stdout, case.stdout),
-        ("stderr", stderr, case.stderr),
-    ] {
+    for (name, got, expected) in [("stdout", stdout, case.stdout), ("stderr", stderr, case.stderr)] {
         if got != expected {
             return Err(format!("{name} is {got:?} instead of {expected:?}"));
         }

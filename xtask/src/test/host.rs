@@ -15,10 +15,8 @@ pub(super) fn run(selection: &Selection) -> Result<Tally, String> {
         command.args(["--exclude", package]);
     }
     command.args(&selection.filter);
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("cannot run cargo test: {error}"))?;
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().map_err(|error| format!("cannot run cargo test: {error}"))?;
     let mut tally = Tally::default();
     let output = child.stdout.take().ok_or("cargo test has no output")?;
     for line in BufReader::new(output).lines().map_while(Result::ok) {
@@ -29,17 +27,12 @@ pub(super) fn run(selection: &Selection) -> Result<Tally, String> {
             None => println!("{line}"),
         }
     }
-    let status = child
-        .wait()
-        .map_err(|error| format!("cargo test: {error}"))?;
+    let status = child.wait().map_err(|error| format!("cargo test: {error}"))?;
     if !status.success() && tally.failed == 0 {
         // It did not build, or a test process died.
         tally.failed = 1;
     }
-    println!(
-        "{} passed, {} failed on the host",
-        tally.passed, tally.failed
-    );
+    println!("{} passed, {} failed on the host", tally.passed, tally.failed);
     Ok(tally)
 }
 

@@ -46,18 +46,13 @@ pub(crate) struct Selection {
 
 impl Selection {
     pub(crate) fn takes(&self, name: &str) -> bool {
-        self.filter
-            .as_ref()
-            .is_none_or(|filter| name.contains(filter))
+        self.filter.as_ref().is_none_or(|filter| name.contains(filter))
     }
 }
 
 /// Runs every stage and prints the sum.
 pub(crate) fn run(arguments: &[String]) -> Outcome {
-    let mut selection = Selection {
-        filter: None,
-        quick: false,
-    };
+    let mut selection = Selection { filter: None, quick: false };
     for argument in arguments {
         match argument.as_str() {
             "--quick" => selection.quick = true,
@@ -72,30 +67,18 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let started = Instant::now();
     stage("host tests", &mut tally, || host::run(&selection))?;
     build::all()?;
-    stage("programs in the guest", &mut tally, || {
-        guest::run(&selection)
-    })?;
-    stage("ABI tests on Linux and Quintet", &mut tally, || {
-        abi::run(&selection)
-    })?;
+    stage("programs in the guest", &mut tally, || guest::run(&selection))?;
+    stage("ABI tests on Linux and Quintet", &mut tally, || abi::run(&selection))?;
     println!("\n{} s", started.elapsed().as_secs());
     let skipped = match tally.skipped {
         0 => String::new(),
         skipped => format!(", {skipped} skipped"),
     };
     println!("{} passed, {} failed{skipped}", tally.passed, tally.failed);
-    Ok(if tally.failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn stage(
-    name: &str,
-    tally: &mut Tally,
-    run: impl FnOnce() -> Result<Tally, String>,
-) -> Result<(), String> {
+fn stage(name: &str, tally: &mut Tally, run: impl FnOnce() -> Result<Tally, String>) -> Result<(), String> {
     println!("\n== {name}");
     let started = Instant::now();
     tally.add(run()?);
