@@ -19,6 +19,8 @@ mod mount;
 pub mod numbers;
 mod open;
 mod path;
+mod message;
+mod socket;
 mod event;
 mod epoll;
 mod poll;
