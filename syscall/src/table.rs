@@ -152,7 +152,7 @@ syscall_table! {
     (92, "chown", metadata::chown, Full, ""),
     (93, "fchown", metadata::fchown, Full, ""),
     (94, "lchown", metadata::lchown, Full, ""),
-    (95, "umask", missing, Error, "not implemented"),
+    (95, "umask", lifecycle::umask, Full, ""),
     (96, "gettimeofday", time::gettimeofday, Full, ""),
     (97, "getrlimit", resource::getrlimit, Full, ""),
     (98, "getrusage", resource::getrusage, Full, ""),
