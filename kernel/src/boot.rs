@@ -54,6 +54,7 @@ fn start(machine: hal::boot::Machine) {
         panic!("the file systems can't be set up: {error}");
     }
     ipc::register();
+    syscall::numbers::register();
     unpack_initrd();
     if let Err(error) = fs::boot::mount_early(false) {
         log::warn!("mounting /dev, /proc and /sys: {error}");
