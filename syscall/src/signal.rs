@@ -3,9 +3,7 @@
 use base::{Errno, Result};
 use hal::user::UserPtr;
 use process::signal::info_codes::{SI_TKILL, SI_USER};
-use process::signal::{
-    self, Action, SA_KNOWN, SIGINFO_SIZE, SigInfo, SigSet, Signal, StackT, send, wait,
-};
+use process::signal::{self, Action, SA_KNOWN, SIGINFO_SIZE, SigInfo, SigSet, Signal, StackT, send, wait};
 use process::{Pid, pidfd};
 
 use crate::args::Args;
@@ -136,7 +134,12 @@ fn positive(pid: Pid) -> Result<Pid> {
 }
 
 /// Reads a `siginfo_t` that a process wants to send; what only the kernel and kill(2) may say is for itself alone.
-fn read_info(cx: &Context, at: UserPtr<[u8; SIGINFO_SIZE]>, signal: Option<Signal>, to: Pid) -> Result<Option<SigInfo>> {
+fn read_info(
+    cx: &Context,
+    at: UserPtr<[u8; SIGINFO_SIZE]>,
+    signal: Option<Signal>,
+    to: Pid,
+) -> Result<Option<SigInfo>> {
     let bytes = at.read()?;
     let info = signal.map(|signal| SigInfo::from_bytes(signal, &bytes));
     let code = i32::from_ne_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);

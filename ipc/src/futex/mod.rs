@@ -216,10 +216,7 @@ fn wake_queued(queue: &mut VecDeque<Arc<Waiter>>, key: &Key, count: usize, bits:
 }
 
 /// The locks of two buckets, taken in order; the second is `None` where both are the same.
-fn lock_both(
-    a: usize,
-    b: usize,
-) -> (Locked, Option<Locked>) {
+fn lock_both(a: usize, b: usize) -> (Locked, Option<Locked>) {
     if a == b {
         return (TABLE[a].lock(), None);
     }

@@ -97,8 +97,7 @@ impl Action {
     /// Would `signal` be thrown away under this action (ignored, or ignored by default)?
     pub const fn discards(&self, signal: Signal) -> bool {
         self.is_ignore()
-            || self.is_default()
-                && matches!(signal.default_disposition(), Disposition::Ignore | Disposition::Continue)
+            || self.is_default() && matches!(signal.default_disposition(), Disposition::Ignore | Disposition::Continue)
     }
 }
 

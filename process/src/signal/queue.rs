@@ -45,7 +45,12 @@ impl Queue {
         if !self.infos.iter().any(|info| info.signal == signal) {
             self.set.remove(signal);
         }
-        let bare = SigInfo { signal, errno: 0, code: super::info_codes::SI_USER, fields: SigFields::Sender { pid: 0, uid: 0 } };
+        let bare = SigInfo {
+            signal,
+            errno: 0,
+            code: super::info_codes::SI_USER,
+            fields: SigFields::Sender { pid: 0, uid: 0 },
+        };
         Some((info.unwrap_or(bare), info.is_some()))
     }
 
