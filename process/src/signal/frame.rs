@@ -1,6 +1,7 @@
 //! The signal frame: what a handler finds on its stack, and how rt_sigreturn(2) goes back. Laid out as Linux's `struct rt_sigframe`.
 
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use base::{Errno, Result};
 use hal::regs::UserRegs;
@@ -217,10 +218,26 @@ fn save(task: &Task, regs: &UserRegs, mask: SigSet, fpstate: usize) -> SigContex
     }
 }
 
+/// Bytes in the processor's image of the FPU state; 0 before it was asked for.
+static IMAGE_SIZE: AtomicUsize = AtomicUsize::new(0);
+
+/// [`IMAGE_SIZE`], found out the first time by making an image of the calling thread's.
+fn image_size(thread: &sched::Thread) -> usize {
+    let known = IMAGE_SIZE.load(Ordering::Relaxed);
+    if known != 0 {
+        return known;
+    }
+    let mut image = Vec::new();
+    thread.task().fpu_image(&mut image);
+    IMAGE_SIZE.store(image.len(), Ordering::Relaxed);
+    image.len()
+}
+
 /// The FPU state as it goes to the stack: the XSAVE image, marked in the bytes that are software's, and a second mark behind it.
 fn fpu_image(task: &Task) -> Result<Vec<u8>> {
     let thread = task.thread().ok_or(Errno::EFAULT)?;
     let mut image = Vec::new();
+    image.try_reserve_exact(image_size(&thread) + size_of_val(&FP_XSTATE_MAGIC2)).map_err(|_| Errno::EFAULT)?;
     thread.task().fpu_image(&mut image);
     let size = image.len();
     if size < FXSAVE_SIZE + XSAVE_HEADER {
@@ -234,7 +251,6 @@ fn fpu_image(task: &Task) -> Result<Vec<u8>> {
     image[SW_RESERVED + 8..SW_RESERVED + 16].copy_from_slice(&features);
     image[SW_RESERVED + 16..SW_RESERVED + 20].copy_from_slice(&(size as u32).to_ne_bytes());
     image[SW_RESERVED + 20..FXSAVE_SIZE].fill(0);
-    image.try_reserve(4).map_err(|_| Errno::EFAULT)?;
     image.extend_from_slice(&FP_XSTATE_MAGIC2.to_ne_bytes());
     Ok(image)
 }
@@ -299,18 +315,17 @@ fn restore_fpu(task: &Task, at: usize) -> Result<()> {
     if !UserBuf::new(at, FXSAVE_SIZE).in_user_half() {
         return Err(Errno::EFAULT);
     }
-    let mut current = Vec::new();
-    thread.task().fpu_image(&mut current);
+    let full = image_size(&thread).max(FXSAVE_SIZE);
     let mut image = Vec::new();
-    image.try_reserve_exact(current.len().max(FXSAVE_SIZE)).map_err(|_| Errno::ENOMEM)?;
+    image.try_reserve_exact(full).map_err(|_| Errno::ENOMEM)?;
     image.resize(FXSAVE_SIZE, 0);
     copy_in(&mut image, at)?;
     let word = |from: &[u8], at: usize| u32::from_ne_bytes([from[at], from[at + 1], from[at + 2], from[at + 3]]);
     let size = word(&image, SW_RESERVED + 16) as usize;
     let marked = word(&image, SW_RESERVED) == FP_XSTATE_MAGIC1
-        && (FXSAVE_SIZE + XSAVE_HEADER..=current.len()).contains(&size)
+        && (FXSAVE_SIZE + XSAVE_HEADER..=full).contains(&size)
         && UserPtr::<u32>::new(at.wrapping_add(size)).read() == Ok(FP_XSTATE_MAGIC2);
-    image.resize(current.len().max(FXSAVE_SIZE), 0);
+    image.resize(full, 0);
     if marked {
         copy_in(&mut image[FXSAVE_SIZE..size], at + FXSAVE_SIZE)?;
     } else if image.len() > FXSAVE_SIZE {
