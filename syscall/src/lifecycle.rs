@@ -273,3 +273,7 @@ pub(crate) fn personality(cx: &mut Context, a: Args) -> Result<usize> {
     }
     Ok(old as usize)
 }
+
+pub(crate) fn umask(cx: &mut Context, a: Args) -> Result<usize> {
+    Ok(cx.task.fs().set_umask(a.uint(0)) as usize)
+}

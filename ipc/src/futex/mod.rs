@@ -233,7 +233,7 @@ fn lock_both(
 }
 
 /// FUTEX_REQUEUE and, with `expected`, FUTEX_CMP_REQUEUE: wakes up to `wake` waiters of `from` and moves up to `move_on` others to `to`.
-/// How many were woken (and, with `expected`, moved). `EAGAIN` (the word holds something else), `EFAULT`, `EINVAL`.
+/// How many were woken and moved. `EAGAIN` (the word holds something else), `EFAULT`, `EINVAL`.
 pub fn requeue(
     space: &AddressSpace,
     (from, to): (usize, usize),
@@ -268,7 +268,7 @@ pub fn requeue(
         }
         moved += 1;
     }
-    Ok(if expected.is_some() { woken + moved } else { woken })
+    Ok(woken + moved)
 }
 
 /// FUTEX_WAKE_OP: changes the word at `second` as `operation` says, wakes up to `wake` waiters of `first` and, if the old value
