@@ -32,13 +32,13 @@ const CLEARED_FLAGS: usize = 0x400 | 0x1_0000 | 0x100;
 const RESTORED_FLAGS: usize = 0x0005_0dd5;
 
 /// SS_ONSTACK.
-pub const SS_ONSTACK: u32 = 1;
+const SS_ONSTACK: u32 = 1;
 /// SS_DISABLE.
-pub const SS_DISABLE: u32 = 2;
+const SS_DISABLE: u32 = 2;
 /// SS_AUTODISARM.
-pub const SS_AUTODISARM: u32 = 1 << 31;
+const SS_AUTODISARM: u32 = 1 << 31;
 /// The least that sigaltstack(2) accepts.
-pub const MINSIGSTKSZ: usize = 2048;
+const MINSIGSTKSZ: usize = 2048;
 
 /// `stack_t`.
 #[repr(C)]
@@ -97,7 +97,7 @@ struct Frame {
 
 impl AltStack {
     /// Does `sp` lie on it? Never with SS_AUTODISARM, which takes the stack away while it is used.
-    pub fn holds(&self, sp: usize) -> bool {
+    pub(crate) fn holds(&self, sp: usize) -> bool {
         self.flags & SS_AUTODISARM == 0 && self.spans(sp)
     }
 
@@ -106,7 +106,7 @@ impl AltStack {
     }
 
     /// What sigaltstack(2) says of it to a thread whose stack pointer is `sp`.
-    pub fn flags_at(&self, sp: usize) -> u32 {
+    pub(crate) fn flags_at(&self, sp: usize) -> u32 {
         let state = match () {
             () if self.size == 0 => SS_DISABLE,
             () if self.holds(sp) => SS_ONSTACK,
