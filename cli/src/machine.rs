@@ -111,6 +111,8 @@ impl Machine {
         };
         let accel = match accel {
             Accel::Kvm => "kvm",
+            // QEMU counts instructions in one thread only.
+            Accel::Tcg if self.extra.iter().any(|argument| argument == "-icount") => "tcg,thread=single",
             Accel::Tcg => "tcg,thread=multi",
         };
         let mut arguments: Vec<OsString> =

@@ -75,8 +75,11 @@ pub(super) fn holds(task: &Task) -> bool {
 pub(crate) fn forget(task: &Task) {
     let address = core::ptr::from_ref(task).addr();
     for owner in OWNER.iter() {
-        let _ = owner.compare_exchange(address, 0, Ordering::Relaxed, Ordering::Relaxed);
+        if owner.load(Ordering::Relaxed) == address {
+            let _ = owner.compare_exchange(address, 0, Ordering::Relaxed, Ordering::Relaxed);
+        }
     }
+    task.work.fetch_or(super::task::LOAD_FPU, Ordering::Relaxed);
 }
 
 /// Saves the registers that this processor holds for `task` into its area. Interrupts are off.
@@ -107,6 +110,7 @@ pub(super) fn load(task: &Task) {
         }
     });
     OWNER.get().store(core::ptr::from_ref(task).addr(), Ordering::Relaxed);
+    task.work.fetch_and(!super::task::LOAD_FPU, Ordering::Relaxed);
 }
 
 /// The current registers of the running task, as a signal frame holds them.
