@@ -1,8 +1,5 @@
 //! The signal frame: what a handler finds on its stack, and how rt_sigreturn(2) goes back. Laid out as Linux's `struct rt_sigframe`.
 
-use alloc::vec::Vec;
-use core::sync::atomic::{AtomicUsize, Ordering};
-
 use base::{Errno, Result};
 use hal::regs::UserRegs;
 use hal::user::{UserBuf, UserPtr, copy_in, copy_out};
@@ -160,10 +157,15 @@ pub(super) fn set_up(task: &Task, regs: &mut UserRegs, info: &SigInfo, action: &
         return Err(Errno::EFAULT);
     }
     let stack = *task.alt_stack.lock();
-    let fpu = fpu_image(task)?;
-    let (image, at) = place(&stack, regs.rsp, action.flags & SA_ONSTACK != 0, fpu.len())?;
-    copy_out(image, &fpu)?;
-    let xstate = if fpu.len() > FXSAVE_SIZE { UC_FP_XSTATE } else { 0 };
+    let fpu = hal::task::Task::fpu_size();
+    let extended = fpu >= FXSAVE_SIZE + XSAVE_HEADER;
+    let marks = if extended { size_of::<u32>() } else { 0 };
+    let (image, at) = place(&stack, regs.rsp, action.flags & SA_ONSTACK != 0, fpu + marks)?;
+    task.thread().ok_or(Errno::EFAULT)?.task().fpu_to_user(image)?;
+    if extended {
+        mark_fpu(image, fpu)?;
+    }
+    let xstate = if extended { UC_FP_XSTATE } else { 0 };
     let frame = Frame {
         return_to: action.restorer,
         ucontext: UContext {
@@ -218,41 +220,18 @@ fn save(task: &Task, regs: &UserRegs, mask: SigSet, fpstate: usize) -> SigContex
     }
 }
 
-/// Bytes in the processor's image of the FPU state; 0 before it was asked for.
-static IMAGE_SIZE: AtomicUsize = AtomicUsize::new(0);
-
-/// [`IMAGE_SIZE`], found out the first time by making an image of the calling thread's.
-fn image_size(thread: &sched::Thread) -> usize {
-    let known = IMAGE_SIZE.load(Ordering::Relaxed);
-    if known != 0 {
-        return known;
-    }
-    let mut image = Vec::new();
-    thread.task().fpu_image(&mut image);
-    IMAGE_SIZE.store(image.len(), Ordering::Relaxed);
-    image.len()
-}
-
-/// The FPU state as it goes to the stack: the XSAVE image, marked in the bytes that are software's, and a second mark behind it.
-fn fpu_image(task: &Task) -> Result<Vec<u8>> {
-    let thread = task.thread().ok_or(Errno::EFAULT)?;
-    let mut image = Vec::new();
-    image.try_reserve_exact(image_size(&thread) + size_of_val(&FP_XSTATE_MAGIC2)).map_err(|_| Errno::EFAULT)?;
-    thread.task().fpu_image(&mut image);
-    let size = image.len();
-    if size < FXSAVE_SIZE + XSAVE_HEADER {
-        return Ok(image);
-    }
+/// Marks an XSAVE image of `size` bytes on the stack as such: in the bytes of the legacy part that are software's, and behind it.
+fn mark_fpu(image: usize, size: usize) -> Result<()> {
     // x87 and SSE are always there, whatever the processor's tracking says.
-    image[FXSAVE_SIZE] |= 3;
-    let features = hal::task::Task::fpu_components().to_ne_bytes();
-    let words = [FP_XSTATE_MAGIC1, size as u32 + 4];
-    image[SW_RESERVED..SW_RESERVED + 8].copy_from_slice(words.as_bytes());
-    image[SW_RESERVED + 8..SW_RESERVED + 16].copy_from_slice(&features);
-    image[SW_RESERVED + 16..SW_RESERVED + 20].copy_from_slice(&(size as u32).to_ne_bytes());
-    image[SW_RESERVED + 20..FXSAVE_SIZE].fill(0);
-    image.extend_from_slice(&FP_XSTATE_MAGIC2.to_ne_bytes());
-    Ok(image)
+    let header = UserPtr::<u64>::new(image + FXSAVE_SIZE);
+    header.write(&(header.read()? | 3))?;
+    let mut software = [0; FXSAVE_SIZE - SW_RESERVED];
+    let words = [FP_XSTATE_MAGIC1, (size + size_of::<u32>()) as u32];
+    software[..8].copy_from_slice(words.as_bytes());
+    software[8..16].copy_from_slice(&hal::task::Task::fpu_components().to_ne_bytes());
+    software[16..20].copy_from_slice(&(size as u32).to_ne_bytes());
+    copy_out(image + SW_RESERVED, &software)?;
+    UserPtr::new(image + size).write(&FP_XSTATE_MAGIC2)
 }
 
 /// rt_sigreturn(2): restores what [`set_up`] saved. On a bad frame the thread gets SIGSEGV. Gives the value for `rax`.
@@ -315,24 +294,15 @@ fn restore_fpu(task: &Task, at: usize) -> Result<()> {
     if !UserBuf::new(at, FXSAVE_SIZE).in_user_half() {
         return Err(Errno::EFAULT);
     }
-    let full = image_size(&thread).max(FXSAVE_SIZE);
-    let mut image = Vec::new();
-    image.try_reserve_exact(full).map_err(|_| Errno::ENOMEM)?;
-    image.resize(FXSAVE_SIZE, 0);
-    copy_in(&mut image, at)?;
-    let word = |from: &[u8], at: usize| u32::from_ne_bytes([from[at], from[at + 1], from[at + 2], from[at + 3]]);
-    let size = word(&image, SW_RESERVED + 16) as usize;
-    let marked = word(&image, SW_RESERVED) == FP_XSTATE_MAGIC1
-        && (FXSAVE_SIZE + XSAVE_HEADER..=full).contains(&size)
+    let mut software = [0; 20];
+    copy_in(&mut software, at + SW_RESERVED)?;
+    let word = |at: usize| u32::from_ne_bytes([software[at], software[at + 1], software[at + 2], software[at + 3]]);
+    let size = word(16) as usize;
+    let marked = word(0) == FP_XSTATE_MAGIC1
+        && (FXSAVE_SIZE + XSAVE_HEADER..=hal::task::Task::fpu_size()).contains(&size)
         && UserPtr::<u32>::new(at.wrapping_add(size)).read() == Ok(FP_XSTATE_MAGIC2);
-    image.resize(full, 0);
-    if marked {
-        copy_in(&mut image[FXSAVE_SIZE..size], at + FXSAVE_SIZE)?;
-    } else if image.len() > FXSAVE_SIZE {
-        // An old frame has x87 and SSE only.
-        image[FXSAVE_SIZE] = 3;
-    }
-    thread.task().set_fpu_image(&image)
+    // An old frame has x87 and SSE only.
+    thread.task().fpu_from_user(at, if marked { size } else { FXSAVE_SIZE })
 }
 
 #[cfg(test)]
