@@ -52,7 +52,8 @@ fn traced(task: &Task, regs: &mut UserRegs) -> Result<usize> {
         }
         regs.rax = result.unwrap_or_else(Errno::to_return);
     }
-    if task.traces_syscalls() {
+    // exit(2) never returns, so nobody sees it do so.
+    if task.traces_syscalls() && !task.is_dying() {
         ptrace::syscall_stop(task, regs, Point::Exit);
     }
     Ok(regs.rax)
