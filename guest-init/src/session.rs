@@ -102,11 +102,12 @@ impl Session {
     }
 
     fn run(mut self) -> io::Result<()> {
-        loop {
-            if self.turn()? == Flow::PowerOff {
-                return Ok(());
-            }
+        // More may have come along with the message that started the program.
+        let mut flow = self.obey()?;
+        while flow == Flow::Continue {
+            flow = self.turn()?;
         }
+        Ok(())
     }
 
     /// Waits for something to happen and deals with it.
@@ -205,6 +206,11 @@ impl Session {
             // The host is gone, so nobody waits for the program.
             return Ok(Flow::PowerOff);
         }
+        self.obey()
+    }
+
+    /// Does what the messages received so far ask for.
+    fn obey(&mut self) -> io::Result<Flow> {
         while let Some(message) = self.control.take()? {
             match message {
                 ToGuest::Start(_) => {}
