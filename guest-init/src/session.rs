@@ -38,12 +38,7 @@ pub(crate) fn run(mut ports: Ports) -> io::Result<()> {
         Ok(program) => Session::new(program, ports, children).run(),
         Err(failure) => {
             ports.control.send(&ToHost::Failed { status: failure.status, what: failure.what })?;
-            while ports.control.receive()? {
-                if let Some(ToGuest::PowerOff) = ports.control.take()? {
-                    break;
-                }
-            }
-            Ok(())
+            wait_for_power_off(&mut ports.control)
         }
     }
 }
@@ -66,6 +61,19 @@ fn wait_for_start(control: &mut Control) -> io::Result<Option<Start>> {
         }
         if !control.receive()? {
             return Ok(None);
+        }
+    }
+}
+
+fn wait_for_power_off(control: &mut Control) -> io::Result<()> {
+    loop {
+        while let Some(message) = control.take()? {
+            if message == ToGuest::PowerOff {
+                return Ok(());
+            }
+        }
+        if !control.receive()? {
+            return Ok(());
         }
     }
 }
