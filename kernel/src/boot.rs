@@ -54,12 +54,27 @@ fn start(machine: hal::boot::Machine) {
         panic!("the file systems can't be set up: {error}");
     }
     ipc::register();
+    syscall::numbers::register();
     unpack_initrd();
     if let Err(error) = fs::boot::mount_early(false) {
         log::warn!("mounting /dev, /proc and /sys: {error}");
     }
     add_devices(machine);
+    connect_processes();
     start_init();
+}
+
+/// What the layers below and above the processes ask of each other.
+fn connect_processes() {
+    process::init();
+    process::exit::set_init_ended(|status| {
+        log::error!("the first process ended with wait status {status:#x}: the machine stops");
+        hal::boot::end(End::PowerOff)
+    });
+    syscall::system::set_reboot(|how| match how {
+        syscall::system::Reboot::Restart => hal::boot::end(End::Restart),
+        syscall::system::Reboot::Halt | syscall::system::Reboot::PowerOff => hal::boot::end(End::PowerOff),
+    });
 }
 
 struct Reader(Initrd);

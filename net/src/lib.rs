@@ -1,2 +1,40 @@
-//! Module 5: networking.
-#![no_std]
+//! Module 5, networking: sockets. So far those within the machine: unix sockets.
+//!
+//! [`Socket`] is what a protocol family implements, [`SocketFile`] makes a file of it, [`unix`] is the family AF_UNIX. May depend on `fs`,
+//! `mm`, `sched` and `hal`; never on `ipc`.
+//!
+//! Lock order (outermost first): a socket's reader lock (sleeps) -> abstract names -> a socket's state (two sockets: listener first, else
+//! never both) -> its inbox -> wait queues of sched. Files that were sent are never dropped under a lock.
+#![cfg_attr(not(test), no_std)]
+extern crate alloc;
+
+mod file;
+mod options;
+mod socket;
+pub mod unix;
+
+pub use file::{SocketFile, open_file, socket_of};
+pub use options::{Options, level, option};
+pub use socket::{Caller, Control, MessageFlags, Outgoing, Received, Shutdown, Socket, SocketKind, Ucred};
+
+use alloc::sync::Arc;
+use base::{Errno, Result};
+
+/// AF_UNIX.
+pub const AF_UNIX: i32 = 1;
+/// One more than the highest protocol family that Linux knows.
+const AF_MAX: i32 = 46;
+
+/// socket(2): a socket of that family, type and protocol. `EAFNOSUPPORT`, `ESOCKTNOSUPPORT`, `EPROTONOSUPPORT`, `EINVAL`.
+pub fn create(caller: &Caller, family: i32, kind: i32, protocol: i32) -> Result<Arc<dyn Socket>> {
+    if !(0..AF_MAX).contains(&family) {
+        return Err(Errno::EAFNOSUPPORT);
+    }
+    if !(0..=10).contains(&kind) {
+        return Err(Errno::EINVAL);
+    }
+    match family {
+        AF_UNIX => Ok(unix::UnixSocket::create(caller, kind, protocol)?),
+        _ => Err(Errno::EAFNOSUPPORT),
+    }
+}

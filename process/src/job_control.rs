@@ -1,31 +1,85 @@
-//! What terminals have to do with sessions.
+//! Sessions and their controlling terminals: what terminals ask of processes, and the other way round.
 
-use hal::sync::Once;
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 
-use crate::Pid;
+use fs::tty::{Caller, JobControl, Tty};
+use hal::sync::SpinLock;
 
-/// What process asks of the terminals; registered by the layer that knows both.
-pub trait Terminals: Send + Sync {
-    /// The leader of session `sid` exits: its controlling terminal, if any, is hung up and taken from the session.
-    fn session_leader_exits(&self, sid: Pid);
-    /// Device number of the session's controlling terminal (0 for none) and its foreground process group (-1 for none).
-    fn of_session(&self, sid: Pid) -> (u32, Pid);
-}
+use crate::signal::{SigInfo, Signal, send};
+use crate::{Pid, tree, try_current};
 
-static TERMINALS: Once<&'static dyn Terminals> = Once::new();
+/// The controlling terminal of each session that has one.
+static TERMINALS: SpinLock<BTreeMap<Pid, Arc<Tty>>> = SpinLock::new(BTreeMap::new());
 
-/// Registers the terminals. Once, at boot.
-pub fn set_terminals(terminals: &'static dyn Terminals) {
-    let _ = TERMINALS.set(terminals);
-}
+struct Answers;
 
-pub(crate) fn session_leader_exits(sid: Pid) {
-    if let Some(terminals) = TERMINALS.get() {
-        terminals.session_leader_exits(sid);
+impl JobControl for Answers {
+    fn caller(&self) -> Option<Caller> {
+        let task = try_current()?;
+        let process = task.process();
+        let (pid, group, session) = (process.pid(), process.pgid(), process.sid());
+        Some(Caller { pid, group, session, is_leader: session == pid, orphaned: tree::is_orphaned(group) })
+    }
+
+    fn caller_ignores(&self, signal: i32) -> bool {
+        let (Some(task), Ok(signal)) = (try_current(), Signal::new(signal)) else { return false };
+        task.blocked().has(signal) || task.process().actions().get(signal).is_ignore()
+    }
+
+    fn signal_group(&self, group: i32, signal: i32) {
+        if let Ok(signal) = Signal::new(signal) {
+            send::to_group(group, SigInfo::kernel(signal));
+        }
+    }
+
+    fn signal_leader(&self, session: i32, signal: i32) {
+        if let (Some(leader), Ok(signal)) = (tree::process(session), Signal::new(signal)) {
+            // A leader that is just ending needs no signal any more.
+            let _ = send::to_process(&leader, SigInfo::kernel(signal));
+        }
+    }
+
+    fn group_is_in_session(&self, group: i32, session: i32) -> bool {
+        tree::session_of_group(group) == Some(session)
+    }
+
+    fn terminal(&self) -> Option<Arc<Tty>> {
+        let session = try_current()?.process().sid();
+        TERMINALS.lock_irq().get(&session).cloned()
+    }
+
+    fn set_terminal(&self, session: i32, tty: Option<Arc<Tty>>) {
+        let mut terminals = TERMINALS.lock_irq();
+        let old = match tty {
+            Some(tty) => terminals.insert(session, tty),
+            None => terminals.remove(&session),
+        };
+        // The last reference to a terminal does more than free memory.
+        drop(terminals);
+        drop(old);
     }
 }
 
-/// Device number of the session's controlling terminal and its foreground process group, for `/proc/PID/stat`.
+/// Gives the terminals who answers. Once, at boot.
+pub(crate) fn register() {
+    fs::tty::set_job_control(Arc::new(Answers));
+}
+
+/// The leader of session `sid` exits: its terminal is free for another.
+pub(crate) fn session_leader_exits(sid: Pid) {
+    let terminal = TERMINALS.lock_irq().remove(&sid);
+    if let Some(terminal) = terminal {
+        terminal.leader_exits();
+    }
+}
+
+/// Device number (as in `/proc/PID/stat`) of the session's controlling terminal, 0 for none, and its foreground process group, -1 for none.
 pub fn terminal_of(sid: Pid) -> (u32, Pid) {
-    TERMINALS.get().map_or((0, -1), |terminals| terminals.of_session(sid))
+    let terminal = TERMINALS.lock_irq().get(&sid).cloned();
+    terminal.map_or((0, -1), |tty| {
+        let device = tty.number;
+        let number = device.major << 8 | device.minor & 0xff | (device.minor & !0xff) << 12;
+        (number, tty.foreground())
+    })
 }

@@ -18,9 +18,12 @@ pub mod exit;
 pub mod fork;
 pub mod fs_state;
 mod group;
+pub mod inspect;
 pub mod job_control;
+pub mod oom;
 pub mod pidfd;
 mod process;
+mod procfs;
 pub mod rlimit;
 pub mod rseq;
 pub mod signal;
@@ -35,6 +38,12 @@ pub use process::{Image, Process};
 pub use rlimit::Resource;
 pub use spawn::spawn_init;
 pub use task::{Comm, Task, Vfork, current, try_current, with_current};
+
+/// Gives the layers below what they ask of processes: the processes' part of `/proc`, job control. Once, at boot.
+pub fn init() {
+    procfs::register();
+    job_control::register();
+}
 
 /// A process, thread, process group or session number.
 pub type Pid = i32;

@@ -6,7 +6,7 @@ use abi::PAGE_SIZE;
 use base::{Errno, Result};
 use hal::user::{USER_END, UserBuf, UserPtr};
 use mm::{Backing, MapRequest, Prot};
-use process::{Resource, Task, tree};
+use process::{Resource, tree};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::args::Args;
@@ -342,14 +342,6 @@ fn read_vectors(at: UserPtr<Iovec>, count: usize) -> Result<Vec<UserBuf>> {
     Ok(all)
 }
 
-/// May `task` look into `target`'s memory? `EPERM`.
-fn check_ptrace(task: &Task, target: &Task) -> Result<()> {
-    let (mine, other) = (task.cred(), target.cred());
-    let same = [other.uid, other.euid, other.suid] == [mine.fsuid; 3] && [other.gid, other.egid, other.sgid] == [mine.fsgid; 3];
-    let visible = target.process().dumpable() == 1 && mine.permitted.contains(other.permitted);
-    if same && visible || mine.capable(base::Capability::SysPtrace) { Ok(()) } else { Err(Errno::EPERM) }
-}
-
 fn transfer(cx: &mut Context, a: Args, write: bool) -> Result<usize> {
     if a.size(5) != 0 {
         return Err(Errno::EINVAL);
@@ -357,10 +349,7 @@ fn transfer(cx: &mut Context, a: Args, write: bool) -> Result<usize> {
     let local = read_vectors(a.ptr(1), a.size(2))?;
     let remote = read_vectors(a.ptr(3), a.size(4))?;
     let target = tree::task(a.int(0)).ok_or(Errno::ESRCH)?;
-    let same = alloc::sync::Arc::ptr_eq(target.process(), cx.task.process());
-    if !same {
-        check_ptrace(cx.task, &target)?;
-    }
+    process::inspect::check(cx.task, &target)?;
     let space = target.process().address_space().ok_or(Errno::ESRCH)?;
     let mut bounce = Vec::new();
     bounce.try_reserve_exact(PAGE_SIZE).map_err(|_| Errno::ENOMEM)?;

@@ -4,7 +4,9 @@
 //! numeric names, `self` and `thread-self` from the [`PidRoot`] that the process layer registers. [`system`] has the files that are about
 //! the system as a whole.
 
+mod cpuinfo;
 mod inode;
+mod mounts;
 mod node;
 pub mod system;
 
@@ -15,6 +17,7 @@ use base::Result;
 use hal::sync::{Once, SpinLock};
 
 pub use inode::mount_node;
+pub use mounts::{mountinfo, mounts, mountstats};
 pub use node::{
     Check, FixedDir, Listed, Node, Opener, ProcDir, ProcFile, ProcLink, Shape, dir, file, file_rw, link, open_with,
 };

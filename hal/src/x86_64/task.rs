@@ -196,6 +196,29 @@ impl Task {
         if fpu::set_image(self, image) { Ok(()) } else { Err(base::Errno::EINVAL) }
     }
 
+    /// Bytes of the floating-point state that [`Task::fpu_to_user`] writes.
+    pub fn fpu_size() -> usize {
+        fpu::size()
+    }
+
+    /// Writes the running task's floating-point state (an XSAVE image, 64-byte aligned by the caller) to user space. `EFAULT`.
+    pub fn fpu_to_user(&self, dst: usize) -> base::Result<()> {
+        assert!(core::ptr::eq(self, current()));
+        let fits = crate::user::UserBuf::new(dst, fpu::size()).in_user_half();
+        if fits && fpu::to_user(self, dst) { Ok(()) } else { Err(base::Errno::EFAULT) }
+    }
+
+    /// Replaces the running task's floating-point state by an image of `len` bytes in user space. `EFAULT` (the state is then the initial
+    /// one), `EINVAL` (not a length that an image can have).
+    pub fn fpu_from_user(&self, src: usize, len: usize) -> base::Result<()> {
+        assert!(core::ptr::eq(self, current()));
+        if len < 512 || len > fpu::size() {
+            return Err(base::Errno::EINVAL);
+        }
+        let fits = crate::user::UserBuf::new(src, len).in_user_half();
+        if fits && fpu::from_user(self, src, len) { Ok(()) } else { Err(base::Errno::EFAULT) }
+    }
+
     /// Puts the running task's floating-point state and TLS bases into the state that exec leaves.
     pub fn reset_user_state(&self) {
         assert!(core::ptr::eq(self, current()));

@@ -25,6 +25,8 @@ type Key = (usize, u64, u32);
 
 const BUCKETS: usize = 256;
 type Bucket = SpinLock<VecDeque<Arc<Waiter>>>;
+/// A bucket that is locked.
+type Locked = SpinGuard<'static, VecDeque<Arc<Waiter>>>;
 static TABLE: [Bucket; BUCKETS] = [const { SpinLock::new(VecDeque::new()) }; BUCKETS];
 
 /// A thread that waits on a word.
@@ -214,10 +216,7 @@ fn wake_queued(queue: &mut VecDeque<Arc<Waiter>>, key: &Key, count: usize, bits:
 }
 
 /// The locks of two buckets, taken in order; the second is `None` where both are the same.
-fn lock_both(
-    a: usize,
-    b: usize,
-) -> (SpinGuard<'static, VecDeque<Arc<Waiter>>>, Option<SpinGuard<'static, VecDeque<Arc<Waiter>>>>) {
+fn lock_both(a: usize, b: usize) -> (Locked, Option<Locked>) {
     if a == b {
         return (TABLE[a].lock(), None);
     }
@@ -233,7 +232,7 @@ fn lock_both(
 }
 
 /// FUTEX_REQUEUE and, with `expected`, FUTEX_CMP_REQUEUE: wakes up to `wake` waiters of `from` and moves up to `move_on` others to `to`.
-/// How many were woken (and, with `expected`, moved). `EAGAIN` (the word holds something else), `EFAULT`, `EINVAL`.
+/// How many were woken and moved. `EAGAIN` (the word holds something else), `EFAULT`, `EINVAL`.
 pub fn requeue(
     space: &AddressSpace,
     (from, to): (usize, usize),
@@ -268,7 +267,7 @@ pub fn requeue(
         }
         moved += 1;
     }
-    Ok(if expected.is_some() { woken + moved } else { woken })
+    Ok(woken + moved)
 }
 
 /// FUTEX_WAKE_OP: changes the word at `second` as `operation` says, wakes up to `wake` waiters of `first` and, if the old value

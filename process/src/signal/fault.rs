@@ -24,7 +24,7 @@ pub fn user_exception(regs: &mut UserRegs, exception: Exception) {
         3 => SigInfo::kernel(SIGTRAP),
         4 | 5 | 13 => SigInfo::kernel(SIGSEGV),
         6 => at(SIGILL, ILL_ILLOPN),
-        10 | 11 | 12 => SigInfo::kernel(SIGBUS),
+        10..=12 => SigInfo::kernel(SIGBUS),
         16 | 19 => at(SIGFPE, FPE_FLTINV),
         17 => SigInfo::fault(SIGBUS, BUS_ADRALN, 0),
         _ => SigInfo::kernel(SIGSEGV),
@@ -46,10 +46,11 @@ pub fn user_fault(fault: &PageFault) -> bool {
             return true;
         };
         drop(space);
+        if error == FaultError::NoMemory {
+            return wait_for_memory(task);
+        }
         if fault.from_user {
             signal_fault(task, fault, error);
-        } else if error == FaultError::NoMemory {
-            send::force(task, SigInfo::kernel(SIGKILL));
         }
         false
     })
@@ -65,4 +66,19 @@ fn signal_fault(task: &crate::Task, fault: &PageFault, error: FaultError) {
         FaultError::NoMemory => SigInfo::kernel(SIGKILL),
     };
     send::force(task, info);
+}
+
+/// Makes somebody give up memory, and a little time to do so; false if that is the caller.
+fn wait_for_memory(task: &crate::Task) -> bool {
+    const PAUSE: base::Nanos = 5_000_000;
+    if task.is_dying() {
+        return false;
+    }
+    if !crate::oom::kill_one() {
+        send::force(task, SigInfo::kernel(SIGKILL));
+    }
+    if !task.is_dying() {
+        sched::thread::sleep_until(sched::Sleep::Killable, sched::time::now() + PAUSE);
+    }
+    !task.is_dying()
 }

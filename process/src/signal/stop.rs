@@ -52,7 +52,8 @@ pub(crate) fn begin(task: &Task, signal: Signal) {
 pub(crate) fn park(task: &Task) {
     let process = task.process();
     task.stopped.store(true, Ordering::SeqCst);
-    if let Some(signal) = complete(process, &mut process.group.lock_irq()) {
+    let completed = complete(process, &mut process.group.lock_irq());
+    if let Some(signal) = completed {
         tell_parent(process, CLD_STOPPED, signal.number());
     }
     // Ends for SIGKILL and the end of the group too, which `is_dying` then shows.

@@ -1,0 +1,59 @@
+//! Sockets as files.
+
+use alloc::sync::Arc;
+
+use base::{Errno, Events, Result};
+use fs::vfs::pseudo::SOCKETS;
+use fs::{File, FileKind, FsContext, Hold, Io, IoctlContext, OpenFile, OpenFlags, PollTable};
+use hal::user::UserPtr;
+use mm::{Sink, Source};
+
+use crate::socket::{Control, MessageFlags, Outgoing, Socket};
+
+/// The file that descriptors of a socket refer to.
+pub struct SocketFile {
+    socket: Arc<dyn Socket>,
+}
+
+/// An open file on a socket. The status flags are O_NONBLOCK or none.
+pub fn open_file(cx: &FsContext, socket: Arc<dyn Socket>, status: OpenFlags) -> Arc<OpenFile> {
+    let inode = SOCKETS.inode(FileKind::Socket, 0o777, Some(cx), None);
+    let path = SOCKETS.numbered_path(&inode, "socket");
+    OpenFile::new(Arc::new(SocketFile { socket }), path, inode, OpenFlags::RDWR | status, Hold::None)
+}
+
+/// The socket behind an open file. `ENOTSOCK`.
+pub fn socket_of(open: &OpenFile) -> Result<&Arc<dyn Socket>> {
+    open.file().downcast::<SocketFile>().map(|file| &file.socket).ok_or(Errno::ENOTSOCK)
+}
+
+impl File for SocketFile {
+    fn read(&self, sink: &mut Sink, io: &mut Io) -> Result<usize> {
+        self.socket.receive(sink, MessageFlags::empty(), io.nonblocking()).map(|received| received.len)
+    }
+
+    fn write(&self, source: &mut Source, io: &mut Io) -> Result<usize> {
+        let message = Outgoing { to: None, control: Control::default(), flags: MessageFlags::empty() };
+        self.socket.send(None, source, message, io.nonblocking())
+    }
+
+    fn poll(&self, table: &mut PollTable) -> Events {
+        self.socket.poll(table)
+    }
+
+    fn ioctl(&self, _cx: &IoctlContext, request: u32, arg: usize) -> Result<usize> {
+        const SIOCINQ: u32 = abi::ioctl::FIONREAD;
+        const SIOCOUTQ: u32 = 0x5411;
+        let count = match request {
+            SIOCINQ => self.socket.queued()?.0,
+            SIOCOUTQ => self.socket.queued()?.1,
+            _ => return Err(Errno::ENOTTY),
+        };
+        UserPtr::new(arg).write(&i32::try_from(count).unwrap_or(i32::MAX))?;
+        Ok(0)
+    }
+
+    fn release(&self, _flags: OpenFlags) {
+        self.socket.close();
+    }
+}

@@ -1,0 +1,125 @@
+//! Options at the level SOL_SOCKET that all sockets have (socket(7)).
+
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
+
+use base::Nanos;
+
+/// Levels of getsockopt(2).
+#[allow(missing_docs, reason = "socket(7) names them")]
+pub mod level {
+    pub const SOL_SOCKET: i32 = 1;
+}
+
+/// Options at SOL_SOCKET.
+#[allow(missing_docs, reason = "socket(7) documents each")]
+pub mod option {
+    pub const SO_DEBUG: i32 = 1;
+    pub const SO_REUSEADDR: i32 = 2;
+    pub const SO_TYPE: i32 = 3;
+    pub const SO_ERROR: i32 = 4;
+    pub const SO_DONTROUTE: i32 = 5;
+    pub const SO_BROADCAST: i32 = 6;
+    pub const SO_SNDBUF: i32 = 7;
+    pub const SO_RCVBUF: i32 = 8;
+    pub const SO_KEEPALIVE: i32 = 9;
+    pub const SO_OOBINLINE: i32 = 10;
+    pub const SO_PRIORITY: i32 = 12;
+    pub const SO_LINGER: i32 = 13;
+    pub const SO_REUSEPORT: i32 = 15;
+    pub const SO_PASSCRED: i32 = 16;
+    pub const SO_PEERCRED: i32 = 17;
+    pub const SO_RCVLOWAT: i32 = 18;
+    pub const SO_SNDLOWAT: i32 = 19;
+    pub const SO_RCVTIMEO: i32 = 20;
+    pub const SO_SNDTIMEO: i32 = 21;
+    pub const SO_PEERNAME: i32 = 28;
+    pub const SO_TIMESTAMP: i32 = 29;
+    pub const SO_ACCEPTCONN: i32 = 30;
+    pub const SO_SNDBUFFORCE: i32 = 32;
+    pub const SO_RCVBUFFORCE: i32 = 33;
+    pub const SO_PASSSEC: i32 = 34;
+    pub const SO_PROTOCOL: i32 = 38;
+    pub const SO_DOMAIN: i32 = 39;
+    pub const SO_PEERGROUPS: i32 = 59;
+}
+
+/// Bytes that a socket may have under way at first (`net.core.wmem_default`).
+const DEFAULT_BUFFER: usize = 212_992;
+/// The least that SO_SNDBUF and SO_RCVBUF set.
+const MIN_BUFFER: usize = 4608;
+/// The most that SO_SNDBUF and SO_RCVBUF set (`net.core.wmem_max`), before doubling.
+const MAX_BUFFER: usize = 212_992;
+
+/// The values.
+pub struct Options {
+    /// SO_SNDBUF.
+    pub send_buffer: AtomicUsize,
+    /// SO_RCVBUF.
+    pub receive_buffer: AtomicUsize,
+    /// SO_SNDTIMEO in nanoseconds; 0 for none.
+    pub send_timeout: AtomicU64,
+    /// SO_RCVTIMEO in nanoseconds; 0 for none.
+    pub receive_timeout: AtomicU64,
+    /// SO_PASSCRED.
+    pub pass_credentials: AtomicBool,
+    /// SO_REUSEADDR, SO_KEEPALIVE and others that only matter to other families, one bit each by number.
+    flags: AtomicU64,
+    /// SO_RCVLOWAT.
+    pub low_water: AtomicI32,
+    /// SO_LINGER: on or off, and seconds. Nothing lingers on a unix socket.
+    pub linger: [AtomicI32; 2],
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            send_buffer: AtomicUsize::new(DEFAULT_BUFFER),
+            receive_buffer: AtomicUsize::new(DEFAULT_BUFFER),
+            send_timeout: AtomicU64::new(0),
+            receive_timeout: AtomicU64::new(0),
+            pass_credentials: AtomicBool::new(false),
+            flags: AtomicU64::new(0),
+            low_water: AtomicI32::new(1),
+            linger: [AtomicI32::new(0), AtomicI32::new(0)],
+        }
+    }
+}
+
+impl Options {
+    /// Bytes that it may have under way.
+    pub fn send_limit(&self) -> usize {
+        self.send_buffer.load(Ordering::Relaxed)
+    }
+
+    /// The end of a wait to send.
+    pub(crate) fn send_deadline(&self) -> Option<Nanos> {
+        crate::socket::deadline(self.send_timeout.load(Ordering::Relaxed))
+    }
+
+    /// The end of a wait to receive.
+    pub(crate) fn receive_deadline(&self) -> Option<Nanos> {
+        crate::socket::deadline(self.receive_timeout.load(Ordering::Relaxed))
+    }
+
+    /// Sets a buffer's size: doubled, as Linux does to make room for its own bookkeeping.
+    pub fn set_buffer(buffer: &AtomicUsize, bytes: i32, forced: bool) {
+        let bytes = usize::try_from(bytes).unwrap_or(0);
+        let bytes = if forced { bytes.min(i32::MAX as usize / 2) } else { bytes.min(MAX_BUFFER) };
+        buffer.store((bytes * 2).max(MIN_BUFFER), Ordering::Relaxed);
+    }
+
+    /// A flag that is only kept.
+    pub fn flag(&self, option: i32) -> bool {
+        self.flags.load(Ordering::Relaxed) & (1 << (option & 63)) != 0
+    }
+
+    /// Sets a flag that is only kept.
+    pub fn set_flag(&self, option: i32, on: bool) {
+        let bit = 1 << (option & 63);
+        if on {
+            self.flags.fetch_or(bit, Ordering::Relaxed);
+        } else {
+            self.flags.fetch_and(!bit, Ordering::Relaxed);
+        }
+    }
+}

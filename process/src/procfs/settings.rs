@@ -1,0 +1,129 @@
+//! Small files, several of which can be written.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+
+use base::{Capability, Errno, Result};
+use fs::LinkTarget;
+use fs::procfs::{Node, dir, link};
+
+use super::Subject;
+use crate::rlimit::{INFINITY, RESOURCES};
+use crate::{inspect, tree, try_current};
+
+pub(super) fn comm(subject: &Subject) -> Result<Vec<u8>> {
+    let mut name = subject.task.comm_bytes();
+    name.push(b'\n');
+    Ok(name)
+}
+
+/// Threads of the process may name each other.
+pub(super) fn set_comm(subject: &Subject, data: &[u8]) -> Result<()> {
+    let own = try_current().is_some_and(|task| alloc::sync::Arc::ptr_eq(task.process(), subject.process()));
+    if !own {
+        return Err(Errno::EINVAL);
+    }
+    let name = data.strip_suffix(b"\n").unwrap_or(data);
+    let end = name.iter().position(|&b| b == 0).unwrap_or(name.len());
+    subject.task.set_comm(&name[..end]);
+    Ok(())
+}
+
+pub(super) fn limits(subject: &Subject) -> Result<Vec<u8>> {
+    let limits = subject.process().limits();
+    let mut text = format!("{:<25} {:<20} {:<20} {:<10}\n", "Limit", "Soft Limit", "Hard Limit", "Units");
+    let show = |value: u64| if value == INFINITY { String::from("unlimited") } else { format!("{value}") };
+    for (resource, name, unit) in RESOURCES {
+        let limit = limits.get(resource);
+        text += &format!("{name:<25} {:<20} {:<20} {unit:<10}\n", show(limit.soft), show(limit.hard));
+    }
+    Ok(text.into_bytes())
+}
+
+pub(super) fn personality(subject: &Subject) -> Result<Vec<u8>> {
+    Ok(format!("{:08x}\n", subject.task.personality.load(Ordering::Relaxed)).into_bytes())
+}
+
+pub(super) fn children(subject: &Subject) -> Result<Vec<u8>> {
+    let children = tree::children(subject.process().pid());
+    Ok(children.iter().map(|pid| format!("{pid} ")).collect::<String>().into_bytes())
+}
+
+pub(super) fn identity_map() -> Vec<u8> {
+    format!("{:>10} {:>10} {:>10}\n", 0, 0, u32::MAX).into_bytes()
+}
+
+/// The number in a write: decimal, blanks around it.
+fn parse(data: &[u8]) -> Result<i64> {
+    let text = core::str::from_utf8(data).map_err(|_| Errno::EINVAL)?;
+    text.trim_matches(|c: char| c.is_ascii_whitespace() || c == '\0').parse().map_err(|_| Errno::EINVAL)
+}
+
+pub(super) fn oom_score(subject: &Subject) -> Result<Vec<u8>> {
+    Ok(format!("{}\n", crate::oom::score(subject.process())).into_bytes())
+}
+
+pub(super) fn oom_score_adj(subject: &Subject) -> Result<Vec<u8>> {
+    Ok(format!("{}\n", subject.process().oom_score_adj.load(Ordering::Relaxed)).into_bytes())
+}
+
+fn store_oom(subject: &Subject, value: i64) -> Result<()> {
+    let slot = &subject.process().oom_score_adj;
+    let privileged = try_current().is_none_or(|task| task.cred().capable(Capability::SysResource));
+    if value < i64::from(slot.load(Ordering::Relaxed)) && !privileged {
+        return Err(Errno::EACCES);
+    }
+    slot.store(value as i32, Ordering::Relaxed);
+    Ok(())
+}
+
+pub(super) fn set_oom_score_adj(subject: &Subject, data: &[u8]) -> Result<()> {
+    let value = parse(data)?;
+    if (-1000..=1000).contains(&value) { store_oom(subject, value) } else { Err(Errno::EINVAL) }
+}
+
+pub(super) fn oom_adj(subject: &Subject) -> Result<Vec<u8>> {
+    let adjust = subject.process().oom_score_adj.load(Ordering::Relaxed);
+    let old = if adjust == 1000 { 15 } else { adjust * 17 / 1000 };
+    Ok(format!("{old}\n").into_bytes())
+}
+
+pub(super) fn set_oom_adj(subject: &Subject, data: &[u8]) -> Result<()> {
+    match parse(data)? {
+        15 => store_oom(subject, 1000),
+        value @ -17..15 => store_oom(subject, value * 1000 / 17),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+pub(super) fn timer_slack(subject: &Subject) -> Result<Vec<u8>> {
+    inspect::check_current(&subject.task).map_err(|_| Errno::EPERM)?;
+    Ok(format!("{}\n", subject.task.timer_slack.load(Ordering::Relaxed)).into_bytes())
+}
+
+pub(super) fn set_timer_slack(subject: &Subject, data: &[u8]) -> Result<()> {
+    inspect::check_current(&subject.task).map_err(|_| Errno::EPERM)?;
+    let value = u64::try_from(parse(data)?).map_err(|_| Errno::EINVAL)?;
+    subject.task.timer_slack.store(if value == 0 { 50_000 } else { value }, Ordering::Relaxed);
+    Ok(())
+}
+
+/// The links in `ns/`: there is one namespace of each kind.
+pub(super) fn namespaces() -> Node {
+    const NAMES: [(&str, &str); 8] = [
+        ("cgroup", "cgroup:[4026531835]"),
+        ("ipc", "ipc:[4026531839]"),
+        ("mnt", "mnt:[4026531841]"),
+        ("net", "net:[4026531840]"),
+        ("pid", "pid:[4026531836]"),
+        ("time", "time:[4026531834]"),
+        ("user", "user:[4026531837]"),
+        ("uts", "uts:[4026531838]"),
+    ];
+    let entry = |(name, target): (&'static str, &'static str)| {
+        (name, link(move |_| Ok(LinkTarget::Path(target.as_bytes().to_vec()))))
+    };
+    dir(NAMES.into_iter().map(entry).collect())
+}

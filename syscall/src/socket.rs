@@ -1,0 +1,266 @@
+//! Sockets: making, connecting, options.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+
+use base::{Capability, Errno, NANOS_PER_SEC, Result};
+use fs::{Fd, OpenFile, OpenFlags};
+use hal::user::{UserPtr, copy_in, copy_out};
+use net::{Caller, Options, Shutdown, Socket, level, option, socket_of};
+use process::Task;
+use zerocopy::IntoBytes;
+
+use crate::args::Args;
+use crate::context::Context;
+use crate::open::install;
+use crate::timespec::Timeval;
+use crate::transfer::store_pair;
+
+/// The longest address (`struct sockaddr_storage`).
+const ADDRESS_MAX: usize = 128;
+
+/// Who calls, as sockets want to know.
+pub(crate) fn caller(task: &Task) -> Caller {
+    Caller { fs: task.fs_context(), pid: task.pid() }
+}
+
+/// The open file of a socket. `EBADF`, `ENOTSOCK`.
+pub(crate) fn socket_file(task: &Task, fd: Fd) -> Result<(Arc<OpenFile>, Arc<dyn Socket>)> {
+    let open = task.files().get(fd)?;
+    let socket = socket_of(&open)?.clone();
+    Ok((open, socket))
+}
+
+/// Is the file non-blocking?
+pub(crate) fn nonblocking(open: &OpenFile) -> bool {
+    open.flags().contains(OpenFlags::NONBLOCK)
+}
+
+/// Copies an address in. `EINVAL`, `EFAULT`.
+pub(crate) fn read_address(addr: usize, len: i32) -> Result<Vec<u8>> {
+    let len = usize::try_from(len).ok().filter(|&len| len <= ADDRESS_MAX).ok_or(Errno::EINVAL)?;
+    let mut address = alloc::vec![0; len];
+    copy_in(&mut address, addr)?;
+    Ok(address)
+}
+
+/// Stores an address, cut to the room there is, and its whole length. `EINVAL`, `EFAULT`.
+pub(crate) fn store_address(address: &[u8], addr: usize, len: UserPtr<i32>) -> Result<()> {
+    let room = usize::try_from(len.read()?).map_err(|_| Errno::EINVAL)?;
+    copy_out(addr, &address[..address.len().min(room)])?;
+    len.write(&(address.len() as i32))
+}
+
+/// A type argument without the flags that go with it. `EINVAL`.
+fn kind_and_flags(kind: i32) -> Result<(i32, OpenFlags)> {
+    let flags = OpenFlags::from_bits_retain(kind as u32 & !0xf);
+    if !(OpenFlags::CLOEXEC | OpenFlags::NONBLOCK).contains(flags) {
+        return Err(Errno::EINVAL);
+    }
+    Ok((kind & 0xf, flags))
+}
+
+pub(crate) fn socket(cx: &mut Context, a: Args) -> Result<usize> {
+    let (kind, flags) = kind_and_flags(a.int(1))?;
+    let caller = caller(cx.task);
+    let socket = net::create(&caller, a.int(0), kind, a.int(2))?;
+    let open = net::open_file(&caller.fs, socket, flags & OpenFlags::NONBLOCK);
+    install(cx.task, open, flags.contains(OpenFlags::CLOEXEC))
+}
+
+pub(crate) fn socketpair(cx: &mut Context, a: Args) -> Result<usize> {
+    let (kind, flags) = kind_and_flags(a.int(1))?;
+    let caller = caller(cx.task);
+    if a.int(0) != net::AF_UNIX {
+        net::create(&caller, a.int(0), kind, a.int(2))?;
+        return Err(Errno::EOPNOTSUPP);
+    }
+    let pair = net::unix::UnixSocket::pair(&caller, kind, a.int(2))?;
+    let status = flags & OpenFlags::NONBLOCK;
+    let pair = pair.map(|socket| net::open_file(&caller.fs, socket, status));
+    store_pair(cx.task, pair, flags.contains(OpenFlags::CLOEXEC), a.ptr(3))
+}
+
+pub(crate) fn bind(cx: &mut Context, a: Args) -> Result<usize> {
+    let (_, socket) = socket_file(cx.task, a.fd(0))?;
+    let address = read_address(a.0[1], a.int(2))?;
+    socket.bind(&caller(cx.task), &address).map(|()| 0)
+}
+
+pub(crate) fn connect(cx: &mut Context, a: Args) -> Result<usize> {
+    let (open, socket) = socket_file(cx.task, a.fd(0))?;
+    let address = read_address(a.0[1], a.int(2))?;
+    socket.connect(&caller(cx.task), &address, nonblocking(&open)).map(|()| 0)
+}
+
+pub(crate) fn listen(cx: &mut Context, a: Args) -> Result<usize> {
+    let (_, socket) = socket_file(cx.task, a.fd(0))?;
+    socket.listen(&caller(cx.task), a.int(1)).map(|()| 0)
+}
+
+fn accept_with(cx: &Context, a: Args, flags: u32) -> Result<usize> {
+    let flags = OpenFlags::from_bits_retain(flags);
+    if !(OpenFlags::CLOEXEC | OpenFlags::NONBLOCK).contains(flags) {
+        return Err(Errno::EINVAL);
+    }
+    let (open, socket) = socket_file(cx.task, a.fd(0))?;
+    let accepted = socket.accept(nonblocking(&open))?;
+    if a.0[1] != 0 {
+        store_address(&accepted.peer_name().unwrap_or_default(), a.0[1], a.ptr(2))?;
+    }
+    let made = net::open_file(&cx.task.fs_context(), accepted, flags & OpenFlags::NONBLOCK);
+    install(cx.task, made, flags.contains(OpenFlags::CLOEXEC))
+}
+
+pub(crate) fn accept(cx: &mut Context, a: Args) -> Result<usize> {
+    accept_with(cx, a, 0)
+}
+
+pub(crate) fn accept4(cx: &mut Context, a: Args) -> Result<usize> {
+    accept_with(cx, a, a.uint(3))
+}
+
+pub(crate) fn shutdown(cx: &mut Context, a: Args) -> Result<usize> {
+    let (_, socket) = socket_file(cx.task, a.fd(0))?;
+    socket.shutdown(Shutdown::new(a.int(1))?).map(|()| 0)
+}
+
+pub(crate) fn getsockname(cx: &mut Context, a: Args) -> Result<usize> {
+    let (_, socket) = socket_file(cx.task, a.fd(0))?;
+    store_address(&socket.name(), a.0[1], a.ptr(2)).map(|()| 0)
+}
+
+pub(crate) fn getpeername(cx: &mut Context, a: Args) -> Result<usize> {
+    let (_, socket) = socket_file(cx.task, a.fd(0))?;
+    store_address(&socket.peer_name()?, a.0[1], a.ptr(2)).map(|()| 0)
+}
+
+/// Flags that are only kept, since they matter to families that are not here yet.
+const KEPT: [i32; 8] = [
+    option::SO_DEBUG,
+    option::SO_REUSEADDR,
+    option::SO_DONTROUTE,
+    option::SO_BROADCAST,
+    option::SO_KEEPALIVE,
+    option::SO_OOBINLINE,
+    option::SO_REUSEPORT,
+    option::SO_PASSSEC,
+];
+
+/// A timeout option in nanoseconds; 0 for none. `EDOM`.
+fn timeout(addr: usize, len: usize) -> Result<u64> {
+    if len < size_of::<Timeval>() {
+        return Err(Errno::EINVAL);
+    }
+    let raw = UserPtr::<Timeval>::new(addr).read()?;
+    if !(0..1_000_000).contains(&raw.usec) {
+        return Err(Errno::EDOM);
+    }
+    // A negative time counts as one that has run out: the shortest there is.
+    if raw.sec < 0 {
+        return Ok(1);
+    }
+    Ok((raw.sec as u64).saturating_mul(NANOS_PER_SEC).saturating_add(raw.usec as u64 * 1000))
+}
+
+pub(crate) fn setsockopt(cx: &mut Context, a: Args) -> Result<usize> {
+    let (_, socket) = socket_file(cx.task, a.fd(0))?;
+    let (name, addr) = (a.int(2), a.0[3]);
+    let len = usize::try_from(a.int(4)).map_err(|_| Errno::EINVAL)?;
+    if a.int(1) != level::SOL_SOCKET {
+        return Err(if socket.family() == net::AF_UNIX { Errno::EOPNOTSUPP } else { Errno::ENOPROTOOPT });
+    }
+    let options = socket.options();
+    match name {
+        option::SO_RCVTIMEO => options.receive_timeout.store(timeout(addr, len)?, Ordering::Relaxed),
+        option::SO_SNDTIMEO => options.send_timeout.store(timeout(addr, len)?, Ordering::Relaxed),
+        _ => {
+            if len < 4 {
+                return Err(Errno::EINVAL);
+            }
+            set_int(cx.task, options, name, UserPtr::<i32>::new(addr).read()?, addr, len)?;
+        }
+    }
+    Ok(0)
+}
+
+fn set_int(task: &Task, options: &Options, name: i32, value: i32, addr: usize, len: usize) -> Result<()> {
+    let privileged = || task.cred().capable(Capability::NetAdmin);
+    match name {
+        option::SO_SNDBUF => Options::set_buffer(&options.send_buffer, value, false),
+        option::SO_RCVBUF => Options::set_buffer(&options.receive_buffer, value, false),
+        option::SO_SNDBUFFORCE if privileged() => Options::set_buffer(&options.send_buffer, value, true),
+        option::SO_RCVBUFFORCE if privileged() => Options::set_buffer(&options.receive_buffer, value, true),
+        option::SO_SNDBUFFORCE | option::SO_RCVBUFFORCE => return Err(Errno::EPERM),
+        option::SO_PASSCRED => options.pass_credentials.store(value != 0, Ordering::Relaxed),
+        option::SO_RCVLOWAT => {
+            options.low_water.store(if value < 0 { i32::MAX } else { value.max(1) }, Ordering::Relaxed)
+        }
+        option::SO_PRIORITY if (0..=6).contains(&value) || privileged() => {}
+        option::SO_PRIORITY => return Err(Errno::EPERM),
+        option::SO_LINGER => {
+            if len < 8 {
+                return Err(Errno::EINVAL);
+            }
+            let [on, seconds] = UserPtr::<[i32; 2]>::new(addr).read()?;
+            options.linger[0].store(on, Ordering::Relaxed);
+            options.linger[1].store(seconds, Ordering::Relaxed);
+        }
+        name if KEPT.contains(&name) => options.set_flag(name, value != 0),
+        option::SO_TYPE | option::SO_PROTOCOL | option::SO_DOMAIN | option::SO_ERROR | option::SO_ACCEPTCONN => {
+            return Err(Errno::ENOPROTOOPT);
+        }
+        _ => return Err(Errno::ENOPROTOOPT),
+    }
+    Ok(())
+}
+
+/// The value of an option as bytes.
+fn get_option(socket: &Arc<dyn Socket>, name: i32) -> Result<Vec<u8>> {
+    let options = socket.options();
+    let time = |nanos: u64| Timeval::from_nanos(nanos).as_bytes().to_vec();
+    let value = match name {
+        option::SO_TYPE => socket.kind() as i32,
+        option::SO_DOMAIN => socket.family(),
+        option::SO_PROTOCOL => 0,
+        option::SO_ERROR => socket.take_error().map_or(0, Errno::code),
+        option::SO_SNDBUF => options.send_buffer.load(Ordering::Relaxed) as i32,
+        option::SO_RCVBUF => options.receive_buffer.load(Ordering::Relaxed) as i32,
+        option::SO_PASSCRED => i32::from(options.pass_credentials.load(Ordering::Relaxed)),
+        option::SO_RCVLOWAT => options.low_water.load(Ordering::Relaxed),
+        option::SO_SNDLOWAT => 1,
+        option::SO_PRIORITY => 0,
+        option::SO_ACCEPTCONN => i32::from(socket.is_listening()),
+        option::SO_RCVTIMEO => return Ok(time(options.receive_timeout.load(Ordering::Relaxed))),
+        option::SO_SNDTIMEO => return Ok(time(options.send_timeout.load(Ordering::Relaxed))),
+        option::SO_LINGER => {
+            let linger = [0, 1].map(|i: usize| options.linger[i].load(Ordering::Relaxed));
+            return Ok(linger.as_bytes().to_vec());
+        }
+        option::SO_PEERCRED => return Ok(socket.peer_credentials().as_bytes().to_vec()),
+        option::SO_PEERGROUPS => return Ok(socket.peer_groups()?.as_slice().as_bytes().to_vec()),
+        option::SO_PEERNAME => return socket.peer_name(),
+        name if KEPT.contains(&name) => i32::from(options.flag(name)),
+        _ => return Err(Errno::ENOPROTOOPT),
+    };
+    Ok(value.to_ne_bytes().to_vec())
+}
+
+pub(crate) fn getsockopt(cx: &mut Context, a: Args) -> Result<usize> {
+    let (_, socket) = socket_file(cx.task, a.fd(0))?;
+    let length: UserPtr<i32> = a.ptr(4);
+    let room = usize::try_from(length.read()?).map_err(|_| Errno::EINVAL)?;
+    if a.int(1) != level::SOL_SOCKET {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    let value = get_option(&socket, a.int(2))?;
+    if a.int(2) == option::SO_PEERGROUPS && value.len() > room {
+        length.write(&(value.len() as i32))?;
+        return Err(Errno::ERANGE);
+    }
+    let len = value.len().min(room);
+    copy_out(a.0[3], &value[..len])?;
+    length.write(&(len as i32))?;
+    Ok(0)
+}
