@@ -23,6 +23,7 @@ mod file;
 mod flags;
 pub mod initramfs;
 mod inode;
+pub mod inotify;
 mod lock;
 pub mod memfd;
 pub mod notify;
