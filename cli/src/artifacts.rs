@@ -34,7 +34,8 @@ fn find(what: &str, given: Option<&Path>, variable: &str, places: &[&str]) -> Re
     }
     let program = env::current_exe().unwrap_or_default();
     let folder = program.parent().unwrap_or(Path::new("."));
-    places.iter().map(|place| folder.join(place)).find(|path| path.is_file()).ok_or_else(|| {
+    // The tidied path is what users see in messages.
+    places.iter().find_map(|place| folder.join(place).canonicalize().ok()).ok_or_else(|| {
         Failure::new(format!("{what} is not built"))
             .because(format!("it is not at {} from {}", places.join(" or "), folder.display()))
             .advise(format!("`cargo xtask run` builds it; or set {variable}."))

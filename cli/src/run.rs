@@ -122,7 +122,7 @@ fn log_sink(options: &RunOptions) -> Result<Sink, Failure> {
 
 fn announce_gdb(port: u16, kernel: &Kernel) {
     eprintln!(
-        "quintet: waiting for gdb:  gdb {} -ex 'target remote :{port}' -ex 'hbreak kernel_main' -ex continue",
+        "quintet: waiting for gdb:  gdb {} -ex 'target remote :{port}' -ex 'hbreak kernel::boot::main' -ex continue",
         kernel.path.display()
     );
 }

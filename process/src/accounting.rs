@@ -29,15 +29,8 @@ pub struct Used {
 
 impl Used {
     /// Nothing.
-    pub const NONE: Used = Used {
-        user: 0,
-        system: 0,
-        voluntary: 0,
-        involuntary: 0,
-        minor_faults: 0,
-        major_faults: 0,
-        max_rss: 0,
-    };
+    pub const NONE: Used =
+        Used { user: 0, system: 0, voluntary: 0, involuntary: 0, minor_faults: 0, major_faults: 0, max_rss: 0 };
 
     /// Adds what a thread has used.
     pub fn add_times(&mut self, times: &Times) {

@@ -11,9 +11,7 @@ use hal::user::UserPtr;
 use crate::accounting::{Used, to_ticks};
 use crate::group::{Group, Life};
 use crate::signal::send::{self, end_all};
-use crate::signal::{
-    SIGCHLD, SIGCONT, SIGHUP, SigFields, SigInfo, Signal, info_codes, mask, stop,
-};
+use crate::signal::{SIGCHLD, SIGCONT, SIGHUP, SigFields, SigInfo, Signal, info_codes, mask, stop};
 use crate::{Pid, Process, Task, job_control, tree};
 
 /// The wait status of an exit with `code`.
@@ -220,8 +218,8 @@ fn tell_parent_of_end(process: &Arc<Process>, status: i32) {
     let Some(parent) = parent else { return };
     let exit_signal = Signal::new(process.exit_signal.load(Ordering::Relaxed)).ok();
     let action = parent.actions().get(SIGCHLD);
-    let unwanted = exit_signal == Some(SIGCHLD)
-        && (action.is_ignore() || action.flags & crate::signal::SA_NOCLDWAIT != 0);
+    let unwanted =
+        exit_signal == Some(SIGCHLD) && (action.is_ignore() || action.flags & crate::signal::SA_NOCLDWAIT != 0);
     if let Some(signal) = exit_signal.filter(|_| !(unwanted && action.is_ignore())) {
         let uid = leader.map_or(0, |leader| leader.cred().uid);
         let _ = send::to_process(&parent, child_info(process, signal, status, uid));

@@ -7,7 +7,7 @@ use fs::tty::{Caller, JobControl, Tty};
 use hal::sync::SpinLock;
 
 use crate::signal::{SigInfo, Signal, send};
-use crate::{Pid, try_current, tree};
+use crate::{Pid, tree, try_current};
 
 /// The controlling terminal of each session that has one.
 static TERMINALS: SpinLock<BTreeMap<Pid, Arc<Tty>>> = SpinLock::new(BTreeMap::new());

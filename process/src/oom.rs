@@ -26,7 +26,8 @@ pub fn score(process: &Process) -> i64 {
 /// Kills the process that weighs most; false if there is none to kill. May sleep.
 pub fn kill_one() -> bool {
     let weigh = |process: Arc<Process>| (score(&process), process);
-    let victim = tree::processes().into_iter().map(weigh).filter(|(score, _)| *score > 0).max_by_key(|(score, _)| *score);
+    let victim =
+        tree::processes().into_iter().map(weigh).filter(|(score, _)| *score > 0).max_by_key(|(score, _)| *score);
     let Some((score, victim)) = victim else { return false };
     log::warn!("out of memory: process {} (score {score}) is killed", victim.pid());
     send::to_process(&victim, SigInfo::kernel(SIGKILL)).is_ok()

@@ -51,3 +51,14 @@ pub fn process_of(open: &OpenFile) -> Result<(Arc<Process>, bool)> {
     let file = open.file().downcast::<PidFile>().ok_or(Errno::EBADF)?;
     Ok((file.process.clone(), open.flags().contains(OpenFlags::NONBLOCK)))
 }
+
+/// As [`process_of`], but a directory `/proc/PID` will do as well: what pidfd_send_signal(2) accepts. `EBADF`.
+pub fn process_or_directory(open: &OpenFile) -> Result<Arc<Process>> {
+    if open.path().mount.superblock.kind == "proc" {
+        let name = open.path().name_in_mount();
+        let number = name.strip_prefix(b"/").and_then(|name| core::str::from_utf8(name).ok());
+        let pid = number.and_then(|number| number.parse().ok()).ok_or(Errno::EBADF)?;
+        return crate::tree::process(pid).ok_or(Errno::ESRCH);
+    }
+    process_of(open).map(|(process, _)| process)
+}

@@ -276,9 +276,11 @@ impl Process {
     /// Processor time of its threads, living and dead: callable with interrupts off.
     pub fn cpu_time(&self) -> (Nanos, Nanos) {
         let group = self.group.lock_irq();
-        group.threads.iter().map(|task| task.used()).fold((group.used.user, group.used.system), |(u, s), used| {
-            (u + used.user, s + used.system)
-        })
+        group
+            .threads
+            .iter()
+            .map(|task| task.used())
+            .fold((group.used.user, group.used.system), |(u, s), used| (u + used.user, s + used.system))
     }
 
     /// What the children that it has waited for used.

@@ -37,24 +37,24 @@ impl Vfork {
 
 /// sigaltstack(2)'s stack.
 #[derive(Clone, Copy, Default, Debug)]
-pub struct AltStack {
+pub(crate) struct AltStack {
     /// Lowest address.
-    pub base: usize,
+    pub(crate) base: usize,
     /// Bytes; 0 for none.
-    pub size: usize,
+    pub(crate) size: usize,
     /// SS_AUTODISARM or 0.
-    pub flags: u32,
+    pub(crate) flags: u32,
 }
 
 /// The last exception of a thread, for `sigcontext`.
 #[derive(Clone, Copy, Default, Debug)]
-pub struct FaultRecord {
+pub(crate) struct FaultRecord {
     /// Intel's vector number.
-    pub vector: u64,
+    pub(crate) vector: u64,
     /// The error code.
-    pub code: u64,
+    pub(crate) code: u64,
     /// The address of a page fault.
-    pub address: u64,
+    pub(crate) address: u64,
 }
 
 /// What fork copies or shares.

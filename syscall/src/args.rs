@@ -5,54 +5,54 @@ use hal::user::{UserBuf, UserPtr};
 
 /// The six argument registers.
 #[derive(Clone, Copy)]
-pub struct Args(pub [usize; 6]);
+pub(crate) struct Args(pub(crate) [usize; 6]);
 
 impl Args {
     /// An `int`: the low 32 bits.
     #[inline]
-    pub fn int(self, n: usize) -> i32 {
+    pub(crate) fn int(self, n: usize) -> i32 {
         self.0[n] as u32 as i32
     }
 
     /// An `unsigned int`: the low 32 bits.
     #[inline]
-    pub fn uint(self, n: usize) -> u32 {
+    pub(crate) fn uint(self, n: usize) -> u32 {
         self.0[n] as u32
     }
 
     /// A `long`.
     #[inline]
-    pub fn long(self, n: usize) -> isize {
+    pub(crate) fn long(self, n: usize) -> isize {
         self.0[n] as isize
     }
 
     /// An `unsigned long` or `size_t`.
     #[inline]
-    pub fn size(self, n: usize) -> usize {
+    pub(crate) fn size(self, n: usize) -> usize {
         self.0[n]
     }
 
     /// A `loff_t`.
     #[inline]
-    pub fn offset(self, n: usize) -> i64 {
+    pub(crate) fn offset(self, n: usize) -> i64 {
         self.0[n] as i64
     }
 
     /// A file descriptor.
     #[inline]
-    pub fn fd(self, n: usize) -> Fd {
+    pub(crate) fn fd(self, n: usize) -> Fd {
         self.int(n)
     }
 
     /// A pointer.
     #[inline]
-    pub fn ptr<T>(self, n: usize) -> UserPtr<T> {
+    pub(crate) fn ptr<T>(self, n: usize) -> UserPtr<T> {
         UserPtr::new(self.0[n])
     }
 
     /// A buffer: pointer in argument `n`, length in argument `len`.
     #[inline]
-    pub fn buf(self, n: usize, len: usize) -> UserBuf {
+    pub(crate) fn buf(self, n: usize, len: usize) -> UserBuf {
         UserBuf::new(self.0[n], self.0[len])
     }
 }

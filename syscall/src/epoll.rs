@@ -70,7 +70,10 @@ pub(crate) fn epoll_ctl(cx: &mut Context, a: Args) -> Result<usize> {
 }
 
 fn wait(cx: &Context, a: Args, until: Until, mask: Option<SigSet>) -> Result<usize> {
-    let max = usize::try_from(a.int(2)).ok().filter(|&n| n > 0 && n <= i32::MAX as usize / EVENT_SIZE).ok_or(Errno::EINVAL)?;
+    let max = usize::try_from(a.int(2))
+        .ok()
+        .filter(|&n| n > 0 && n <= i32::MAX as usize / EVENT_SIZE)
+        .ok_or(Errno::EINVAL)?;
     if !hal::user::UserBuf::new(a.0[1], max * EVENT_SIZE).in_user_half() {
         return Err(Errno::EFAULT);
     }

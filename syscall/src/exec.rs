@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 
 use base::{Errno, Result};
 use hal::user::{UserPtr, read_cstr};
-use process::exec::{self, Request, Room, Strings};
 use process::Resource;
+use process::exec::{self, Request, Room, Strings};
 
 use crate::args::Args;
 use crate::context::Context;

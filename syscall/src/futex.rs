@@ -26,11 +26,7 @@ const MATCH_ANY: u32 = u32::MAX;
 
 /// When a wait until `time` on the clock that the flags name ends, on the monotonic clock.
 fn deadline(time: Nanos, realtime: bool) -> Nanos {
-    if realtime {
-        sched::time::now().saturating_add(time.saturating_sub(sched::time::realtime()))
-    } else {
-        time
-    }
+    if realtime { sched::time::now().saturating_add(time.saturating_sub(sched::time::realtime())) } else { time }
 }
 
 pub(crate) fn futex(cx: &mut Context, a: Args) -> Result<usize> {

@@ -38,7 +38,8 @@ pub(crate) fn clone(cx: &mut Context, a: Args) -> Result<usize> {
         set_tid: None,
     };
     // Both results would go to the same word.
-    if args.flags & (flags::CLONE_PIDFD | flags::CLONE_PARENT_SETTID) == flags::CLONE_PIDFD | flags::CLONE_PARENT_SETTID {
+    if args.flags & (flags::CLONE_PIDFD | flags::CLONE_PARENT_SETTID) == flags::CLONE_PIDFD | flags::CLONE_PARENT_SETTID
+    {
         return Err(Errno::EINVAL);
     }
     if args.flags & flags::CLONE_THREAD != 0 {

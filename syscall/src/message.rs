@@ -133,7 +133,8 @@ pub(crate) fn sendto(cx: &mut Context, a: Args) -> Result<usize> {
 
 fn send_message(cx: &Context, socket: &(Arc<OpenFile>, Arc<dyn Socket>), addr: usize, flags: u32) -> Result<usize> {
     let raw = UserPtr::<RawMessage>::new(addr).read()?;
-    let to = if raw.name != 0 && raw.name_len != 0 { Some(read_address(raw.name, raw.name_len.min(128))?) } else { None };
+    let to =
+        if raw.name != 0 && raw.name_len != 0 { Some(read_address(raw.name, raw.name_len.min(128))?) } else { None };
     if raw.iov_len > crate::transfer::MAX_BUFFERS {
         return Err(Errno::EMSGSIZE);
     }
@@ -202,7 +203,12 @@ impl ControlWriter {
 }
 
 /// Gives received files descriptors, as many as there is room for; the rest is closed.
-fn install_files(task: &Task, files: Vec<Arc<OpenFile>>, writer: &mut ControlWriter, close_on_exec: bool) -> Result<()> {
+fn install_files(
+    task: &Task,
+    files: Vec<Arc<OpenFile>>,
+    writer: &mut ControlWriter,
+    close_on_exec: bool,
+) -> Result<()> {
     let mut numbers = Vec::new();
     let room = writer.room() / 4;
     let count = files.len();

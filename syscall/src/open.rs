@@ -31,11 +31,21 @@ fn open_at(cx: &Context, dirfd: Fd, path: usize, how: OpenHow) -> Result<usize> 
 }
 
 pub(crate) fn open(cx: &mut Context, a: Args) -> Result<usize> {
-    open_at(cx, AT_FDCWD, a.0[0], OpenHow { flags: open_flags(a.uint(1)), mode: a.uint(2) & 0o7777, resolve: Resolve::empty() })
+    open_at(
+        cx,
+        AT_FDCWD,
+        a.0[0],
+        OpenHow { flags: open_flags(a.uint(1)), mode: a.uint(2) & 0o7777, resolve: Resolve::empty() },
+    )
 }
 
 pub(crate) fn openat(cx: &mut Context, a: Args) -> Result<usize> {
-    open_at(cx, a.fd(0), a.0[1], OpenHow { flags: open_flags(a.uint(2)), mode: a.uint(3) & 0o7777, resolve: Resolve::empty() })
+    open_at(
+        cx,
+        a.fd(0),
+        a.0[1],
+        OpenHow { flags: open_flags(a.uint(2)), mode: a.uint(3) & 0o7777, resolve: Resolve::empty() },
+    )
 }
 
 pub(crate) fn creat(cx: &mut Context, a: Args) -> Result<usize> {
@@ -145,7 +155,8 @@ pub(crate) fn memfd_create(cx: &mut Context, a: Args) -> Result<usize> {
     /// MFD_NAME_MAX_LEN and the NUL.
     const NAME_MAX: usize = 250;
     let flags = crate::path::only(a.uint(1), CLOEXEC | ALLOW_SEALING)?;
-    let name = UserString::read(a.0[0], NAME_MAX).map_err(|e| if e == Errno::ENAMETOOLONG { Errno::EINVAL } else { e })?;
+    let name =
+        UserString::read(a.0[0], NAME_MAX).map_err(|e| if e == Errno::ENAMETOOLONG { Errno::EINVAL } else { e })?;
     let open = fs::memfd::create(&cx.task.fs_context(), name.bytes(), flags & ALLOW_SEALING != 0)?;
     install(cx.task, open, flags & CLOEXEC != 0)
 }

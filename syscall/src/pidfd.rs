@@ -1,6 +1,6 @@
 //! Descriptors that stand for processes.
 
-use base::{Capability, Errno, Result};
+use base::{Errno, Result};
 use process::{Resource, pidfd, tree};
 
 use crate::args::Args;
@@ -27,12 +27,7 @@ pub(crate) fn pidfd_getfd(cx: &mut Context, a: Args) -> Result<usize> {
     }
     let (process, _) = pidfd::process_of(&*cx.task.files().get_any(a.fd(0))?)?;
     let target = process.any_thread().ok_or(Errno::ESRCH)?;
-    let (mine, other) = (cx.task.cred(), target.cred());
-    let same = [other.uid, other.euid, other.suid] == [mine.uid; 3];
-    let own = alloc::sync::Arc::ptr_eq(target.process(), cx.task.process());
-    if !own && !(same && process.dumpable() == 1) && !mine.capable(Capability::SysPtrace) {
-        return Err(Errno::EPERM);
-    }
+    process::inspect::check(cx.task, &target)?;
     let files = target.files_if_alive().ok_or(Errno::ESRCH)?;
     let open = files.get_any(a.fd(1))?;
     cx.task.files().install(open, true, cx.task.rlimit(Resource::NoFile).0).map(|fd| fd as usize)

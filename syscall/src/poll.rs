@@ -44,7 +44,11 @@ fn poll_array(task: &Task, array: UserPtr<PollFd>, count: u32, until: Until) -> 
     hal::user::copy_in(raw.as_mut_slice().as_mut_bytes(), array.addr())?;
     let table = task.files();
     for entry in &raw {
-        let mut polled = Polled { open: None, wanted: Events::from_bits_truncate(entry.events as u16 as u32), ready: Events::empty() };
+        let mut polled = Polled {
+            open: None,
+            wanted: Events::from_bits_truncate(entry.events as u16 as u32),
+            ready: Events::empty(),
+        };
         if entry.fd >= 0 {
             match table.get(entry.fd) {
                 Ok(open) => polled.open = Some(open),

@@ -58,7 +58,13 @@ pub(crate) fn prctl(cx: &mut Context, a: Args) -> Result<usize> {
             Ok(0)
         }
         PR_GET_TIMING => Ok(0),
-        PR_SET_TIMING => if value == 0 { Ok(0) } else { Err(Errno::EINVAL) },
+        PR_SET_TIMING => {
+            if value == 0 {
+                Ok(0)
+            } else {
+                Err(Errno::EINVAL)
+            }
+        }
         PR_SET_NAME => set_name(cx, value),
         PR_GET_NAME => copy_out(value, &cx.task.comm()).map(|()| 0),
         // Built without seccomp: "prctl(PR_GET_SECCOMP) fails with EINVAL".
@@ -70,7 +76,13 @@ pub(crate) fn prctl(cx: &mut Context, a: Args) -> Result<usize> {
             Ok(0)
         }
         PR_GET_TIMERSLACK => Ok(cx.task.timer_slack.load(Ordering::Relaxed) as usize),
-        PR_MCE_KILL_GET => if no_more(a, 1) { Ok(2) } else { Err(Errno::EINVAL) },
+        PR_MCE_KILL_GET => {
+            if no_more(a, 1) {
+                Ok(2)
+            } else {
+                Err(Errno::EINVAL)
+            }
+        }
         PR_SET_CHILD_SUBREAPER => {
             cx.task.process().set_subreaper(value != 0);
             Ok(0)
@@ -78,8 +90,20 @@ pub(crate) fn prctl(cx: &mut Context, a: Args) -> Result<usize> {
         PR_GET_CHILD_SUBREAPER => write_int(value, i32::from(cx.task.process().is_subreaper())),
         PR_GET_TID_ADDRESS => UserPtr::new(value).write(&cx.task.clear_child_tid()).map(|()| 0),
         // There are no huge pages to be disabled.
-        PR_SET_THP_DISABLE => if no_more(a, 2) { Ok(0) } else { Err(Errno::EINVAL) },
-        PR_GET_THP_DISABLE => if no_more(a, 1) { Ok(0) } else { Err(Errno::EINVAL) },
+        PR_SET_THP_DISABLE => {
+            if no_more(a, 2) {
+                Ok(0)
+            } else {
+                Err(Errno::EINVAL)
+            }
+        }
+        PR_GET_THP_DISABLE => {
+            if no_more(a, 1) {
+                Ok(0)
+            } else {
+                Err(Errno::EINVAL)
+            }
+        }
         PR_SET_IO_FLUSHER | PR_GET_IO_FLUSHER => io_flusher(cx, a),
         // Names of anonymous memory: as a Linux built without CONFIG_ANON_VMA_NAME.
         PR_SET_VMA => Err(Errno::EINVAL),

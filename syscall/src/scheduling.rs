@@ -268,7 +268,8 @@ fn priority_targets(cx: &Context, which: i32, who: i32) -> Result<Vec<Arc<Task>>
 pub(crate) fn getpriority(cx: &mut Context, a: Args) -> Result<usize> {
     let tasks = priority_targets(cx, a.int(0), a.int(1))?;
     // Given as 1 (least) to 40 (most), so that no result looks like an error.
-    let highest = tasks.iter().filter_map(|task| task.thread()).map(|thread| 20 - i32::from(thread.params().nice)).max();
+    let highest =
+        tasks.iter().filter_map(|task| task.thread()).map(|thread| 20 - i32::from(thread.params().nice)).max();
     highest.map(|value| value as usize).ok_or(Errno::ESRCH)
 }
 
@@ -373,4 +374,3 @@ pub(crate) fn rseq(cx: &mut Context, a: Args) -> Result<usize> {
     process::rseq::register(cx.task, a.size(0), a.uint(1), a.uint(2), a.uint(3))?;
     Ok(0)
 }
-

@@ -3,9 +3,7 @@
 use base::{Errno, Result};
 use hal::user::UserPtr;
 use process::signal::info_codes::{SI_TKILL, SI_USER};
-use process::signal::{
-    self, Action, SA_KNOWN, SIGINFO_SIZE, SigInfo, SigSet, Signal, StackT, deliver, send, wait,
-};
+use process::signal::{self, Action, SA_KNOWN, SIGINFO_SIZE, SigInfo, SigSet, Signal, StackT, send, wait};
 use process::{Pid, pidfd};
 
 use crate::args::Args;
@@ -136,7 +134,12 @@ fn positive(pid: Pid) -> Result<Pid> {
 }
 
 /// Reads a `siginfo_t` that a process wants to send; what only the kernel and kill(2) may say is for itself alone.
-fn read_info(cx: &Context, at: UserPtr<[u8; SIGINFO_SIZE]>, signal: Option<Signal>, to: Pid) -> Result<Option<SigInfo>> {
+fn read_info(
+    cx: &Context,
+    at: UserPtr<[u8; SIGINFO_SIZE]>,
+    signal: Option<Signal>,
+    to: Pid,
+) -> Result<Option<SigInfo>> {
     let bytes = at.read()?;
     let info = signal.map(|signal| SigInfo::from_bytes(signal, &bytes));
     let code = i32::from_ne_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
@@ -166,7 +169,7 @@ pub(crate) fn pidfd_send_signal(cx: &mut Context, a: Args) -> Result<usize> {
     if a.uint(3) != 0 {
         return Err(Errno::EINVAL);
     }
-    let (process, _) = pidfd::process_of(&*cx.task.files().get_any(a.fd(0))?)?;
+    let process = pidfd::process_or_directory(&*cx.task.files().get_any(a.fd(0))?)?;
     let signal = Signal::or_zero(a.int(1))?;
     let info = match a.ptr::<[u8; SIGINFO_SIZE]>(2).non_null() {
         Some(at) => {
@@ -184,9 +187,4 @@ pub(crate) fn pidfd_send_signal(cx: &mut Context, a: Args) -> Result<usize> {
     }
     send::kill_one(cx.task, process.pid(), signal, info)?;
     Ok(0)
-}
-
-/// For signalfd(2): takes a signal of `wanted` out of the caller's queues.
-pub(crate) fn take(cx: &Context, wanted: SigSet) -> Option<SigInfo> {
-    deliver::dequeue(cx.task, wanted)
 }

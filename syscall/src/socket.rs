@@ -194,7 +194,9 @@ fn set_int(task: &Task, options: &Options, name: i32, value: i32, addr: usize, l
         option::SO_RCVBUFFORCE if privileged() => Options::set_buffer(&options.receive_buffer, value, true),
         option::SO_SNDBUFFORCE | option::SO_RCVBUFFORCE => return Err(Errno::EPERM),
         option::SO_PASSCRED => options.pass_credentials.store(value != 0, Ordering::Relaxed),
-        option::SO_RCVLOWAT => options.low_water.store(if value < 0 { i32::MAX } else { value.max(1) }, Ordering::Relaxed),
+        option::SO_RCVLOWAT => {
+            options.low_water.store(if value < 0 { i32::MAX } else { value.max(1) }, Ordering::Relaxed)
+        }
         option::SO_PRIORITY if (0..=6).contains(&value) || privileged() => {}
         option::SO_PRIORITY => return Err(Errno::EPERM),
         option::SO_LINGER => {

@@ -8,7 +8,10 @@ use base::Result;
 use crate::args::Args;
 use crate::context::Context;
 use crate::dispatch::missing;
-use crate::{directory, epoll, event, exec, fcntl, futex, identity, lifecycle, memory, message, metadata, mount, open, pidfd, poll, prctl, resource, scheduling, session, signal, socket, system, time, timer, transfer, xattr};
+use crate::{
+    directory, epoll, event, exec, fcntl, futex, identity, lifecycle, memory, message, metadata, mount, open, pidfd,
+    poll, prctl, resource, scheduling, session, signal, socket, system, time, timer, transfer, xattr,
+};
 
 /// What a number's handler looks like.
 pub(crate) type Handler = fn(&mut Context<'_>, Args) -> Result<usize>;

@@ -69,7 +69,13 @@ fn limit_size(task: &Task, open: &OpenFile, offset: Option<u64>, source: &mut So
     Ok(())
 }
 
-fn write_source(cx: &Context, open: &OpenFile, offset: Option<u64>, source: &mut Source, flags: OpenFlags) -> Result<usize> {
+fn write_source(
+    cx: &Context,
+    open: &OpenFile,
+    offset: Option<u64>,
+    source: &mut Source,
+    flags: OpenFlags,
+) -> Result<usize> {
     limit_size(cx.task, open, offset, source)?;
     let result = match offset {
         Some(at) => open.write_at_with(at, source, flags),
@@ -330,7 +336,13 @@ pub(crate) fn splice(cx: &mut Context, a: Args) -> Result<usize> {
         }
         (None, Some(target)) => {
             let mut at = seekable_offset(&from, a.ptr(1))?;
-            let moved = pipe::splice_in(&from, at.as_mut(), target, len, nonblocking || to.flags().contains(OpenFlags::NONBLOCK));
+            let moved = pipe::splice_in(
+                &from,
+                at.as_mut(),
+                target,
+                len,
+                nonblocking || to.flags().contains(OpenFlags::NONBLOCK),
+            );
             store_offset(a.ptr(1), at)?;
             moved
         }
@@ -352,7 +364,9 @@ pub(crate) fn tee(cx: &mut Context, a: Args) -> Result<usize> {
     if !from.access().contains(Access::READ) || !to.access().contains(Access::WRITE) {
         return Err(Errno::EBADF);
     }
-    let pipe::PipeEnds { from: Some(source), to: Some(target) } = pipe::PipeEnds::of(&from, &to) else { return Err(Errno::EINVAL) };
+    let pipe::PipeEnds { from: Some(source), to: Some(target) } = pipe::PipeEnds::of(&from, &to) else {
+        return Err(Errno::EINVAL);
+    };
     let waits_not = flags & splice_flag::NONBLOCK != 0 || (from.flags() | to.flags()).contains(OpenFlags::NONBLOCK);
     raise_pipe(cx.task, pipe::link(&source, &target, a.size(2).min(MAX_COUNT), true, waits_not))
 }
@@ -391,7 +405,12 @@ fn make_pipe(cx: &Context, result: UserPtr<[i32; 2]>, bits: u32) -> Result<usize
 }
 
 /// Gives two open files descriptors and stores their numbers; takes them back where that fails.
-pub(crate) fn store_pair(task: &Task, pair: [Arc<OpenFile>; 2], close_on_exec: bool, result: UserPtr<[i32; 2]>) -> Result<usize> {
+pub(crate) fn store_pair(
+    task: &Task,
+    pair: [Arc<OpenFile>; 2],
+    close_on_exec: bool,
+    result: UserPtr<[i32; 2]>,
+) -> Result<usize> {
     let files = task.files();
     let numbers = files.install_pair(pair, close_on_exec, crate::open::fd_limit(task))?;
     if let Err(error) = result.write(&numbers) {

@@ -33,7 +33,8 @@ impl Target {
 
 /// A name argument. `ERANGE` where it is empty or too long.
 fn name(addr: usize) -> Result<UserString> {
-    let name = UserString::read(addr, NAME_MAX + 1).map_err(|e| if e == Errno::ENAMETOOLONG { Errno::ERANGE } else { e })?;
+    let name =
+        UserString::read(addr, NAME_MAX + 1).map_err(|e| if e == Errno::ENAMETOOLONG { Errno::ERANGE } else { e })?;
     if name.bytes().is_empty() { Err(Errno::ERANGE) } else { Ok(name) }
 }
 

@@ -79,6 +79,18 @@ impl Task {
         Ok(())
     }
 
+    pub fn fpu_size() -> usize {
+        512
+    }
+
+    pub fn fpu_to_user(&self, _dst: usize) -> base::Result<()> {
+        Ok(())
+    }
+
+    pub fn fpu_from_user(&self, _src: usize, _len: usize) -> base::Result<()> {
+        Ok(())
+    }
+
     pub fn reset_user_state(&self) {}
 
     pub fn fpu_components() -> u64 {

@@ -39,6 +39,8 @@ pub(super) struct CpuArea {
     pub(super) id: AtomicUsize,
     /// The running task; null until the scheduler has adopted the boot thread.
     pub(super) current: AtomicPtr<Task>,
+    /// The scheduler's thread that the running task is part of ([`crate::task::Running`]).
+    pub(super) thread: AtomicPtr<()>,
     pub(super) apic_id: AtomicU32,
     tss: core::cell::UnsafeCell<Tss>,
     gdt: core::cell::UnsafeCell<[u64; 10]>,
@@ -51,12 +53,14 @@ pub(super) const KERNEL_RSP: usize = offset_of!(CpuArea, kernel_rsp);
 pub(super) const USER_RSP: usize = offset_of!(CpuArea, user_rsp);
 const ID: usize = offset_of!(CpuArea, id);
 const CURRENT: usize = offset_of!(CpuArea, current);
+const THREAD: usize = offset_of!(CpuArea, thread);
 
 const NEW_AREA: CpuArea = CpuArea {
     kernel_rsp: AtomicUsize::new(0),
     user_rsp: AtomicUsize::new(0),
     id: AtomicUsize::new(0),
     current: AtomicPtr::new(core::ptr::null_mut()),
+    thread: AtomicPtr::new(core::ptr::null_mut()),
     apic_id: AtomicU32::new(0),
     tss: core::cell::UnsafeCell::new(Tss {
         reserved0: 0,
@@ -104,6 +108,15 @@ pub(super) fn current_task() -> *const Task {
     // SAFETY: as for `cpu_id`.
     unsafe { asm!("mov {}, gs:[{}]", out(reg) task, const CURRENT, options(nostack, preserves_flags, readonly)) };
     task
+}
+
+/// The running thread of this processor: one load, so that it is right whatever interrupts come.
+#[inline]
+pub(super) fn current_thread() -> *const () {
+    let thread;
+    // SAFETY: as for `cpu_id`.
+    unsafe { asm!("mov {}, gs:[{}]", out(reg) thread, const THREAD, options(nostack, preserves_flags, readonly)) };
+    thread
 }
 
 /// Points `gs` of the boot processor at its area, so that `cpu_id` works before anything else is set up.

@@ -75,8 +75,11 @@ pub(super) fn holds(task: &Task) -> bool {
 pub(crate) fn forget(task: &Task) {
     let address = core::ptr::from_ref(task).addr();
     for owner in OWNER.iter() {
-        let _ = owner.compare_exchange(address, 0, Ordering::Relaxed, Ordering::Relaxed);
+        if owner.load(Ordering::Relaxed) == address {
+            let _ = owner.compare_exchange(address, 0, Ordering::Relaxed, Ordering::Relaxed);
+        }
     }
+    task.work.fetch_or(super::task::LOAD_FPU, Ordering::Relaxed);
 }
 
 /// Saves the registers that this processor holds for `task` into its area. Interrupts are off.
@@ -107,6 +110,7 @@ pub(super) fn load(task: &Task) {
         }
     });
     OWNER.get().store(core::ptr::from_ref(task).addr(), Ordering::Relaxed);
+    task.work.fetch_and(!super::task::LOAD_FPU, Ordering::Relaxed);
 }
 
 /// The current registers of the running task, as a signal frame holds them.
@@ -118,28 +122,63 @@ pub(crate) fn image(task: &Task, out: &mut Vec<u8>) {
     task.with_fpu(|area| out.extend_from_slice(area));
 }
 
+/// Bytes of an image.
+pub(crate) fn size() -> usize {
+    layout().size
+}
+
+/// Writes the running task's registers to user space; false if that faults. The caller checked that the range is in the user half.
+pub(crate) fn to_user(task: &Task, dst: usize) -> bool {
+    let area = {
+        let _irq = crate::irq::disable();
+        if holds(task) {
+            save(task);
+        }
+        task.with_fpu(|area| area.as_ptr())
+    };
+    // SAFETY: the area lives as long as the task, which is the running one. Should the task be switched out while it waits for a page,
+    // the area is saved anew with what it holds already: the task has not been in user mode since.
+    area.is_some_and(|area| unsafe { super::copy_to_user_raw(dst, area, size()) } == size())
+}
+
+/// Reads the running task's registers from `len` bytes of user space (at most [`size`]); false if that faults: then they are in the initial
+/// state. What the processor would not take is made harmless.
+pub(crate) fn from_user(task: &Task, src: usize, len: usize) -> bool {
+    let area = {
+        let _irq = crate::irq::disable();
+        forget(task);
+        task.with_fpu(|area| area.as_mut_ptr())
+    };
+    let Some(area) = area else { return false };
+    // SAFETY: as for `to_user`; since `forget`, no processor saves to or loads from the area until the task's next way to user mode.
+    let copied = unsafe { super::copy_from_user_raw(area, src, len.min(size())) };
+    let _irq = crate::irq::disable();
+    task.with_fpu(|area| if copied == len { clean(area, len) } else { reset(area) });
+    copied == len
+}
+
+/// Makes an image from user space one that XRSTOR takes: reserved bits of MXCSR and of the header would fault.
+fn clean(area: &mut [u8], len: usize) {
+    let mxcsr = u32::from_le_bytes([area[24], area[25], area[26], area[27]]) & 0xffff;
+    area[24..28].copy_from_slice(&mxcsr.to_le_bytes());
+    let header = &mut area[LEGACY..LEGACY + HEADER];
+    let claimed = u64::from_le_bytes(header[..8].try_into().unwrap_or([0; 8]));
+    let present = if len < LEGACY + HEADER { 3 } else { claimed & layout().mask };
+    header.fill(0);
+    header[..8].copy_from_slice(&present.to_le_bytes());
+}
+
 /// Replaces the running task's registers; false if the image isn't one that the processor would take.
 pub(crate) fn set_image(task: &Task, image: &[u8]) -> bool {
-    let (size, mask) = (layout().size, layout().mask);
-    if image.len() < LEGACY || image.len() > size {
+    if image.len() < LEGACY || image.len() > size() {
         return false;
     }
-    let mut checked = Vec::new();
-    checked.resize(size, 0);
-    checked[..image.len()].copy_from_slice(image);
-    // MXCSR's reserved bits fault when loaded.
-    let mxcsr = u32::from_le_bytes([checked[24], checked[25], checked[26], checked[27]]) & 0xffff;
-    checked[24..28].copy_from_slice(&mxcsr.to_le_bytes());
-    let present = if image.len() < LEGACY + HEADER {
-        3
-    } else {
-        u64::from_le_bytes(checked[LEGACY..LEGACY + 8].try_into().unwrap_or([0; 8])) & mask
-    };
-    checked[LEGACY..LEGACY + HEADER].fill(0);
-    checked[LEGACY..LEGACY + 8].copy_from_slice(&present.to_le_bytes());
     let _irq = crate::irq::disable();
-    task.with_fpu(|area| area.copy_from_slice(&checked));
     forget(task);
+    task.with_fpu(|area| {
+        area[..image.len()].copy_from_slice(image);
+        clean(area, image.len());
+    });
     true
 }
 

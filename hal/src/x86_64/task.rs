@@ -92,7 +92,7 @@ impl Task {
             stack,
             saved_rsp: UnsafeCell::new(rsp),
             on_cpu: AtomicBool::new(running),
-            work: AtomicU32::new(0),
+            work: AtomicU32::new(if fpu.is_some() { LOAD_FPU } else { 0 }),
             page_table: SpinLock::new(None),
             fs_base: AtomicUsize::new(0),
             gs_base: AtomicUsize::new(0),
@@ -118,7 +118,7 @@ impl Task {
     /// The work that is noted.
     #[inline]
     pub fn work(&self) -> u32 {
-        self.work.load(Ordering::Acquire)
+        self.work.load(Ordering::Acquire) & !LOAD_FPU
     }
 
     /// Is a processor running it?
@@ -196,6 +196,29 @@ impl Task {
         if fpu::set_image(self, image) { Ok(()) } else { Err(base::Errno::EINVAL) }
     }
 
+    /// Bytes of the floating-point state that [`Task::fpu_to_user`] writes.
+    pub fn fpu_size() -> usize {
+        fpu::size()
+    }
+
+    /// Writes the running task's floating-point state (an XSAVE image, 64-byte aligned by the caller) to user space. `EFAULT`.
+    pub fn fpu_to_user(&self, dst: usize) -> base::Result<()> {
+        assert!(core::ptr::eq(self, current()));
+        let fits = crate::user::UserBuf::new(dst, fpu::size()).in_user_half();
+        if fits && fpu::to_user(self, dst) { Ok(()) } else { Err(base::Errno::EFAULT) }
+    }
+
+    /// Replaces the running task's floating-point state by an image of `len` bytes in user space. `EFAULT` (the state is then the initial
+    /// one), `EINVAL` (not a length that an image can have).
+    pub fn fpu_from_user(&self, src: usize, len: usize) -> base::Result<()> {
+        assert!(core::ptr::eq(self, current()));
+        if len < 512 || len > fpu::size() {
+            return Err(base::Errno::EINVAL);
+        }
+        let fits = crate::user::UserBuf::new(src, len).in_user_half();
+        if fits && fpu::from_user(self, src, len) { Ok(()) } else { Err(base::Errno::EFAULT) }
+    }
+
     /// Puts the running task's floating-point state and TLS bases into the state that exec leaves.
     pub fn reset_user_state(&self) {
         assert!(core::ptr::eq(self, current()));
@@ -221,11 +244,6 @@ impl Task {
         let result = f(unsafe { &mut *((stack.top() - size_of::<UserRegs>()) as *mut UserRegs) });
         self.on_cpu.store(false, Ordering::Release);
         Some(result)
-    }
-
-    #[inline]
-    pub(super) fn fpu_is_loaded(&self) -> bool {
-        self.fpu.is_none() || fpu::holds(self)
     }
 
     pub(super) fn with_fpu<R>(&self, f: impl FnOnce(&mut [u8]) -> R) -> Option<R> {
@@ -256,6 +274,9 @@ unsafe fn push_initial(at: usize, value: usize) {
     // SAFETY: the caller's promise.
     unsafe { (at as *mut usize).write(value) };
 }
+
+/// In the work word, hal's own bit: the floating-point registers have to be loaded before user mode.
+pub(super) const LOAD_FPU: u32 = 1 << 31;
 
 /// The running task. It lives as long as it runs, so the reference is good for as long as the caller, who runs on it, can hold it.
 #[inline]
@@ -308,9 +329,12 @@ impl<T: HasTask> Running<T> {
     pub fn adopt(&'static self, thread: Arc<T>) {
         let task = core::ptr::from_ref(thread.task()).cast_mut();
         assert!(thread.task().stack.is_none(), "only an idle task can be adopted");
-        let old = self.current.get().swap(Arc::into_raw(thread).cast_mut(), Ordering::AcqRel);
+        let thread = Arc::into_raw(thread).cast_mut();
+        let old = self.current.get().swap(thread, Ordering::AcqRel);
         assert!(old.is_null(), "this processor runs a thread already");
-        descriptors::area(crate::cpu::id()).current.store(task, Ordering::Release);
+        let area = descriptors::area(crate::cpu::id());
+        area.thread.store(thread.cast(), Ordering::Release);
+        area.current.store(task, Ordering::Release);
     }
 
     /// Is there a current thread (after [`Running::adopt`])?
@@ -321,12 +345,11 @@ impl<T: HasTask> Running<T> {
     /// Runs `f` on the running thread.
     #[inline]
     pub fn with<R>(&self, f: impl FnOnce(&T) -> R) -> R {
-        let irq = crate::irq::disable();
-        let thread = self.current.get().load(Ordering::Relaxed);
-        drop(irq);
+        let thread = descriptors::current_thread().cast::<T>();
         assert!(!thread.is_null(), "no thread runs yet");
         // SAFETY: the pointer is to the thread that runs this very code, whichever processor it is on by now; it stays alive while
-        // it runs: its own processor's slot owns it, and `switch_to` hands that ownership on only after it has left its stack.
+        // it runs: its own processor's slot owns it, and `switch_to` hands that ownership on only after it has left its stack. One
+        // `Running` exists (`bind`), so the type is the one that it stored.
         f(unsafe { &*thread })
     }
 
@@ -363,9 +386,12 @@ impl<T: HasTask> Running<T> {
         arrive(to, to_stack);
         let (save, load) = (from.saved_rsp.get(), to.saved_rsp.get());
         let to = core::ptr::from_ref(to).cast_mut();
-        self.current.get().store(Arc::into_raw(next).cast_mut(), Ordering::Relaxed);
+        let next = Arc::into_raw(next).cast_mut();
+        self.current.get().store(next, Ordering::Relaxed);
         self.previous.get().store(me, Ordering::Relaxed);
-        descriptors::area(crate::cpu::id()).current.store(to, Ordering::Relaxed);
+        let area = descriptors::area(crate::cpu::id());
+        area.thread.store(next.cast(), Ordering::Relaxed);
+        area.current.store(to, Ordering::Relaxed);
         // SAFETY: `on_cpu` of both is ours, so both saved stack pointers are; `load` holds what an earlier switch or the task's making
         // left there.
         unsafe { switch(save, *load) };
@@ -408,6 +434,9 @@ fn arrive(task: &Task, stack_top: Option<usize>) {
     }
     if task.fpu.is_none() {
         return;
+    }
+    if !fpu::holds(task) {
+        task.work.fetch_or(LOAD_FPU, Ordering::Relaxed);
     }
     if let Some(table) = task.page_table.lock().as_ref() {
         tlb::load(table);

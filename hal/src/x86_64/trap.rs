@@ -155,14 +155,23 @@ extern "C" fn leave_kernel(regs: &mut UserRegs) {
 }
 
 /// Does what is noted for the current task; returns with interrupts off, ready for user mode.
+#[inline]
 fn exit_work(regs: &mut UserRegs) {
+    disable();
+    if task::current().work.load(Ordering::Acquire) != 0 || regs.rip >= USER_END {
+        do_exit_work(regs);
+    }
+}
+
+#[cold]
+fn do_exit_work(regs: &mut UserRegs) {
     loop {
-        disable();
         let current = task::current();
-        if current.work.load(Ordering::Acquire) == 0 && regs.rip < USER_END {
-            if !current.fpu_is_loaded() {
-                fpu::load(current);
-            }
+        let work = current.work.load(Ordering::Acquire);
+        if work == task::LOAD_FPU {
+            fpu::load(current);
+        }
+        if work & !task::LOAD_FPU == 0 && regs.rip < USER_END {
             return;
         }
         enable();
@@ -170,10 +179,11 @@ fn exit_work(regs: &mut UserRegs) {
             // Would fault inside the kernel when not canonical: give the fault that user mode would have got.
             (hooks::get().user_exception)(regs, Exception { vector: 13, code: 0 });
         }
-        if current.work.load(Ordering::Acquire) != 0 {
+        if current.work.load(Ordering::Acquire) & !task::LOAD_FPU != 0 {
             (hooks::get().before_user)(regs);
             regs.sanitize();
         }
+        disable();
     }
 }
 

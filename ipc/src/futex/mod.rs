@@ -25,6 +25,8 @@ type Key = (usize, u64, u32);
 
 const BUCKETS: usize = 256;
 type Bucket = SpinLock<VecDeque<Arc<Waiter>>>;
+/// A bucket that is locked.
+type Locked = SpinGuard<'static, VecDeque<Arc<Waiter>>>;
 static TABLE: [Bucket; BUCKETS] = [const { SpinLock::new(VecDeque::new()) }; BUCKETS];
 
 /// A thread that waits on a word.
@@ -214,10 +216,7 @@ fn wake_queued(queue: &mut VecDeque<Arc<Waiter>>, key: &Key, count: usize, bits:
 }
 
 /// The locks of two buckets, taken in order; the second is `None` where both are the same.
-fn lock_both(
-    a: usize,
-    b: usize,
-) -> (SpinGuard<'static, VecDeque<Arc<Waiter>>>, Option<SpinGuard<'static, VecDeque<Arc<Waiter>>>>) {
+fn lock_both(a: usize, b: usize) -> (Locked, Option<Locked>) {
     if a == b {
         return (TABLE[a].lock(), None);
     }

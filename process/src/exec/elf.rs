@@ -173,7 +173,10 @@ impl Segment {
         if !fits || !congruent && self.file_size > 0 {
             return Err(Errno::EINVAL);
         }
-        self.offset.checked_add(self.file_size as u64 + page).filter(|&end| end <= i64::MAX as u64).ok_or(Errno::EINVAL)?;
+        self.offset
+            .checked_add(self.file_size as u64 + page)
+            .filter(|&end| end <= i64::MAX as u64)
+            .ok_or(Errno::EINVAL)?;
         Ok(())
     }
 }
@@ -286,7 +289,14 @@ mod tests {
             for _ in 0..header.count.min(8) {
                 let shift = random() % 64;
                 let kind = kinds[random() as usize % kinds.len()];
-                table.extend(entry(kind, 7, random() >> shift & !0xfff, random() >> shift & !0xfff, random() >> 40, random() >> 38));
+                table.extend(entry(
+                    kind,
+                    7,
+                    random() >> shift & !0xfff,
+                    random() >> shift & !0xfff,
+                    random() >> 40,
+                    random() >> 38,
+                ));
             }
             let Ok(layout) = Layout::parse(&header, &table) else { continue };
             let (low, high) = layout.span();

@@ -107,7 +107,8 @@ impl Program {
 }
 
 fn map_fixed(space: &AddressSpace, addr: usize, len: usize, prot: Prot, backing: Backing) -> Result<()> {
-    let request = MapRequest { addr, fixed: true, backing, name: MappingName::None, ..MapRequest::anonymous(len, prot) };
+    let request =
+        MapRequest { addr, fixed: true, backing, name: MappingName::None, ..MapRequest::anonymous(len, prot) };
     space.map(request).map(|_| ())
 }
 

@@ -29,7 +29,7 @@ pub use strings::{Room, Strings};
 /// Scripts may name scripts as interpreters this often.
 const MAX_SCRIPTS: usize = 5;
 /// Where programs that can be anywhere go before randomisation: two thirds up.
-const RELOCATED_BASE: usize = USER_END / 3 * 2 & !0xfff;
+const RELOCATED_BASE: usize = (USER_END / 3 * 2) & !0xfff;
 /// Room on the stack besides the strings.
 const STACK_ROOM: usize = 128 << 10;
 /// personality(2)'s ADDR_NO_RANDOMIZE.

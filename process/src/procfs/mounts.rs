@@ -54,8 +54,11 @@ pub(super) fn mountinfo(subject: &Subject) -> Result<Vec<u8>> {
         let top = Path { mount: mount.clone(), dentry: mount.root.clone() };
         let flags = mount.flags();
         let access = if flags.options().starts_with(b"ro") { b"ro".as_slice() } else { b"rw" };
-        let place = [head.as_bytes(), &escape(&top.name_in_mount()), b" ", &point(mount, root), b" ", &flags.options()].concat();
-        let tail = [b" - ", superblock.kind.as_bytes(), b" ", &source(mount), b" ", access, &superblock.ops.show_options()].concat();
+        let place = [head.as_bytes(), &escape(&top.name_in_mount()), b" ", &point(mount, root), b" ", &flags.options()]
+            .concat();
+        let tail =
+            [b" - ", superblock.kind.as_bytes(), b" ", &source(mount), b" ", access, &superblock.ops.show_options()]
+                .concat();
         [place, tail, b"\n".to_vec()].concat()
     })
 }
@@ -63,6 +66,7 @@ pub(super) fn mountinfo(subject: &Subject) -> Result<Vec<u8>> {
 pub(super) fn mountstats(subject: &Subject) -> Result<Vec<u8>> {
     each(subject, |mount, root| {
         let kind = mount.superblock.kind.as_bytes();
-        [b"device ", source(mount).as_slice(), b" mounted on ", &point(mount, root), b" with fstype ", kind, b"\n"].concat()
+        [b"device ", source(mount).as_slice(), b" mounted on ", &point(mount, root), b" with fstype ", kind, b"\n"]
+            .concat()
     })
 }

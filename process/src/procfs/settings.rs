@@ -6,12 +6,12 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use base::{Capability, Errno, Result};
-use fs::procfs::{Node, dir, link};
 use fs::LinkTarget;
+use fs::procfs::{Node, dir, link};
 
 use super::Subject;
 use crate::rlimit::{INFINITY, RESOURCES};
-use crate::{inspect, try_current, tree};
+use crate::{inspect, tree, try_current};
 
 pub(super) fn comm(subject: &Subject) -> Result<Vec<u8>> {
     let mut name = subject.task.comm_bytes();

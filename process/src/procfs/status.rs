@@ -60,7 +60,12 @@ fn identity(subject: &Subject) -> String {
     text += &format!("Uid:\t{}\t{}\t{}\t{}\n", cred.uid, cred.euid, cred.suid, cred.fsuid);
     text += &format!("Gid:\t{}\t{}\t{}\t{}\n", cred.gid, cred.egid, cred.sgid, cred.fsgid);
     text += &format!("FDSize:\t{size}\nGroups:\t{groups}\n");
-    text + &format!("NStgid:\t{}\nNSpid:\t{tid}\nNSpgid:\t{}\nNSsid:\t{}\n", process.pid(), process.pgid(), process.sid())
+    text + &format!(
+        "NStgid:\t{}\nNSpid:\t{tid}\nNSpgid:\t{}\nNSsid:\t{}\n",
+        process.pid(),
+        process.pgid(),
+        process.sid()
+    )
 }
 
 fn memory(subject: &Subject) -> String {

@@ -5,23 +5,23 @@ use hal::sync::SpinLock;
 use super::*;
 
 /// SA_NOCLDSTOP: no SIGCHLD when children stop.
-pub const SA_NOCLDSTOP: u64 = 1;
+pub(crate) const SA_NOCLDSTOP: u64 = 1;
 /// SA_NOCLDWAIT: children don't become zombies.
 pub const SA_NOCLDWAIT: u64 = 2;
 /// SA_SIGINFO.
-pub const SA_SIGINFO: u64 = 4;
+pub(crate) const SA_SIGINFO: u64 = 4;
 /// SA_EXPOSE_TAGBITS: no effect on x86.
-pub const SA_EXPOSE_TAGBITS: u64 = 0x800;
+pub(crate) const SA_EXPOSE_TAGBITS: u64 = 0x800;
 /// SA_RESTORER: the trampoline is given.
-pub const SA_RESTORER: u64 = 0x0400_0000;
+pub(crate) const SA_RESTORER: u64 = 0x0400_0000;
 /// SA_ONSTACK.
-pub const SA_ONSTACK: u64 = 0x0800_0000;
+pub(crate) const SA_ONSTACK: u64 = 0x0800_0000;
 /// SA_RESTART.
-pub const SA_RESTART: u64 = 0x1000_0000;
+pub(crate) const SA_RESTART: u64 = 0x1000_0000;
 /// SA_NODEFER.
-pub const SA_NODEFER: u64 = 0x4000_0000;
+pub(crate) const SA_NODEFER: u64 = 0x4000_0000;
 /// SA_RESETHAND.
-pub const SA_RESETHAND: u64 = 0x8000_0000;
+pub(crate) const SA_RESETHAND: u64 = 0x8000_0000;
 /// The flags that Linux knows; others are cleared, so that a program can find out.
 pub const SA_KNOWN: u64 = SA_NOCLDSTOP
     | SA_NOCLDWAIT
@@ -97,8 +97,7 @@ impl Action {
     /// Would `signal` be thrown away under this action (ignored, or ignored by default)?
     pub const fn discards(&self, signal: Signal) -> bool {
         self.is_ignore()
-            || self.is_default()
-                && matches!(signal.default_disposition(), Disposition::Ignore | Disposition::Continue)
+            || self.is_default() && matches!(signal.default_disposition(), Disposition::Ignore | Disposition::Continue)
     }
 }
 

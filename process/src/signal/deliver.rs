@@ -5,7 +5,9 @@ use core::sync::atomic::Ordering;
 use hal::regs::UserRegs;
 
 use super::action::{SA_NODEFER, SA_RESETHAND};
-use super::{Action, Disposition, SIGALRM, SIGKILL, SIGSEGV, SigFields, SigInfo, SigSet, Signal, frame, restart, send, stop};
+use super::{
+    Action, Disposition, SIGALRM, SIGKILL, SIGSEGV, SigFields, SigInfo, SigSet, Signal, frame, restart, send, stop,
+};
 use crate::{Task, exit, rseq};
 
 /// Everything that a thread has to do before user mode: exit if it must, stop if its process is stopped, take signals, restart the

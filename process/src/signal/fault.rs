@@ -24,7 +24,7 @@ pub fn user_exception(regs: &mut UserRegs, exception: Exception) {
         3 => SigInfo::kernel(SIGTRAP),
         4 | 5 | 13 => SigInfo::kernel(SIGSEGV),
         6 => at(SIGILL, ILL_ILLOPN),
-        10 | 11 | 12 => SigInfo::kernel(SIGBUS),
+        10..=12 => SigInfo::kernel(SIGBUS),
         16 | 19 => at(SIGFPE, FPE_FLTINV),
         17 => SigInfo::fault(SIGBUS, BUS_ADRALN, 0),
         _ => SigInfo::kernel(SIGSEGV),

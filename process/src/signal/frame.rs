@@ -1,7 +1,5 @@
 //! The signal frame: what a handler finds on its stack, and how rt_sigreturn(2) goes back. Laid out as Linux's `struct rt_sigframe`.
 
-use alloc::vec::Vec;
-
 use base::{Errno, Result};
 use hal::regs::UserRegs;
 use hal::user::{UserBuf, UserPtr, copy_in, copy_out};
@@ -34,13 +32,13 @@ const CLEARED_FLAGS: usize = 0x400 | 0x1_0000 | 0x100;
 const RESTORED_FLAGS: usize = 0x0005_0dd5;
 
 /// SS_ONSTACK.
-pub const SS_ONSTACK: u32 = 1;
+const SS_ONSTACK: u32 = 1;
 /// SS_DISABLE.
-pub const SS_DISABLE: u32 = 2;
+const SS_DISABLE: u32 = 2;
 /// SS_AUTODISARM.
-pub const SS_AUTODISARM: u32 = 1 << 31;
+const SS_AUTODISARM: u32 = 1 << 31;
 /// The least that sigaltstack(2) accepts.
-pub const MINSIGSTKSZ: usize = 2048;
+const MINSIGSTKSZ: usize = 2048;
 
 /// `stack_t`.
 #[repr(C)]
@@ -99,7 +97,7 @@ struct Frame {
 
 impl AltStack {
     /// Does `sp` lie on it? Never with SS_AUTODISARM, which takes the stack away while it is used.
-    pub fn holds(&self, sp: usize) -> bool {
+    pub(crate) fn holds(&self, sp: usize) -> bool {
         self.flags & SS_AUTODISARM == 0 && self.spans(sp)
     }
 
@@ -108,7 +106,7 @@ impl AltStack {
     }
 
     /// What sigaltstack(2) says of it to a thread whose stack pointer is `sp`.
-    pub fn flags_at(&self, sp: usize) -> u32 {
+    pub(crate) fn flags_at(&self, sp: usize) -> u32 {
         let state = match () {
             () if self.size == 0 => SS_DISABLE,
             () if self.holds(sp) => SS_ONSTACK,
@@ -159,10 +157,15 @@ pub(super) fn set_up(task: &Task, regs: &mut UserRegs, info: &SigInfo, action: &
         return Err(Errno::EFAULT);
     }
     let stack = *task.alt_stack.lock();
-    let fpu = fpu_image(task)?;
-    let (image, at) = place(&stack, regs.rsp, action.flags & SA_ONSTACK != 0, fpu.len())?;
-    copy_out(image, &fpu)?;
-    let xstate = if fpu.len() > FXSAVE_SIZE { UC_FP_XSTATE } else { 0 };
+    let fpu = hal::task::Task::fpu_size();
+    let extended = fpu >= FXSAVE_SIZE + XSAVE_HEADER;
+    let marks = if extended { size_of::<u32>() } else { 0 };
+    let (image, at) = place(&stack, regs.rsp, action.flags & SA_ONSTACK != 0, fpu + marks)?;
+    task.thread().ok_or(Errno::EFAULT)?.task().fpu_to_user(image)?;
+    if extended {
+        mark_fpu(image, fpu)?;
+    }
+    let xstate = if extended { UC_FP_XSTATE } else { 0 };
     let frame = Frame {
         return_to: action.restorer,
         ucontext: UContext {
@@ -217,26 +220,18 @@ fn save(task: &Task, regs: &UserRegs, mask: SigSet, fpstate: usize) -> SigContex
     }
 }
 
-/// The FPU state as it goes to the stack: the XSAVE image, marked in the bytes that are software's, and a second mark behind it.
-fn fpu_image(task: &Task) -> Result<Vec<u8>> {
-    let thread = task.thread().ok_or(Errno::EFAULT)?;
-    let mut image = Vec::new();
-    thread.task().fpu_image(&mut image);
-    let size = image.len();
-    if size < FXSAVE_SIZE + XSAVE_HEADER {
-        return Ok(image);
-    }
+/// Marks an XSAVE image of `size` bytes on the stack as such: in the bytes of the legacy part that are software's, and behind it.
+fn mark_fpu(image: usize, size: usize) -> Result<()> {
     // x87 and SSE are always there, whatever the processor's tracking says.
-    image[FXSAVE_SIZE] |= 3;
-    let features = hal::task::Task::fpu_components().to_ne_bytes();
-    let words = [FP_XSTATE_MAGIC1, size as u32 + 4];
-    image[SW_RESERVED..SW_RESERVED + 8].copy_from_slice(words.as_bytes());
-    image[SW_RESERVED + 8..SW_RESERVED + 16].copy_from_slice(&features);
-    image[SW_RESERVED + 16..SW_RESERVED + 20].copy_from_slice(&(size as u32).to_ne_bytes());
-    image[SW_RESERVED + 20..FXSAVE_SIZE].fill(0);
-    image.try_reserve(4).map_err(|_| Errno::EFAULT)?;
-    image.extend_from_slice(&FP_XSTATE_MAGIC2.to_ne_bytes());
-    Ok(image)
+    let header = UserPtr::<u64>::new(image + FXSAVE_SIZE);
+    header.write(&(header.read()? | 3))?;
+    let mut software = [0; FXSAVE_SIZE - SW_RESERVED];
+    let words = [FP_XSTATE_MAGIC1, (size + size_of::<u32>()) as u32];
+    software[..8].copy_from_slice(words.as_bytes());
+    software[8..16].copy_from_slice(&hal::task::Task::fpu_components().to_ne_bytes());
+    software[16..20].copy_from_slice(&(size as u32).to_ne_bytes());
+    copy_out(image + SW_RESERVED, &software)?;
+    UserPtr::new(image + size).write(&FP_XSTATE_MAGIC2)
 }
 
 /// rt_sigreturn(2): restores what [`set_up`] saved. On a bad frame the thread gets SIGSEGV. Gives the value for `rax`.
@@ -299,25 +294,15 @@ fn restore_fpu(task: &Task, at: usize) -> Result<()> {
     if !UserBuf::new(at, FXSAVE_SIZE).in_user_half() {
         return Err(Errno::EFAULT);
     }
-    let mut current = Vec::new();
-    thread.task().fpu_image(&mut current);
-    let mut image = Vec::new();
-    image.try_reserve_exact(current.len().max(FXSAVE_SIZE)).map_err(|_| Errno::ENOMEM)?;
-    image.resize(FXSAVE_SIZE, 0);
-    copy_in(&mut image, at)?;
-    let word = |from: &[u8], at: usize| u32::from_ne_bytes([from[at], from[at + 1], from[at + 2], from[at + 3]]);
-    let size = word(&image, SW_RESERVED + 16) as usize;
-    let marked = word(&image, SW_RESERVED) == FP_XSTATE_MAGIC1
-        && (FXSAVE_SIZE + XSAVE_HEADER..=current.len()).contains(&size)
+    let mut software = [0; 20];
+    copy_in(&mut software, at + SW_RESERVED)?;
+    let word = |at: usize| u32::from_ne_bytes([software[at], software[at + 1], software[at + 2], software[at + 3]]);
+    let size = word(16) as usize;
+    let marked = word(0) == FP_XSTATE_MAGIC1
+        && (FXSAVE_SIZE + XSAVE_HEADER..=hal::task::Task::fpu_size()).contains(&size)
         && UserPtr::<u32>::new(at.wrapping_add(size)).read() == Ok(FP_XSTATE_MAGIC2);
-    image.resize(current.len().max(FXSAVE_SIZE), 0);
-    if marked {
-        copy_in(&mut image[FXSAVE_SIZE..size], at + FXSAVE_SIZE)?;
-    } else if image.len() > FXSAVE_SIZE {
-        // An old frame has x87 and SSE only.
-        image[FXSAVE_SIZE] = 3;
-    }
-    thread.task().set_fpu_image(&image)
+    // An old frame has x87 and SSE only.
+    thread.task().fpu_from_user(at, if marked { size } else { FXSAVE_SIZE })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What comes with a signal: `siginfo_t`.
 
 use super::Signal;
-use super::info_codes::{SI_KERNEL};
+use super::info_codes::SI_KERNEL;
 
 /// Bytes in a `siginfo_t`.
 pub const SIGINFO_SIZE: usize = 128;

@@ -23,11 +23,6 @@ impl Queue {
         self.set
     }
 
-    /// How many entries there are.
-    pub(crate) fn len(&self) -> usize {
-        self.infos.len()
-    }
-
     /// Adds a signal. A standard signal that is pending already is not added again. With `!room` (RLIMIT_SIGPENDING is used up) only
     /// the bit is set. True if an entry was queued.
     pub(crate) fn push(&mut self, info: SigInfo, room: bool) -> bool {
@@ -50,7 +45,12 @@ impl Queue {
         if !self.infos.iter().any(|info| info.signal == signal) {
             self.set.remove(signal);
         }
-        let bare = SigInfo { signal, errno: 0, code: super::info_codes::SI_USER, fields: SigFields::Sender { pid: 0, uid: 0 } };
+        let bare = SigInfo {
+            signal,
+            errno: 0,
+            code: super::info_codes::SI_USER,
+            fields: SigFields::Sender { pid: 0, uid: 0 },
+        };
         Some((info.unwrap_or(bare), info.is_some()))
     }
 
@@ -119,6 +119,6 @@ mod tests {
         assert!(queue.take(SigSet::of(&[SIGUSR1])).is_none());
         assert_eq!(queue.discard(SigSet::of(&[Signal::new(40).unwrap()])), 2);
         assert_eq!(queue.set(), SigSet::of(&[SIGTERM]));
-        assert_eq!(queue.len(), 1);
+        assert_eq!(queue.infos.len(), 1);
     }
 }

@@ -3,8 +3,8 @@
 use base::{Errno, Nanos};
 use hal::regs::UserRegs;
 
-use super::action::SA_RESTART;
 use super::Action;
+use super::action::SA_RESTART;
 
 /// The number of restart_syscall(2).
 const RESTART_SYSCALL: usize = 219;

@@ -229,7 +229,13 @@ pub fn to_group(pgid: Pid, info: SigInfo) {
 }
 
 /// tgkill(2) and tkill(2): to thread `tid`, which must be of process `tgid` where that is given. `ESRCH`, `EPERM`, `EAGAIN`.
-pub fn thread_kill(sender: &Task, tgid: Option<Pid>, tid: Pid, signal: Option<Signal>, info: Option<SigInfo>) -> Result<()> {
+pub fn thread_kill(
+    sender: &Task,
+    tgid: Option<Pid>,
+    tid: Pid,
+    signal: Option<Signal>,
+    info: Option<SigInfo>,
+) -> Result<()> {
     let target = tree::task(tid).ok_or(Errno::ESRCH)?;
     if tgid.is_some_and(|tgid| tgid != target.pid()) {
         return Err(Errno::ESRCH);

@@ -16,6 +16,9 @@ use crate::{Pid, Process, Task};
 pub(crate) use ids::Ids;
 pub(crate) use relations::Relations;
 
+/// A process and its leader, taken out of the tree.
+pub(crate) type Removed = (Option<Arc<Process>>, Option<Arc<Task>>);
+
 /// Everything by number.
 pub(crate) struct Tree {
     pub(crate) relations: Relations,
@@ -23,7 +26,7 @@ pub(crate) struct Tree {
     pub(crate) processes: BTreeMap<Pid, Arc<Process>>,
     ids: Ids,
     /// Taken out, to be dropped after the lock.
-    pub(crate) graveyard: Vec<(Option<Arc<Process>>, Option<Arc<Task>>)>,
+    pub(crate) graveyard: Vec<Removed>,
 }
 
 static TREE: SpinLock<Tree> = SpinLock::new(Tree {
@@ -83,7 +86,7 @@ impl Tree {
     }
 
     /// Takes a process and its leader out.
-    pub(crate) fn remove_process(&mut self, pid: Pid) -> (Option<Arc<Process>>, Option<Arc<Task>>) {
+    pub(crate) fn remove_process(&mut self, pid: Pid) -> Removed {
         self.relations.remove(pid);
         (self.processes.remove(&pid), self.tasks.remove(&pid))
     }

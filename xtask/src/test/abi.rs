@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode, Stdio};
 const IN_GUEST: &str = "/abi-tests";
 const CPU_COUNTS: &[&str] = &["1", "2", "4"];
 /// Under TCG everything takes longer.
-const GUEST_TIME_SCALE: &str = "10";
+const GUEST_TIME_SCALE: &str = "3";
 const GUEST_LIMIT: &str = "280";
 
 /// Each case's result on one kernel: nothing if it passed, else why not.
