@@ -170,7 +170,8 @@ impl Inotify {
 impl Watcher for Inotify {
     fn event(&self, inode: &Arc<Inode>, mask: u32, name: Option<&[u8]>, cookie: u32) {
         let mut watches = self.watches.lock();
-        let found = watches.0.iter().find(|(_, watch)| Arc::ptr_eq(&watch.inode, inode)).map(|(n, watch)| (*n, watch.mask));
+        let found =
+            watches.0.iter().find(|(_, watch)| Arc::ptr_eq(&watch.inode, inode)).map(|(n, watch)| (*n, watch.mask));
         let Some((number, wanted)) = found else { return };
         let gone = name.is_none() && mask & event::DELETE_SELF != 0;
         let wants = wanted & mask & ALL_EVENTS != 0;
@@ -226,7 +227,10 @@ impl File for Inotify {
         let mut lines = Vec::new();
         for (number, watch) in &self.watches.lock().0 {
             let (ino, device) = (watch.inode.number(), watch.inode.superblock().device.encode());
-            let line = alloc::format!("inotify wd:{number:x} ino:{ino:x} sdev:{device:x} mask:{:x} ignored_mask:0 \n", watch.mask);
+            let line = alloc::format!(
+                "inotify wd:{number:x} ino:{ino:x} sdev:{device:x} mask:{:x} ignored_mask:0 \n",
+                watch.mask
+            );
             lines.extend_from_slice(line.as_bytes());
         }
         lines
