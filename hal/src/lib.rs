@@ -32,6 +32,7 @@ pub mod regs;
 pub mod sync;
 pub mod task;
 pub mod user;
+pub mod vdso;
 
 #[cfg(target_os = "none")]
 mod x86_64;

@@ -88,6 +88,10 @@ pub(crate) fn end(how: End) -> ! {
     panic!("the machine ends: {how:?}")
 }
 
+pub(crate) fn vdso_pages() -> Option<(crate::frame::Frame, crate::frame::Frame)> {
+    None
+}
+
 pub(crate) fn stack_bytes() -> usize {
     0
 }

@@ -81,6 +81,10 @@ pub(super) fn init_cpu(id: usize) {
         wrmsr(cpu_regs::STAR, 0x23 << 48 | u64::from(descriptors::KERNEL_CS) << 32);
         wrmsr(cpu_regs::LSTAR, entry);
         wrmsr(cpu_regs::SFMASK, 0x4_4700);
+        if f.rdtscp {
+            // What getcpu in the vDSO reads.
+            wrmsr(cpu_regs::TSC_AUX, id as u64);
+        }
     }
 }
 

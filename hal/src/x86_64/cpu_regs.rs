@@ -9,6 +9,7 @@ pub(super) const SFMASK: u32 = 0xc000_0084;
 pub(super) const FS_BASE: u32 = 0xc000_0100;
 pub(super) const GS_BASE: u32 = 0xc000_0101;
 pub(super) const KERNEL_GS_BASE: u32 = 0xc000_0102;
+pub(super) const TSC_AUX: u32 = 0xc000_0103;
 
 pub(super) fn rdmsr(msr: u32) -> u64 {
     let (low, high): (u32, u32);

@@ -17,6 +17,7 @@ pub(super) struct Features {
     pub(super) xsave: bool,
     pub(super) xsaveopt: bool,
     pub(super) fsrm: bool,
+    pub(super) rdtscp: bool,
     pub(super) rdrand: bool,
     pub(super) rdseed: bool,
     /// Under QEMU's TCG, whose LAPIC timer runs at a known rate.
@@ -55,6 +56,7 @@ fn detect() -> Features {
         xsave,
         xsaveopt,
         fsrm: edx7 & 1 << 4 != 0,
+        rdtscp: ext.edx & 1 << 27 != 0,
         rdrand: one.ecx & 1 << 30 != 0,
         rdseed: ebx7 & 1 << 18 != 0,
         tcg,

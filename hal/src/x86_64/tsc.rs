@@ -24,12 +24,18 @@ pub(crate) fn now() -> u64 {
     ((u128::from(since) * u128::from(SCALE.load(Ordering::Relaxed))) >> 32) as u64
 }
 
+/// The time-stamp at boot, and nanoseconds in 2^32 time-stamps.
+pub(super) fn parameters() -> (u64, u64) {
+    (START.load(Ordering::Relaxed), SCALE.load(Ordering::Relaxed))
+}
+
 pub(crate) fn realtime_offset() -> u64 {
     REALTIME_OFFSET.load(Ordering::Relaxed)
 }
 
 pub(crate) fn set_realtime_offset(offset: u64) {
     REALTIME_OFFSET.store(offset, Ordering::Relaxed);
+    super::vdso::update();
 }
 
 /// Sets the timer of this processor to fire at `deadline` (as [`now`] counts).

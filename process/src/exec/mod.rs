@@ -5,6 +5,7 @@ mod load;
 pub mod script;
 pub mod stack;
 pub mod strings;
+mod vdso;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -161,6 +162,17 @@ fn random_pages(task: &Task, bits: u32) -> usize {
     (hal::random::word() as usize & ((1 << bits) - 1)) << abi::PAGE_SHIFT
 }
 
+/// Where mappings without an address go, downwards: below the largest stack that the limit allows and where it may begin, as Linux does.
+fn map_base(task: &Task) -> usize {
+    const LEAST: u64 = 128 << 20;
+    const STACK_SPREAD: usize = 1 << 34;
+    const MOST: u64 = (USER_END as u64) / 6 * 5;
+    let (stack, _) = task.rlimit(crate::Resource::Stack);
+    let randomises = task.personality.load(Ordering::Relaxed) & ADDR_NO_RANDOMIZE == 0;
+    let gap = stack.clamp(LEAST, MOST) as usize + if randomises { STACK_SPREAD } else { 0 };
+    (USER_END - gap - random_pages(task, 28)) & !(abi::PAGE_SIZE - 1)
+}
+
 fn build(
     task: &Task,
     request: &Request,
@@ -176,13 +188,16 @@ fn build(
     let pointers = 8 * (request.args.count() + request.env.count());
     let stack_size = page_up(strings + pointers + STACK_ROOM);
     map_stack(&space, stack_top, stack_size, program.layout.executable_stack == Some(true))?;
+    space.set_map_base(map_base(task));
     let base = interpreter.as_ref().map(|_| RELOCATED_BASE + random_pages(task, 28));
     let loaded = program.load(&space, base)?;
     let linker = interpreter.as_ref().map(|interpreter| interpreter.load(&space, None)).transpose()?;
     let brk = page_up(loaded.end) + random_pages(task, 13);
     space.set_brk_start(brk);
     let entry = linker.as_ref().map_or(loaded.entry, |linker| linker.entry);
-    let auxv = auxiliary_vector(&program, &loaded, linker.as_ref(), &cred, secure);
+    let vdso = vdso::map(&space)?;
+    let mut auxv = auxiliary_vector(&program, &loaded, linker.as_ref(), &cred, secure);
+    auxv.extend(vdso.map(|address| (at::SYSINFO_EHDR, address as u64)));
     let mut random = [0; 16];
     hal::random::fill(&mut random);
     let jitter = hal::random::word() as usize & 0x1ff0;
@@ -194,7 +209,7 @@ fn build(
     }
     let mut regs = UserRegs::start(entry, stack.pointer);
     regs.sanitize();
-    let image = image(&program, &loaded, brk, &stack);
+    let image = Image { vdso: vdso.unwrap_or(0), ..image(&program, &loaded, brk, &stack) };
     let comm = request.name.rsplit(|&b| b == b'/').next().unwrap_or(&[]).to_vec();
     Ok(Prepared { space, file: program.file, cred, secure, image, regs, comm })
 }
