@@ -32,7 +32,7 @@ pub fn root() -> Option<Arc<Inode>> {
 /// The kernel's own context: root's rights, at the root.
 pub fn context() -> Option<FsContext> {
     let root = mount::root()?;
-    Some(FsContext { cred: Arc::new(Cred::root()), cwd: root.clone(), root, umask: 0 })
+    Some(FsContext { cred: Arc::new(Cred::root()), cwd: root.clone(), root, umask: 0o022 })
 }
 
 /// Mounts what every system has: `/dev`, `/dev/pts`, `/dev/shm`, `/proc`, `/sys`, `/run`, `/tmp`, making the directories that are missing.

@@ -14,6 +14,7 @@
 #![cfg_attr(not(test), no_std)]
 extern crate alloc;
 
+mod attributes;
 pub mod boot;
 pub mod chardev;
 mod context;
@@ -23,6 +24,7 @@ mod file;
 mod flags;
 pub mod initramfs;
 mod inode;
+pub mod inotify;
 mod lock;
 pub mod memfd;
 pub mod notify;
@@ -36,14 +38,14 @@ pub mod tty;
 pub mod vfs;
 pub mod xattr;
 
+pub use attributes::{
+    Attributes, DeviceNumber, DirEntry, FileKind, Found, LinkTarget, Metadata, NewInode, SetAttributes, SetTime,
+};
 pub use context::FsContext;
 pub use fd_table::{Descriptor, Fd, FdTable};
 pub use file::{File, Io, IoctlContext, Mapping, SeekFrom};
 pub use flags::{Access, OpenFlags};
-pub use inode::{
-    Attributes, DeviceNumber, DirEntry, FileKind, Found, Inode, InodeOps, LinkTarget, Metadata, NewInode,
-    SetAttributes, SetTime,
-};
+pub use inode::{Inode, InodeOps};
 pub use lock::{FileLocks, LockKind, LockOwner, RangeLock};
 pub use open_file::{AsyncOwner, Hold, MappedFile, OpenFile};
 pub use poll::{ALWAYS_READY, PollTable};

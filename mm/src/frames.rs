@@ -231,7 +231,7 @@ pub fn init() {
     }
     TOTAL.store(total, Ordering::Relaxed);
     hal::frame::set_source(&SOURCE);
-    log::info!("memory: {} MiB", total * PAGE_SIZE >> 20);
+    log::info!("memory: {} MiB", (total * PAGE_SIZE) >> 20);
 }
 
 #[cfg(test)]

@@ -40,8 +40,8 @@ impl JobControl for Answers {
         }
     }
 
-    fn group_is_in_session(&self, group: i32, session: i32) -> bool {
-        tree::session_of_group(group) == Some(session)
+    fn session_of_group(&self, group: i32) -> Option<i32> {
+        tree::session_of_group(group)
     }
 
     fn terminal(&self) -> Option<Arc<Tty>> {

@@ -1,9 +1,10 @@
-//! eventfd, timerfd, signalfd.
+//! eventfd, timerfd, signalfd, inotify.
 
 use alloc::sync::Arc;
 
 use base::{Capability, Errno, Result};
 use fs::OpenFlags;
+use fs::inotify::Inotify;
 use hal::user::UserPtr;
 use ipc::signalfd::SignalFd;
 use ipc::timerfd::{Clock, SetFlags, Setting, TimerFd};
@@ -13,7 +14,7 @@ use process::signal::signalfd::CallerSignals;
 use crate::args::Args;
 use crate::context::Context;
 use crate::open::install;
-use crate::path::only;
+use crate::path::{At, only};
 use crate::timespec::Timespec;
 
 const CLOEXEC: u32 = OpenFlags::CLOEXEC.bits();
@@ -97,4 +98,31 @@ pub(crate) fn signalfd(cx: &mut Context, a: Args) -> Result<usize> {
 
 pub(crate) fn signalfd4(cx: &mut Context, a: Args) -> Result<usize> {
     make_signalfd(cx, a, a.uint(3))
+}
+
+pub(crate) fn inotify_init(cx: &mut Context, _: Args) -> Result<usize> {
+    install(cx.task, fs::inotify::create(false), false)
+}
+
+pub(crate) fn inotify_init1(cx: &mut Context, a: Args) -> Result<usize> {
+    let flags = only(a.uint(0), CLOEXEC | NONBLOCK)?;
+    install(cx.task, fs::inotify::create(flags & NONBLOCK != 0), flags & CLOEXEC != 0)
+}
+
+pub(crate) fn inotify_add_watch(cx: &mut Context, a: Args) -> Result<usize> {
+    const ONLYDIR: u32 = 0x0100_0000;
+    const DONT_FOLLOW: u32 = 0x0200_0000;
+    let open = cx.task.files().get(a.fd(0))?;
+    let instance = Inotify::of(&open)?;
+    let at = At::cwd(cx.task, a.0[1])?;
+    let found = at.lookup(a.uint(2) & DONT_FOLLOW == 0, 0)?;
+    if a.uint(2) & ONLYDIR != 0 && !found.inode()?.is_dir() {
+        return Err(Errno::ENOTDIR);
+    }
+    instance.add(&at.cx, &found, a.uint(2)).map(|number| number as usize)
+}
+
+pub(crate) fn inotify_rm_watch(cx: &mut Context, a: Args) -> Result<usize> {
+    let open = cx.task.files().get(a.fd(0))?;
+    Inotify::of(&open)?.remove(a.int(1)).map(|()| 0)
 }

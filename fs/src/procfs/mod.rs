@@ -8,6 +8,7 @@ mod cpuinfo;
 mod inode;
 mod mounts;
 mod node;
+mod sysctl;
 pub mod system;
 
 use alloc::sync::Arc;

@@ -10,7 +10,7 @@ use base::{Errno, NANOS_PER_SEC, Nanos, Result};
 use hal::sync::Once;
 use sched::statistics;
 
-use crate::procfs::{Node, dir, file, file_rw, link, register_root};
+use crate::procfs::{Node, file, link, register_root};
 use crate::{LinkTarget, chardev, vfs};
 
 /// Numbers and names that layers above know.
@@ -40,7 +40,7 @@ pub fn set_numbers(numbers: Arc<dyn SystemNumbers>) {
     assert!(NUMBERS.set(numbers).is_ok(), "the system's numbers are set twice");
 }
 
-fn numbers() -> Result<&'static Arc<dyn SystemNumbers>> {
+pub(super) fn numbers() -> Result<&'static Arc<dyn SystemNumbers>> {
     NUMBERS.get().ok_or(Errno::EIO)
 }
 
@@ -211,106 +211,13 @@ fn vmstat() -> Result<Vec<u8>> {
     Ok(out.into_bytes())
 }
 
-fn fixed(text: &'static str) -> Node {
+/// A file whose content does not change.
+pub(super) fn fixed(text: &'static str) -> Node {
     file(move || Ok(text.as_bytes().to_vec()))
 }
 
 fn to_self(target: &'static str) -> Node {
     link(move |_| Ok(LinkTarget::Path(target.as_bytes().to_vec())))
-}
-
-fn uuid(bytes: [u8; 16]) -> Vec<u8> {
-    let mut bytes = bytes;
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let mut out = String::new();
-    for (index, byte) in bytes.iter().enumerate() {
-        if matches!(index, 4 | 6 | 8 | 10) {
-            out.push('-');
-        }
-        out.push_str(&format!("{byte:02x}"));
-    }
-    out.push('\n');
-    out.into_bytes()
-}
-
-fn random_uuid() -> Vec<u8> {
-    let mut bytes = [0; 16];
-    hal::random::fill(&mut bytes);
-    uuid(bytes)
-}
-
-/// `/proc/sys`. What is here says how things are; only what can be changed is writable.
-fn sysctl() -> Node {
-    let host_name = file_rw(
-        || {
-            let mut name = numbers()?.host_name();
-            name.push(b'\n');
-            Ok(name)
-        },
-        |data| numbers()?.set_host_name(data.split(|&b| b == b'\n').next().unwrap_or_default()),
-    );
-    static BOOT_ID: Once<Vec<u8>> = Once::new();
-    let boot_id = file(|| Ok(BOOT_ID.get_or_init(random_uuid).clone()));
-    let random = dir(vec![
-        ("boot_id", boot_id),
-        ("uuid", file(|| Ok(random_uuid()))),
-        ("entropy_avail", fixed("256\n")),
-        ("poolsize", fixed("256\n")),
-    ]);
-    let lines = |text: fn(&dyn SystemNumbers) -> String| file(move || Ok((text(&**numbers()?) + "\n").into_bytes()));
-    let kernel = dir(vec![
-        ("cap_last_cap", fixed("40\n")),
-        ("core_pattern", fixed("core\n")),
-        ("core_uses_pid", fixed("0\n")),
-        ("dmesg_restrict", fixed("0\n")),
-        ("domainname", fixed("(none)\n")),
-        ("hostname", host_name),
-        ("kptr_restrict", fixed("0\n")),
-        ("ngroups_max", fixed("65536\n")),
-        ("osrelease", lines(|n| n.release().into())),
-        ("ostype", fixed("Linux\n")),
-        ("overflowgid", fixed("65534\n")),
-        ("overflowuid", fixed("65534\n")),
-        ("perf_event_paranoid", fixed("4\n")),
-        ("pid_max", lines(|n| format!("{}", n.pid_max()))),
-        ("pty", dir(vec![("max", fixed("4096\n"))])),
-        ("random", random),
-        ("randomize_va_space", fixed("2\n")),
-        ("sched_rr_timeslice_ms", fixed("100\n")),
-        ("threads-max", file(|| Ok(format!("{}\n", mm::frames::stats().total / (1 << 17)).into_bytes()))),
-        ("version", lines(|n| n.version().into())),
-    ]);
-    let vm = dir(vec![
-        ("max_map_count", fixed("65530\n")),
-        ("mmap_min_addr", fixed("65536\n")),
-        ("overcommit_memory", fixed("0\n")),
-        ("overcommit_ratio", fixed("50\n")),
-        ("swappiness", fixed("60\n")),
-    ]);
-    let fs = dir(vec![
-        ("aio-max-nr", fixed("65536\n")),
-        ("file-max", fixed("9223372036854775807\n")),
-        (
-            "inotify",
-            dir(vec![
-                ("max_queued_events", fixed("16384\n")),
-                ("max_user_instances", fixed("128\n")),
-                ("max_user_watches", fixed("65536\n")),
-            ]),
-        ),
-        ("nr_open", fixed("1048576\n")),
-        ("pipe-max-size", fixed("1048576\n")),
-        ("protected_fifos", fixed("0\n")),
-        ("protected_hardlinks", fixed("0\n")),
-        ("protected_regular", fixed("0\n")),
-        ("protected_symlinks", fixed("0\n")),
-    ]);
-    let net = dir(vec![
-        ("core", dir(vec![("somaxconn", fixed("4096\n"))])),
-        ("unix", dir(vec![("max_dgram_qlen", fixed("10\n"))])),
-    ]);
-    dir(vec![("fs", fs), ("kernel", kernel), ("net", net), ("vm", vm)])
 }
 
 fn command_line() -> Result<Vec<u8>> {
@@ -336,7 +243,7 @@ pub fn register() {
     register_root("partitions", fixed("major minor  #blocks  name\n\n"));
     register_root("stat", file(stat));
     register_root("swaps", fixed("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"));
-    register_root("sys", sysctl());
+    register_root("sys", super::sysctl::tree());
     register_root("uptime", file(uptime));
     register_root("version", file(version));
     register_root("vmstat", file(vmstat));
@@ -345,12 +252,6 @@ pub fn register() {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn uuids_are_of_version_4() {
-        let text = uuid([0xff; 16]);
-        assert_eq!(text, b"ffffffff-ffff-4fff-bfff-ffffffffffff\n");
-    }
 
     #[test]
     fn ticks_are_hundredths_of_a_second() {

@@ -2,6 +2,7 @@
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use base::{Errno, Result};
 use hal::sync::SpinLock;
@@ -82,6 +83,23 @@ impl Directory {
     /// Takes a name away.
     pub fn remove(&self, name: &[u8]) -> Option<Arc<Inode>> {
         self.entries.lock().remove(name)
+    }
+}
+
+impl Drop for Directory {
+    /// A tree may be deeper than a kernel stack: what only this directory holds is taken apart here, not by recursion.
+    fn drop(&mut self) {
+        let mut doomed = core::mem::take(&mut self.entries.get_mut().in_order);
+        let mut stack: Vec<Arc<Inode>> = Vec::new();
+        loop {
+            stack.extend(core::mem::take(&mut doomed).into_values().map(|(_, inode)| inode));
+            let Some(inode) = stack.pop() else { return };
+            if Arc::strong_count(&inode) == 1
+                && let Some(directory) = inode.ops_as::<Directory>()
+            {
+                doomed = core::mem::take(&mut directory.entries.lock().in_order);
+            }
+        }
     }
 }
 

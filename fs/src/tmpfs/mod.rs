@@ -91,6 +91,9 @@ impl SuperOps for Tmpfs {
 
     fn show_options(&self) -> Vec<u8> {
         let pages = self.space.max_pages.load(Ordering::Relaxed);
+        if pages == Options::unlimited().pages {
+            return Vec::new();
+        }
         alloc::format!(",size={}k,nr_inodes={}", pages * 4, self.space.max_inodes.load(Ordering::Relaxed)).into_bytes()
     }
 

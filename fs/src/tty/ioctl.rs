@@ -199,7 +199,7 @@ fn jobs_ioctl(tty: &Arc<Tty>, cx: &IoctlContext, request: u32, arg: usize) -> Re
             if group < 0 {
                 return Err(Errno::EINVAL);
             }
-            if !jobs.group_is_in_session(group, caller.session) {
+            if jobs.session_of_group(group).ok_or(Errno::ESRCH)? != caller.session {
                 return Err(Errno::EPERM);
             }
             tty.foreground.store(group, Ordering::Release);

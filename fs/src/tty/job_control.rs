@@ -30,8 +30,8 @@ pub trait JobControl: Send + Sync {
     fn signal_group(&self, group: i32, signal: i32);
     /// Sends a signal to the leader of a session.
     fn signal_leader(&self, session: i32, signal: i32);
-    /// Is there such a process group in the session?
-    fn group_is_in_session(&self, group: i32, session: i32) -> bool;
+    /// The session of a process group, if there is such a group.
+    fn session_of_group(&self, group: i32) -> Option<i32>;
     /// The controlling terminal of the caller's session.
     fn terminal(&self) -> Option<Arc<super::Tty>>;
     /// Makes a terminal the controlling one of a session, or takes it away (`None`).

@@ -233,3 +233,13 @@ impl Dentry {
         }
     }
 }
+
+impl Drop for Dentry {
+    /// The chain of parents may be longer than a kernel stack is deep: those that only this entry kept go here, one by one.
+    fn drop(&mut self) {
+        let mut parent = self.place.get_mut().parent.take();
+        while let Some(mut last) = parent.and_then(Arc::into_inner) {
+            parent = last.place.get_mut().parent.take();
+        }
+    }
+}

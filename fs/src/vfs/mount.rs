@@ -204,7 +204,8 @@ fn may_mount(cx: &FsContext) -> Result<()> {
     if cx.cred.capable(Capability::SysAdmin) { Ok(()) } else { Err(Errno::EPERM) }
 }
 
-/// mount(2) of a new file system of `kind` at `place`. `EPERM`, `ENODEV` (no such kind), `EINVAL`, `ENOTDIR`.
+/// mount(2) of a new file system of `kind` at `place`. `EPERM`, `ENODEV` (no such kind), `EBUSY` (shows there already), `EINVAL`,
+/// `ENOTDIR`.
 pub fn mount_new(
     cx: &FsContext,
     place: &Path,
@@ -215,6 +216,9 @@ pub fn mount_new(
 ) -> Result<()> {
     may_mount(cx)?;
     let root = super::superblock::find(kind)?.mount(source, options)?;
+    if place.is_mount_root() && Arc::ptr_eq(&place.mount.superblock, root.superblock()) {
+        return Err(Errno::EBUSY);
+    }
     attach(&Mount::new(root, source, flags), place)
 }
 

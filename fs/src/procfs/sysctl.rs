@@ -1,0 +1,126 @@
+//! `/proc/sys`.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use hal::sync::Once;
+
+use crate::procfs::system::{SystemNumbers, fixed, numbers};
+use crate::procfs::{Node, dir, file, file_rw};
+
+fn uuid(bytes: [u8; 16]) -> Vec<u8> {
+    let mut bytes = bytes;
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let mut out = String::new();
+    for (index, byte) in bytes.iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            out.push('-');
+        }
+        out.push_str(&format!("{byte:02x}"));
+    }
+    out.push('\n');
+    out.into_bytes()
+}
+
+fn random_uuid() -> Vec<u8> {
+    let mut bytes = [0; 16];
+    hal::random::fill(&mut bytes);
+    uuid(bytes)
+}
+
+/// `/proc/sys`. What is here says how things are; only what can be changed is writable.
+pub(super) fn tree() -> Node {
+    dir(vec![("fs", limits()), ("kernel", kernel()), ("net", net()), ("vm", memory())])
+}
+
+fn kernel() -> Node {
+    let host_name = file_rw(
+        || {
+            let mut name = numbers()?.host_name();
+            name.push(b'\n');
+            Ok(name)
+        },
+        |data| numbers()?.set_host_name(data.split(|&b| b == b'\n').next().unwrap_or_default()),
+    );
+    static BOOT_ID: Once<Vec<u8>> = Once::new();
+    let boot_id = file(|| Ok(BOOT_ID.get_or_init(random_uuid).clone()));
+    let random = dir(vec![
+        ("boot_id", boot_id),
+        ("uuid", file(|| Ok(random_uuid()))),
+        ("entropy_avail", fixed("256\n")),
+        ("poolsize", fixed("256\n")),
+    ]);
+    let lines = |text: fn(&dyn SystemNumbers) -> String| file(move || Ok((text(&**numbers()?) + "\n").into_bytes()));
+    dir(vec![
+        ("cap_last_cap", fixed("40\n")),
+        ("core_pattern", fixed("core\n")),
+        ("core_uses_pid", fixed("0\n")),
+        ("dmesg_restrict", fixed("0\n")),
+        ("domainname", fixed("(none)\n")),
+        ("hostname", host_name),
+        ("kptr_restrict", fixed("0\n")),
+        ("ngroups_max", fixed("65536\n")),
+        ("osrelease", lines(|n| n.release().into())),
+        ("ostype", fixed("Linux\n")),
+        ("overflowgid", fixed("65534\n")),
+        ("overflowuid", fixed("65534\n")),
+        ("perf_event_paranoid", fixed("4\n")),
+        ("pid_max", lines(|n| format!("{}", n.pid_max()))),
+        ("pty", dir(vec![("max", fixed("4096\n"))])),
+        ("random", random),
+        ("randomize_va_space", fixed("2\n")),
+        ("sched_rr_timeslice_ms", fixed("100\n")),
+        ("threads-max", file(|| Ok(format!("{}\n", mm::frames::stats().total / (1 << 17)).into_bytes()))),
+        ("version", lines(|n| n.version().into())),
+    ])
+}
+
+fn memory() -> Node {
+    dir(vec![
+        ("max_map_count", fixed("65530\n")),
+        ("mmap_min_addr", fixed("65536\n")),
+        ("overcommit_memory", fixed("0\n")),
+        ("overcommit_ratio", fixed("50\n")),
+        ("swappiness", fixed("60\n")),
+    ])
+}
+
+fn limits() -> Node {
+    dir(vec![
+        ("aio-max-nr", fixed("65536\n")),
+        ("file-max", fixed("9223372036854775807\n")),
+        (
+            "inotify",
+            dir(vec![
+                ("max_queued_events", fixed("16384\n")),
+                ("max_user_instances", fixed("128\n")),
+                ("max_user_watches", fixed("65536\n")),
+            ]),
+        ),
+        ("nr_open", fixed("1048576\n")),
+        ("pipe-max-size", fixed("1048576\n")),
+        ("protected_fifos", fixed("0\n")),
+        ("protected_hardlinks", fixed("0\n")),
+        ("protected_regular", fixed("0\n")),
+        ("protected_symlinks", fixed("0\n")),
+    ])
+}
+
+fn net() -> Node {
+    let unix = dir(vec![("max_dgram_qlen", fixed("10\n"))]);
+    dir(vec![("core", dir(vec![("somaxconn", fixed("4096\n"))])), ("unix", unix)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uuids_are_of_version_4() {
+        let text = uuid([0xff; 16]);
+        assert_eq!(text, b"ffffffff-ffff-4fff-bfff-ffffffffffff\n");
+    }
+}
