@@ -102,6 +102,9 @@ fn validate(task: &Task, args: &CloneArgs) -> Result<()> {
     if has(CLONE_INTO_CGROUP) {
         return Err(Errno::EINVAL);
     }
+    if has(CLONE_SETTLS) && args.tls >= hal::user::USER_END {
+        return Err(Errno::EPERM);
+    }
     Ok(())
 }
 
