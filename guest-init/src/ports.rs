@@ -1,6 +1,6 @@
 //! The four virtio-serial ports to the host.
 
-use protocol::{Decoder, Message, Port, ToHost, encode};
+use protocol::{Decoder, Port, ToGuest, ToHost, encode};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use std::io;
@@ -88,7 +88,7 @@ impl Control {
     }
 
     /// The next message among what was received.
-    pub(crate) fn take<M: Message>(&mut self) -> io::Result<Option<M>> {
+    pub(crate) fn take(&mut self) -> io::Result<Option<ToGuest>> {
         self.decoder.decode().map_err(|error| io::Error::other(format!("from the host: {error}")))
     }
 }

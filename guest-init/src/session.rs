@@ -38,12 +38,7 @@ pub(crate) fn run(mut ports: Ports) -> io::Result<()> {
         Ok(program) => Session::new(program, ports, children).run(),
         Err(failure) => {
             ports.control.send(&ToHost::Failed { status: failure.status, what: failure.what })?;
-            while ports.control.receive()? {
-                if let Some(ToGuest::PowerOff) = ports.control.take()? {
-                    break;
-                }
-            }
-            Ok(())
+            wait_for_power_off(&mut ports.control)
         }
     }
 }
@@ -66,6 +61,19 @@ fn wait_for_start(control: &mut Control) -> io::Result<Option<Start>> {
         }
         if !control.receive()? {
             return Ok(None);
+        }
+    }
+}
+
+fn wait_for_power_off(control: &mut Control) -> io::Result<()> {
+    loop {
+        while let Some(message) = control.take()? {
+            if message == ToGuest::PowerOff {
+                return Ok(());
+            }
+        }
+        if !control.receive()? {
+            return Ok(());
         }
     }
 }
@@ -102,11 +110,12 @@ impl Session {
     }
 
     fn run(mut self) -> io::Result<()> {
-        loop {
-            if self.turn()? == Flow::PowerOff {
-                return Ok(());
-            }
+        // More may have come along with the message that started the program.
+        let mut flow = self.obey()?;
+        while flow == Flow::Continue {
+            flow = self.turn()?;
         }
+        Ok(())
     }
 
     /// Waits for something to happen and deals with it.
@@ -205,6 +214,11 @@ impl Session {
             // The host is gone, so nobody waits for the program.
             return Ok(Flow::PowerOff);
         }
+        self.obey()
+    }
+
+    /// Does what the messages received so far ask for.
+    fn obey(&mut self) -> io::Result<Flow> {
         while let Some(message) = self.control.take()? {
             match message {
                 ToGuest::Start(_) => {}

@@ -47,6 +47,10 @@ fn leave(task: &Task) {
     let process = task.process().clone();
     task.exiting.store(true, Ordering::SeqCst);
     release_memory(task);
+    // From here on it needs no user memory: with the last thread's hold the pages go, before the parent learns of the end.
+    if let Some(thread) = task.thread() {
+        thread.drop_page_table();
+    }
     drop(task.set_files(None));
     let leader = task.is_leader();
     let me = leave_group(task, &process);

@@ -29,6 +29,10 @@ pub fn kill_one() -> bool {
     let victim =
         tree::processes().into_iter().map(weigh).filter(|(score, _)| *score > 0).max_by_key(|(score, _)| *score);
     let Some((score, victim)) = victim else { return false };
+    // One that was chosen before may need a while to go.
+    if victim.exit_status().is_some() {
+        return true;
+    }
     log::warn!("out of memory: process {} (score {score}) is killed", victim.pid());
     send::to_process(&victim, SigInfo::kernel(SIGKILL)).is_ok()
 }

@@ -38,7 +38,7 @@ pub(crate) fn missing(cx: &mut Context<'_>, _: Args) -> Result<usize> {
         let bit = 1 << (number % 64);
         word.load(Ordering::Relaxed) & bit == 0 && word.fetch_or(bit, Ordering::Relaxed) & bit == 0
     });
-    if first && let Some(entry) = ENTRIES.get(number) {
+    if first && let Some(entry) = ENTRIES.get(number).filter(|entry| !entry.name.is_empty()) {
         log::info!("system call {number} ({}) is not implemented", entry.name);
     }
     Err(Errno::ENOSYS)

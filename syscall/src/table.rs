@@ -395,7 +395,6 @@ syscall_table! {
     (332, "statx", metadata::statx, Full, ""),
     (333, "io_pgetevents", missing, Error, "not implemented"),
     (334, "rseq", scheduling::rseq, Full, ""),
-    (335, "uretprobe", missing, Error, "not implemented"),
     (424, "pidfd_send_signal", signal::pidfd_send_signal, Full, ""),
     (425, "io_uring_setup", missing, Error, "not implemented"),
     (426, "io_uring_enter", missing, Error, "not implemented"),
