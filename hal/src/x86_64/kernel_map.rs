@@ -63,7 +63,7 @@ pub(super) fn init(ram: &[Range<usize>]) {
 }
 
 fn boot_frame() -> Frame {
-    Frame::alloc_zeroed().expect("not enough memory for the kernel's page tables")
+    Frame::alloc_table().expect("not enough memory for the kernel's page tables")
 }
 
 /// The table below slot `i`, made if missing.
