@@ -3,7 +3,7 @@
 //! Free blocks of each order are lists through the frames' metadata, so that the allocator needs no memory of its own and no unsafe code:
 //! it deals in frame numbers, and hal checks that none is given out twice.
 
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use abi::PAGE_SIZE;
 use arrayvec::ArrayVec;
@@ -35,6 +35,38 @@ impl Metas for HalMetas {
     }
 }
 
+/// How short memory is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub enum Pressure {
+    /// Not at all.
+    None = 0,
+    /// Programs get no more: only the kernel's reserve is left. What would make the kernel's own structures grow should be refused.
+    Low = 1,
+    /// Half of the reserve is gone as well: something has to be given up before anything else is done.
+    Critical = 2,
+}
+
+static LEVEL: AtomicU8 = AtomicU8::new(Pressure::None as u8);
+
+fn note_level(free: usize) {
+    let reserve = RESERVE.load(Ordering::Relaxed);
+    let level = u8::from(free < reserve) + u8::from(free < reserve / 2);
+    if LEVEL.load(Ordering::Relaxed) != level {
+        LEVEL.store(level, Ordering::Relaxed);
+    }
+}
+
+/// How short memory is now.
+#[inline]
+pub fn pressure() -> Pressure {
+    match LEVEL.load(Ordering::Relaxed) {
+        0 => Pressure::None,
+        1 => Pressure::Low,
+        _ => Pressure::Critical,
+    }
+}
+
 /// The lists of free blocks.
 struct Buddy {
     heads: [u32; ORDERS],
@@ -62,6 +94,7 @@ impl Buddy {
         self.heads[order] = first as u32;
         self.counts[order] += 1;
         self.free += 1 << order;
+        note_level(self.free);
     }
 
     fn unlink(&mut self, metas: &impl Metas, first: usize, order: usize) {
@@ -82,6 +115,7 @@ impl Buddy {
         meta.flags.store(0, Ordering::Relaxed);
         self.counts[order] -= 1;
         self.free -= 1 << order;
+        note_level(self.free);
     }
 
     /// A block of `order`, split off the smallest that is large enough.
@@ -138,7 +172,9 @@ impl FrameSource for Source {
     #[inline]
     fn alloc(&self, order: u8, for_kernel: bool) -> Option<usize> {
         if order != 0 {
-            return BUDDY.lock_irq().alloc(&HalMetas, usize::from(order));
+            let mut buddy = BUDDY.lock_irq();
+            let refused = !for_kernel && buddy.free < RESERVE.load(Ordering::Relaxed);
+            return if refused { None } else { buddy.alloc(&HalMetas, usize::from(order)) };
         }
         let mut magazine = MAGAZINES.get().lock_irq();
         if let Some(frame) = magazine.pop() {

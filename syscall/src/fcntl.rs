@@ -49,7 +49,9 @@ pub(crate) fn fcntl(cx: &mut Context, a: Args) -> Result<usize> {
             let wait = matches!(command, c::F_SETLKW | cmd::OFD_SETLKW);
             set_lock(cx, fd, &open, UserPtr::new(arg), wait, matches!(command, cmd::OFD_SETLK | cmd::OFD_SETLKW))
         }
-        c::F_SETOWN..=c::F_GETSIG | c::F_SETOWN_EX | c::F_GETOWN_EX | cmd::GETOWNER_UIDS => owner(cx, &open, command, arg),
+        c::F_SETOWN..=c::F_GETSIG | c::F_SETOWN_EX | c::F_GETOWN_EX | cmd::GETOWNER_UIDS => {
+            owner(cx, &open, command, arg)
+        }
         cmd::SETPIPE_SZ => ipc::pipe::set_capacity(open.file(), arg as u32 as usize, &cx.task.cred()),
         cmd::GETPIPE_SZ => ipc::pipe::capacity(open.file()),
         cmd::ADD_SEALS => {
