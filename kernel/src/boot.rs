@@ -113,7 +113,6 @@ fn unpack_initrd() {
         ),
         Err(error) => log::error!("the initial RAM disk is malformed at byte {}: {}", error.offset, error.errno),
     }
-    drop(reader);
     mm::frames::note_more(initrd.len() / abi::PAGE_SIZE);
     initrd.release();
 }

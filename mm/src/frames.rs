@@ -13,6 +13,9 @@ use hal::sync::SpinLock;
 
 /// Orders 0 to 10: blocks of 4 KiB to 4 MiB.
 pub const ORDERS: usize = 11;
+/// Bounds of the kernel's reserve: 1 to 16 MiB.
+const MIN_RESERVE: usize = 256;
+const MAX_RESERVE: usize = 4096;
 /// Frames that a processor keeps at hand.
 const MAGAZINE: usize = 64;
 const NONE: u32 = u32::MAX;
@@ -36,11 +39,13 @@ impl Metas for HalMetas {
 struct Buddy {
     heads: [u32; ORDERS],
     counts: [usize; ORDERS],
+    /// Frames in all lists.
+    free: usize,
 }
 
 impl Buddy {
     const fn new() -> Buddy {
-        Buddy { heads: [NONE; ORDERS], counts: [0; ORDERS] }
+        Buddy { heads: [NONE; ORDERS], counts: [0; ORDERS], free: 0 }
     }
 
     fn push(&mut self, metas: &impl Metas, first: usize, order: usize) {
@@ -56,6 +61,7 @@ impl Buddy {
         }
         self.heads[order] = first as u32;
         self.counts[order] += 1;
+        self.free += 1 << order;
     }
 
     fn unlink(&mut self, metas: &impl Metas, first: usize, order: usize) {
@@ -75,6 +81,7 @@ impl Buddy {
         }
         meta.flags.store(0, Ordering::Relaxed);
         self.counts[order] -= 1;
+        self.free -= 1 << order;
     }
 
     /// A block of `order`, split off the smallest that is large enough.
@@ -120,6 +127,8 @@ impl Buddy {
 static BUDDY: SpinLock<Buddy> = SpinLock::new(Buddy::new());
 static MAGAZINES: PerCpu<SpinLock<ArrayVec<u32, MAGAZINE>>> = hal::per_cpu!(SpinLock::new(ArrayVec::new_const()));
 static TOTAL: AtomicUsize = AtomicUsize::new(0);
+/// Free frames that only the kernel itself may use, so that it can go on while programs have used up the rest.
+static RESERVE: AtomicUsize = AtomicUsize::new(0);
 
 struct Source;
 
@@ -127,7 +136,7 @@ static SOURCE: Source = Source;
 
 impl FrameSource for Source {
     #[inline]
-    fn alloc(&self, order: u8) -> Option<usize> {
+    fn alloc(&self, order: u8, for_kernel: bool) -> Option<usize> {
         if order != 0 {
             return BUDDY.lock_irq().alloc(&HalMetas, usize::from(order));
         }
@@ -136,6 +145,9 @@ impl FrameSource for Source {
             return Some(frame as usize);
         }
         let mut buddy = BUDDY.lock();
+        if !for_kernel && buddy.free < RESERVE.load(Ordering::Relaxed) {
+            return None;
+        }
         while magazine.len() < MAGAZINE / 2 {
             let Some(frame) = buddy.alloc(&HalMetas, 0) else {
                 break;
@@ -230,8 +242,9 @@ pub fn init() {
         }
     }
     TOTAL.store(total, Ordering::Relaxed);
+    RESERVE.store((total / 32).clamp(MIN_RESERVE, MAX_RESERVE), Ordering::Relaxed);
     hal::frame::set_source(&SOURCE);
-    log::info!("memory: {} MiB", total * PAGE_SIZE >> 20);
+    log::info!("memory: {} MiB", (total * PAGE_SIZE) >> 20);
 }
 
 #[cfg(test)]

@@ -46,6 +46,9 @@ pub(crate) fn exit_thread() -> ! {
 fn leave(task: &Task) {
     let process = task.process().clone();
     task.exiting.store(true, Ordering::SeqCst);
+    if task.traced.load(Ordering::SeqCst) {
+        crate::ptrace::tracee_exits(task, task.exit_status());
+    }
     release_memory(task);
     // From here on it needs no user memory: with the last thread's hold the pages go, before the parent learns of the end.
     if let Some(thread) = task.thread() {
@@ -127,6 +130,7 @@ fn leave_group(task: &Task, process: &Arc<Process>) -> Left {
 /// The last thread is gone: what the process as a whole owned.
 fn end_process(process: &Arc<Process>, status: i32) {
     process.timers.clear();
+    crate::ptrace::tracer_exits(process);
     if let Some(space) = process.set_address_space(None) {
         let peak = space.usage().peak_rss as u64 * 4;
         let mut group = process.group.lock_irq();

@@ -16,7 +16,7 @@ use crate::accounting::{UserTask, UserTasks};
 use crate::rlimit::Resource;
 use crate::signal::{Actions, SIGCHLD};
 use crate::task::{AltStack, TaskParts};
-use crate::{Pid, Process, Task, Vfork, pidfd, tree};
+use crate::{Pid, Process, Task, Vfork, pidfd, ptrace, tree};
 
 /// The flags of clone(2), by Linux's values.
 #[allow(missing_docs, reason = "clone(2) documents each")]
@@ -117,7 +117,7 @@ fn check_limits(task: &Task) -> Result<()> {
 
 /// Makes a child process or thread of the calling thread, whose registers are `regs`; its number. With CLONE_VFORK, after it has
 /// called exec or exited. `EINVAL`, `EPERM`, `EAGAIN` (limits), `ENOMEM`, `EFAULT`, `EEXIST`, `ERESTARTNOINTR` (a signal came first).
-pub fn clone(task: &Task, regs: &UserRegs, args: &CloneArgs) -> Result<Pid> {
+pub fn clone(task: &Task, regs: &mut UserRegs, args: &CloneArgs) -> Result<Pid> {
     validate(task, args)?;
     check_limits(task)?;
     let tid = match args.set_tid {
@@ -137,14 +137,33 @@ pub fn clone(task: &Task, regs: &UserRegs, args: &CloneArgs) -> Result<Pid> {
     };
     let vfork = (args.flags & CLONE_VFORK != 0).then(|| Arc::new(Vfork::default()));
     child.vfork.lock().clone_from(&vfork);
+    let event = traced_clone(task, &child, args);
     drop(child);
     thread.start();
     drop(thread);
+    if let Some(event) = event {
+        ptrace::event(task, regs, event, tid as u64);
+    }
     if let Some(vfork) = vfork {
         // Only a fatal signal ends this early; the child then goes on alone.
         let _ = vfork.wait.wait_until(Sleep::Killable, None, || vfork.done.load(Ordering::SeqCst).then_some(()));
+        if event.is_some() {
+            ptrace::event(task, regs, ptrace::Event::VforkDone, tid as u64);
+        }
     }
     Ok(tid)
+}
+
+/// If the caller's tracer wants to follow it: traces the child too, and says which event that is.
+fn traced_clone(task: &Task, child: &Arc<Task>, args: &CloneArgs) -> Option<ptrace::Event> {
+    if !task.traced.load(Ordering::SeqCst) || args.flags & CLONE_UNTRACED != 0 {
+        return None;
+    }
+    let event = ptrace::clone_event(task, args.flags & CLONE_VFORK != 0, args.exit_signal);
+    if event.is_some() || args.flags & CLONE_PTRACE != 0 {
+        ptrace::inherit(task, child);
+    }
+    event
 }
 
 fn make(task: &Task, regs: &UserRegs, args: &CloneArgs, tid: Pid) -> Result<(Arc<Task>, Arc<Thread>)> {

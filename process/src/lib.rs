@@ -25,6 +25,7 @@ pub mod oom;
 pub mod pidfd;
 mod process;
 mod procfs;
+pub mod ptrace;
 pub mod rlimit;
 pub mod rseq;
 pub mod signal;

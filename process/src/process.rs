@@ -79,6 +79,10 @@ pub struct Process {
     /// `/proc/PID/oom_score_adj`.
     pub oom_score_adj: AtomicI32,
     pub(crate) timers: Timers,
+    /// The threads that it traces.
+    pub(crate) tracees: SpinLock<Vec<Arc<Task>>>,
+    /// Threads that it traced and that have exited: number and wait status, to be waited for.
+    pub(crate) lost_tracees: SpinLock<Vec<(Pid, i32)>>,
     /// membarrier(2) registrations, as bits of the commands.
     pub membarrier: AtomicI32,
 }
@@ -112,6 +116,8 @@ impl Process {
             dumpable: AtomicU8::new(1),
             oom_score_adj: AtomicI32::new(0),
             timers: Timers::new(),
+            tracees: SpinLock::new(Vec::new()),
+            lost_tracees: SpinLock::new(Vec::new()),
             membarrier: AtomicI32::new(0),
         }
     }

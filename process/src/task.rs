@@ -11,6 +11,7 @@ use mm::AddressSpace;
 use sched::{Thread, WaitQueue};
 
 use crate::accounting::{Used, UserTask};
+use crate::ptrace::{Stopped, Trace};
 use crate::rlimit::Resource;
 use crate::rseq::Rseq;
 use crate::signal::queue::Queue;
@@ -109,6 +110,17 @@ pub struct Task {
     pub io_priority: AtomicI32,
     /// PR_SET_TIMERSLACK, in nanoseconds.
     pub timer_slack: AtomicU64,
+    /// Somebody traces it: copy of whether `trace` is set.
+    pub(crate) traced: AtomicBool,
+    /// It stops for its tracer at system calls.
+    pub(crate) trace_syscalls: AtomicBool,
+    pub(crate) trace: SpinLock<Option<Trace>>,
+    /// What a tracer that let go of it in a stop left: registers and a signal.
+    pub(crate) left_by_tracer: SpinLock<Option<(Option<Stopped>, Option<Signal>)>>,
+    /// It sleeps here while it is stopped for its tracer.
+    pub(crate) trace_wait: WaitQueue,
+    /// Its tracer let it go on although the process is stopped.
+    pub(crate) passed_stop: AtomicBool,
     minor_faults: AtomicU64,
     major_faults: AtomicU64,
     /// When it started, on the monotonic clock.
@@ -148,6 +160,12 @@ impl Task {
             personality: AtomicU32::new(0),
             io_priority: AtomicI32::new(0),
             timer_slack: AtomicU64::new(50_000),
+            traced: AtomicBool::new(false),
+            trace_syscalls: AtomicBool::new(false),
+            trace: SpinLock::new(None),
+            left_by_tracer: SpinLock::new(None),
+            trace_wait: WaitQueue::new(),
+            passed_stop: AtomicBool::new(false),
             minor_faults: AtomicU64::new(0),
             major_faults: AtomicU64::new(0),
             started: sched::time::now(),
@@ -400,6 +418,12 @@ impl Task {
         Signal::new(self.parent_death_signal.load(Ordering::Relaxed)).ok()
     }
 
+    /// Does it stop for a tracer at system calls?
+    #[inline]
+    pub fn traces_syscalls(&self) -> bool {
+        self.trace_syscalls.load(Ordering::Relaxed)
+    }
+
     /// Counts a page fault.
     pub fn count_fault(&self, major: bool) {
         let counter = if major { &self.major_faults } else { &self.minor_faults };
@@ -423,6 +447,9 @@ impl Task {
     pub fn state_letter(&self) -> char {
         if self.exiting.load(Ordering::Relaxed) {
             return if self.process.has_ended() || self.thread().is_none() { 'Z' } else { 'R' };
+        }
+        if self.traced.load(Ordering::Relaxed) && crate::ptrace::is_stopped(self) {
+            return 't';
         }
         if self.stopped.load(Ordering::Relaxed) {
             return 'T';

@@ -10,7 +10,7 @@ use crate::accounting::Used;
 use crate::group::Life;
 use crate::signal::{SIGCHLD, SIGCONT, info_codes};
 use crate::tree::{self, Tree};
-use crate::{Pid, Process, Task, exit};
+use crate::{Pid, Process, Task, exit, ptrace};
 
 /// WNOHANG.
 pub const WNOHANG: u32 = 1;
@@ -71,6 +71,42 @@ pub fn wait(task: &Task, which: Which, options: u32) -> Result<Option<Report>> {
 }
 
 fn scan(parent: &Arc<Process>, which: Which, options: u32) -> Result<Option<Report>> {
+    let (traces, report) = scan_tracees(parent, which, options);
+    if report.is_some() {
+        return Ok(report);
+    }
+    match scan_children(parent, which, options) {
+        Err(Errno::ECHILD) if traces => Ok(None),
+        result => result,
+    }
+}
+
+/// Threads that the caller traces: whether it traces one of those it asks about, and what there is to report.
+fn scan_tracees(tracer: &Process, which: Which, options: u32) -> (bool, Option<Report>) {
+    let keep = options & WNOWAIT != 0;
+    let mut any = false;
+    for task in tracer.tracees.lock_irq().iter() {
+        let chosen = match which {
+            Which::Any => true,
+            Which::Process(pid) => task.tid() == pid,
+            Which::Group(group) => task.process().pgid() == group,
+        };
+        any |= chosen;
+        if chosen && let Some(code) = ptrace::take_report(task, keep) {
+            let (uid, used) = (task.cred().uid, task.used());
+            let status = code << 8 | 0x7f;
+            return (true, Some(Report { pid: task.tid(), uid, code: info_codes::CLD_TRAPPED, value: code, status, used }));
+        }
+    }
+    let mut lost = tracer.lost_tracees.lock_irq();
+    let asked = |pid: Pid| which == Which::Any || which == Which::Process(pid);
+    let Some(at) = lost.iter().position(|(pid, _)| asked(*pid)) else { return (any, None) };
+    let (pid, status) = if keep { lost[at] } else { lost.swap_remove(at) };
+    let (code, value) = info_codes::of_status(status);
+    (true, Some(Report { pid, uid: 0, code, value, status, used: Used::NONE }))
+}
+
+fn scan_children(parent: &Arc<Process>, which: Which, options: u32) -> Result<Option<Report>> {
     let mut tree = tree::lock();
     let children = tree.relations.get(parent.pid()).map_or(&[][..], |node| &node.children);
     let mut candidates = children.iter().filter_map(|pid| tree.processes.get(pid)).filter(|child| {

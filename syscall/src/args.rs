@@ -1,7 +1,7 @@
 //! Decoding of system-call arguments: each register is read as the C type that the manual page names, as Linux does.
 
 use fs::Fd;
-use hal::user::{UserBuf, UserPtr};
+use hal::user::UserPtr;
 
 /// The six argument registers.
 #[derive(Clone, Copy)]
@@ -18,12 +18,6 @@ impl Args {
     #[inline]
     pub(crate) fn uint(self, n: usize) -> u32 {
         self.0[n] as u32
-    }
-
-    /// A `long`.
-    #[inline]
-    pub(crate) fn long(self, n: usize) -> isize {
-        self.0[n] as isize
     }
 
     /// An `unsigned long` or `size_t`.
@@ -48,11 +42,5 @@ impl Args {
     #[inline]
     pub(crate) fn ptr<T>(self, n: usize) -> UserPtr<T> {
         UserPtr::new(self.0[n])
-    }
-
-    /// A buffer: pointer in argument `n`, length in argument `len`.
-    #[inline]
-    pub(crate) fn buf(self, n: usize, len: usize) -> UserBuf {
-        UserBuf::new(self.0[n], self.0[len])
     }
 }

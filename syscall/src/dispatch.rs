@@ -4,6 +4,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use base::{Errno, Result};
 use hal::regs::UserRegs;
+use process::Task;
+use process::ptrace::{self, Point};
 
 use crate::args::Args;
 use crate::context::Context;
@@ -18,6 +20,9 @@ pub fn dispatch(regs: &mut UserRegs) {
     let number = regs.orig_rax as u32 as usize;
     let args = Args(regs.args());
     let result = process::with_current(|task| {
+        if task.traces_syscalls() {
+            return traced(task, regs);
+        }
         let handler = HANDLERS.get(number).copied().unwrap_or(missing);
         let result = handler(&mut Context { task, regs }, args);
         if let Err(error) = result {
@@ -29,6 +34,29 @@ pub fn dispatch(regs: &mut UserRegs) {
         Ok(value) => value,
         Err(error) => error.to_return(),
     };
+}
+
+/// The same for a thread that stops for its tracer before and after the call: the tracer may change registers at both stops.
+#[cold]
+fn traced(task: &Task, regs: &mut UserRegs) -> Result<usize> {
+    regs.rax = Errno::ENOSYS.to_return();
+    ptrace::syscall_stop(task, regs, Point::Entry);
+    let number = regs.orig_rax as u32 as usize;
+    let args = Args(regs.args());
+    // A tracer skips the call by making its number -1.
+    if number != u32::MAX as usize {
+        let handler = HANDLERS.get(number).copied().unwrap_or(missing);
+        let result = handler(&mut Context { task, regs }, args);
+        if let Err(error) = result {
+            task.note_restart(error);
+        }
+        regs.rax = result.unwrap_or_else(Errno::to_return);
+    }
+    // exit(2) never returns, so nobody sees it do so.
+    if task.traces_syscalls() && !task.is_dying() {
+        ptrace::syscall_stop(task, regs, Point::Exit);
+    }
+    Ok(regs.rax)
 }
 
 /// The handler of numbers that have none: `ENOSYS`, and a line in the kernel's log the first time.

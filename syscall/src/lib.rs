@@ -36,6 +36,7 @@ pub mod table;
 mod time;
 mod timer;
 mod timespec;
+mod trace;
 mod transfer;
 mod xattr;
 

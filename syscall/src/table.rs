@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::dispatch::missing;
 use crate::{
     directory, epoll, event, exec, fcntl, futex, identity, lifecycle, memory, message, metadata, mount, open, pidfd,
-    poll, prctl, resource, scheduling, session, signal, socket, system, time, timer, transfer, xattr,
+    poll, prctl, resource, scheduling, session, signal, socket, system, time, timer, trace, transfer, xattr,
 };
 
 /// What a number's handler looks like.
@@ -161,7 +161,7 @@ syscall_table! {
     (98, "getrusage", resource::getrusage, Full, ""),
     (99, "sysinfo", system::sysinfo, Partial, "no load averages"),
     (100, "times", resource::times, Full, ""),
-    (101, "ptrace", missing, Error, "not implemented"),
+    (101, "ptrace", trace::ptrace, Partial, "no exit events, no hardware break-points; a tracer is a process, not a thread"),
     (102, "getuid", identity::getuid, Full, ""),
     (103, "syslog", system::syslog, Partial, "the log can be read, not cleared"),
     (104, "getgid", identity::getgid, Full, ""),

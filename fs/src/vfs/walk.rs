@@ -105,7 +105,7 @@ impl<'c> Walk<'c> {
             return Err(Errno::ENOENT);
         }
         if path[0] == b'/' {
-            self.to_root()?;
+            self.go_to_root()?;
         }
         let mut rest = skip_slashes(path);
         if rest.is_empty() {
@@ -132,7 +132,7 @@ impl<'c> Walk<'c> {
         }
     }
 
-    fn to_root(&mut self) -> Result<()> {
+    fn go_to_root(&mut self) -> Result<()> {
         if self.resolve.contains(Resolve::BENEATH) {
             return Err(Errno::EXDEV);
         }

@@ -55,6 +55,7 @@ const ID: usize = offset_of!(CpuArea, id);
 const CURRENT: usize = offset_of!(CpuArea, current);
 const THREAD: usize = offset_of!(CpuArea, thread);
 
+#[allow(clippy::declare_interior_mutable_const, reason = "a template for the array, never used in place")]
 const NEW_AREA: CpuArea = CpuArea {
     kernel_rsp: AtomicUsize::new(0),
     user_rsp: AtomicUsize::new(0),

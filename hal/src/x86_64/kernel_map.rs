@@ -63,7 +63,7 @@ pub(super) fn init(ram: &[Range<usize>]) {
 }
 
 fn boot_frame() -> Frame {
-    Frame::alloc_zeroed().expect("not enough memory for the kernel's page tables")
+    Frame::alloc_table().expect("not enough memory for the kernel's page tables")
 }
 
 /// The table below slot `i`, made if missing.
@@ -71,14 +71,16 @@ fn below(table: Table, i: usize) -> Table {
     let entry = table.load(i);
     if entry != 0 {
         assert!(entry & PS == 0, "a kernel mapping overlaps a large page");
-        return Table::of(&*core::mem::ManuallyDrop::new(
+        return Table::of(&core::mem::ManuallyDrop::new(
             // SAFETY: kernel tables are never freed; the handle is not dropped.
             unsafe { Frame::from_number(((entry & ADDRESS) >> 12) as usize) },
         ));
     }
     let frame = boot_frame();
     let next = Table::of(&frame);
-    table.store(i, frame.into_number() as u64 * PAGE_SIZE as u64 | P | W | A);
+    let address = frame.physical() as u64;
+    frame.into_number();
+    table.store(i, address | P | W | A);
     next
 }
 

@@ -37,11 +37,11 @@ pub(crate) use descriptors::cpu_id;
 pub(crate) use kernel_map::map_device;
 pub(crate) use lines::{allocate_msi, for_each_count as for_each_irq_count, register as register_irq};
 pub(crate) use stack::bytes as stack_bytes;
-pub(crate) use vdso::pages as vdso_pages;
 pub(crate) use uaccess::{
     clear_user, copy_bytes, copy_from_user, copy_from_user_raw, copy_page, copy_to_user, copy_to_user_raw,
     user_cmpxchg_u32, user_load_u32, zero_bytes, zero_page,
 };
+pub(crate) use vdso::pages as vdso_pages;
 
 use crate::boot::End;
 

@@ -141,7 +141,7 @@ pub struct PageTable {
 impl PageTable {
     /// An empty one, sharing the kernel's half. `None` when memory is exhausted.
     pub fn new() -> Option<Arc<PageTable>> {
-        let root = Frame::alloc_zeroed()?;
+        let root = Frame::alloc_table()?;
         let (table, kernel) = (Table::of(&root), super::kernel_map::root());
         for slot in 256..ENTRIES {
             table.store(slot, kernel.load(slot));
@@ -259,7 +259,7 @@ impl Tables<'_> {
                 if !create {
                     return Ok(None);
                 }
-                let frame = Frame::alloc_zeroed().ok_or(OutOfFrames)?;
+                let frame = Frame::alloc_table().ok_or(OutOfFrames)?;
                 entry = frame.physical() as u64 | P | W | U | A;
                 frame.into_number();
                 table.store(slot, entry);
@@ -276,7 +276,7 @@ impl Tables<'_> {
         let slot = index(va, 2);
         let entry = directory.load(slot);
         if entry == 0 {
-            let frame = Frame::alloc_zeroed().ok_or(OutOfFrames)?;
+            let frame = Frame::alloc_table().ok_or(OutOfFrames)?;
             directory.store(slot, frame.physical() as u64 | P | W | U | A);
             return Ok(Table::below((frame.into_number() as u64) << 12));
         }
@@ -294,7 +294,7 @@ impl Tables<'_> {
             directory.store(slot, entry | W);
             return Ok(shared);
         }
-        let copy = Frame::alloc().ok_or(OutOfFrames)?;
+        let copy = Frame::alloc_table().ok_or(OutOfFrames)?;
         let table = Table::of(&copy);
         for i in 0..ENTRIES {
             let mut old = shared.load(i);
@@ -504,7 +504,7 @@ fn share_level(from: Table, to: Table, level: u32, count: usize) -> Result<(), O
             from.entry(i).fetch_and(!W, Ordering::AcqRel);
             to.store(i, entry & !W);
         } else {
-            let frame = Frame::alloc_zeroed().ok_or(OutOfFrames)?;
+            let frame = Frame::alloc_table().ok_or(OutOfFrames)?;
             let below = Table::of(&frame);
             to.store(i, frame.physical() as u64 | P | W | U | A);
             frame.into_number();

@@ -91,7 +91,7 @@ impl Drop for KernelStack {
 /// Is the address in the guard below some stack?
 pub(super) fn is_guard(address: usize) -> bool {
     let next = POOL.try_lock().map_or(usize::MAX, |pool| pool.next);
-    address >= layout::STACKS_BASE && address < layout::MMIO_BASE && {
+    (layout::STACKS_BASE..layout::MMIO_BASE).contains(&address) && {
         let offset = address - layout::STACKS_BASE;
         offset / STRIDE < next && offset % STRIDE < SIZE
     }

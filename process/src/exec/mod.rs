@@ -91,12 +91,14 @@ pub fn exec(task: &Task, regs: &mut UserRegs, request: Request) -> Result<()> {
     let own = if shared { Some(files.fork()?) } else { None };
     drop(files);
     exit::end_other_threads(task)?;
+    let old_tid = task.tid();
     exit::become_leader(task);
     if let Some(own) = own {
         drop(task.set_files(Some(own)));
     }
     *regs = prepared.regs;
     take_over(task, prepared);
+    crate::ptrace::after_exec(task, regs, old_tid);
     Ok(())
 }
 

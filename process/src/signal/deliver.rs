@@ -8,7 +8,7 @@ use super::action::{SA_NODEFER, SA_RESETHAND};
 use super::{
     Action, Disposition, SIGALRM, SIGKILL, SIGSEGV, SigFields, SigInfo, SigSet, Signal, frame, restart, send, stop,
 };
-use crate::{Task, exit, rseq};
+use crate::{Task, exit, ptrace, rseq};
 
 /// Everything that a thread has to do before user mode: exit if it must, stop if its process is stopped, take signals, restart the
 /// interrupted system call, fix up restartable sequences. The hook for hal.
@@ -29,11 +29,22 @@ fn work(task: &Task, regs: &mut UserRegs) -> bool {
         if task.is_dying() {
             return true;
         }
-        if task.process().stop_requested.load(Ordering::SeqCst) {
+        let traced = task.traced.load(Ordering::SeqCst);
+        if traced {
+            if ptrace::stop_if_asked(task, regs) {
+                continue;
+            }
+        } else if task.process().stop_requested.load(Ordering::SeqCst) {
             stop::park(task);
             continue;
         }
-        let Some(info) = dequeue(task, SigSet::ALL.without(task.blocked())) else { break };
+        let Some(mut info) = dequeue(task, SigSet::ALL.without(task.blocked())) else { break };
+        if traced && info.signal != SIGKILL {
+            match ptrace::signal_stop(task, regs, info) {
+                Some(chosen) => info = chosen,
+                None => continue,
+            }
+        }
         act(task, regs, &info);
     }
     restart::without_handler(regs);

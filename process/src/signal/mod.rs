@@ -18,6 +18,7 @@ pub mod signalfd;
 pub mod stop;
 pub mod wait;
 
+pub(crate) use action::SA_NOCLDSTOP;
 pub use action::{Action, Actions, Disposition, SA_KNOWN, SA_NOCLDWAIT};
 pub use deliver::before_user;
 pub use fault::{user_exception, user_fault};

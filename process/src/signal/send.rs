@@ -110,6 +110,10 @@ fn is_ignored(process: &Process, target: &Task, signal: Signal) -> bool {
     if target.blocked().has(signal) {
         return false;
     }
+    // A tracer wants to see it.
+    if target.traced.load(Ordering::Relaxed) && signal != SIGKILL {
+        return false;
+    }
     let action = process.actions().get(signal);
     let unkillable = process.unkillable.load(Ordering::Relaxed);
     action.discards(signal) || unkillable && action.is_default()
@@ -133,6 +137,7 @@ fn tell(process: &Arc<Process>, group: &mut Group, to: Option<&Arc<Task>>, signa
         || action.is_default()
             && signal.default_disposition() == Disposition::Terminate
             && !chosen.blocked().has(signal)
+            && !chosen.traced.load(Ordering::Relaxed)
             && !process.unkillable.load(Ordering::Relaxed);
     if fatal && group.exit.is_none() {
         end_all(group, signal.number());

@@ -22,6 +22,10 @@ pub(crate) fn resume(process: &Process, group: &mut Group, report: bool) {
     }
     process.stop_requested.store(false, Ordering::SeqCst);
     process.stop_wait.wake_all();
+    for task in &group.threads {
+        task.passed_stop.store(false, Ordering::SeqCst);
+        task.trace_wait.wake_all();
+    }
 }
 
 /// The default action of a stop signal that the calling thread took out of a queue.
@@ -64,6 +68,16 @@ pub(crate) fn park(task: &Task) {
     let tell = core::mem::take(&mut process.group.lock_irq().tell_continued);
     if tell {
         tell_parent(process, CLD_CONTINUED, SIGCONT.number());
+    }
+}
+
+/// A traced thread takes part in a stop: the last one tells the parent.
+pub(crate) fn mark_stopped(task: &Task) {
+    let process = task.process();
+    task.stopped.store(true, Ordering::SeqCst);
+    let completed = complete(process, &mut process.group.lock_irq());
+    if let Some(signal) = completed {
+        tell_parent(process, CLD_STOPPED, signal.number());
     }
 }
 
