@@ -41,8 +41,8 @@ fn backtrace(text: &mut String, frames: &[u64], kernel: &Path) {
         }
     };
     for (number, address) in frames.iter().enumerate() {
-        // All but the innermost are return addresses: the call is before them.
-        let probe = if number == 0 { *address } else { address.saturating_sub(1) };
+        // Return addresses: the call is before them, and may be the last thing in its function.
+        let probe = address.saturating_sub(1);
         let names = loader.as_ref().map(|loader| lookup(loader, probe)).unwrap_or_default();
         if names.is_empty() {
             let _ = writeln!(text, "    #{number} {address:#018x}");

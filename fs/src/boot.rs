@@ -42,6 +42,7 @@ pub fn mount_early(tmp: bool) -> Result<()> {
     let hard = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RELATIME;
     let soft = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::RELATIME;
     let quiet = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::RELATIME;
+    limit_root()?;
     put(&cx, b"/dev", b"devtmpfs", b"devtmpfs", MountFlags::NOSUID | MountFlags::RELATIME, b"")?;
     put(&cx, b"/dev/pts", b"devpts", b"devpts", quiet, b"gid=5,mode=620,ptmxmode=666")?;
     put(&cx, b"/dev/shm", b"tmpfs", b"tmpfs", soft, b"")?;
@@ -52,6 +53,15 @@ pub fn mount_early(tmp: bool) -> Result<()> {
         put(&cx, b"/tmp", b"tmpfs", b"tmpfs", soft, b"")?;
     }
     Ok(())
+}
+
+/// Now that the root is unpacked: it may grow by three quarters of what is free, so that filling it is `ENOSPC` and not the end of memory.
+fn limit_root() -> Result<()> {
+    let Some(root) = root() else { return Ok(()) };
+    let page = abi::PAGE_SIZE as u64;
+    let stats = root.superblock().ops.stats();
+    let pages = (stats.blocks - stats.free) + mm::frames::stats().free / page * 3 / 4;
+    root.superblock().ops.reconfigure(alloc::format!("nr_blocks={pages}").as_bytes())
 }
 
 fn put(cx: &FsContext, path: &[u8], kind: &[u8], source: &[u8], flags: MountFlags, options: &[u8]) -> Result<()> {

@@ -14,6 +14,7 @@
 #![cfg_attr(not(test), no_std)]
 extern crate alloc;
 
+pub mod async_notify;
 mod attributes;
 pub mod boot;
 pub mod chardev;
@@ -38,6 +39,7 @@ pub mod tty;
 pub mod vfs;
 pub mod xattr;
 
+pub use async_notify::AsyncOwner;
 pub use attributes::{
     Attributes, DeviceNumber, DirEntry, FileKind, Found, LinkTarget, Metadata, NewInode, SetAttributes, SetTime,
 };
@@ -47,7 +49,7 @@ pub use file::{File, Io, IoctlContext, Mapping, SeekFrom};
 pub use flags::{Access, OpenFlags};
 pub use inode::{Inode, InodeOps};
 pub use lock::{FileLocks, LockKind, LockOwner, RangeLock};
-pub use open_file::{AsyncOwner, Hold, MappedFile, OpenFile};
+pub use open_file::{Hold, MappedFile, OpenFile};
 pub use poll::{ALWAYS_READY, PollTable};
 pub use vfs::dentry::Dentry;
 pub use vfs::exec::open_exec;

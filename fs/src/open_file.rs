@@ -6,24 +6,15 @@ use core::any::Any;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use base::{Errno, Events, Result};
-use hal::sync::SpinLock;
+use hal::sync::{Once, SpinLock};
 use mm::{Backing, Mappable, PageCache, Sink, Source};
 
+use crate::async_notify::{AsyncOwner, Notifier, OwnerCell};
 use crate::notify::{self, event};
 use crate::{
-    Access, DirEntry, File, Inode, Io, LockOwner, Mapping, Metadata, MountFlags, OpenFlags, Path, PollTable, SeekFrom,
+    Access, DirEntry, Fd, File, Inode, Io, LockOwner, Mapping, Metadata, MountFlags, OpenFlags, Path, PollTable,
+    SeekFrom,
 };
-
-/// Where SIGIO goes (fcntl F_SETOWN, F_SETSIG).
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct AsyncOwner {
-    /// F_OWNER_TID, F_OWNER_PID or F_OWNER_PGRP.
-    pub kind: u32,
-    /// The thread, process or process group; 0 for nobody.
-    pub id: i32,
-    /// The signal; 0 for SIGIO.
-    pub signal: i32,
-}
 
 /// An open file description.
 pub struct OpenFile {
@@ -34,7 +25,10 @@ pub struct OpenFile {
     flags: AtomicU32,
     access: Access,
     position: sched::Mutex<u64>,
-    owner: SpinLock<AsyncOwner>,
+    /// Where SIGIO goes; made when it is first asked for.
+    owner: Once<OwnerCell>,
+    /// What O_ASYNC has registered.
+    asynchronous: SpinLock<Option<PollTable>>,
     hold: Hold,
 }
 
@@ -64,7 +58,8 @@ impl OpenFile {
             flags: AtomicU32::new((if noatime { kept | OpenFlags::NOATIME } else { kept }).bits()),
             access: flags.access(),
             position: sched::Mutex::new(0),
-            owner: SpinLock::new(AsyncOwner::default()),
+            owner: Once::new(),
+            asynchronous: SpinLock::new(None),
             hold,
         })
     }
@@ -121,12 +116,29 @@ impl OpenFile {
 
     /// Where SIGIO goes.
     pub fn owner(&self) -> AsyncOwner {
-        *self.owner.lock()
+        self.owner.get().map_or_else(AsyncOwner::default, |owner| *owner.lock_irq())
     }
 
     /// Sets where SIGIO goes.
     pub fn set_owner(&self, owner: AsyncOwner) {
-        *self.owner.lock() = owner;
+        *self.owner_cell().lock_irq() = owner;
+    }
+
+    fn owner_cell(&self) -> &OwnerCell {
+        self.owner.get_or_init(Default::default)
+    }
+
+    /// Starts or stops signal-driven I/O, as O_ASYNC says; `fd` is what F_SETSIG's signals tell. `ENOMEM`.
+    pub fn set_asynchronous(&self, on: bool, fd: Fd) -> Result<()> {
+        let mut table = None;
+        if on {
+            let mut registered = PollTable::new(Notifier::new(self.owner_cell().clone(), fd)?, false);
+            self.poll(&mut registered);
+            table = Some(registered);
+        }
+        let old = core::mem::replace(&mut *self.asynchronous.lock(), table);
+        drop(old);
+        Ok(())
     }
 
     fn readable(&self) -> Result<()> {

@@ -67,7 +67,8 @@ impl FrameMeta {
 /// Where frames come from.
 pub trait FrameSource: Sync {
     /// The first of 2^order free, naturally aligned frames; `None` when there are none, even after reclaim where the caller may sleep.
-    fn alloc(&self, order: u8) -> Option<usize>;
+    /// The kernel's own needs (`for_kernel`) may be met from a reserve that pages of programs and files may not touch.
+    fn alloc(&self, order: u8, for_kernel: bool) -> Option<usize>;
     /// Takes back what `alloc` gave.
     fn free(&self, first: usize, order: u8);
 }
@@ -108,9 +109,9 @@ fn claim(first: usize, order: u8) {
     }
 }
 
-fn acquire(order: u8) -> Option<usize> {
+fn acquire(order: u8, for_kernel: bool) -> Option<usize> {
     let first = match SOURCE.get() {
-        Some(source) => source.alloc(order)?,
+        Some(source) => source.alloc(order, for_kernel)?,
         None => arch::boot_alloc(order)?,
     };
     claim(first, order);
@@ -132,7 +133,14 @@ impl Frame {
     /// A frame with whatever it held before: for the kernel's eyes only until it is overwritten. `None` when memory is exhausted.
     #[inline]
     pub fn alloc() -> Option<Frame> {
-        acquire(0).map(|n| Frame(n as u32))
+        acquire(0, false).map(|n| Frame(n as u32))
+    }
+
+    /// A frame of zeros for a page table, which may come from the kernel's reserve.
+    pub(crate) fn alloc_table() -> Option<Frame> {
+        let frame = acquire(0, true).map(|n| Frame(n as u32))?;
+        frame.zero();
+        Some(frame)
     }
 
     /// A frame of zeros. `None` when memory is exhausted.
@@ -278,7 +286,7 @@ pub struct FrameBlock {
 impl FrameBlock {
     /// 2^order naturally aligned frames with whatever they held before. `None` when there are none.
     pub fn alloc(order: u8) -> Option<FrameBlock> {
-        acquire(order).map(|n| FrameBlock { first: n as u32, order })
+        acquire(order, true).map(|n| FrameBlock { first: n as u32, order })
     }
 
     /// The physical address of the first.

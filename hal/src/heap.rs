@@ -1,7 +1,6 @@
 //! The kernel heap: slabs of equal objects with a magazine per processor and size (Bonwick and Adams, "Magazines and Vmem", 2001).
 //!
-//! Sizes up to 2 KiB come from slabs, larger ones are blocks of frames. A slab is a naturally aligned block of frames, so an object's
-//! address names its slab; the list of its free objects runs through the objects, its head and count are in the first frame's
+//! Sizes up to 2 KiB come from slabs, larger ones are blocks of frames. A slab is a frame, so an object's address names it; the list of its free objects runs through the objects, its head and count are in the first frame's
 //! metadata. Works with interrupts off, so handlers may allocate.
 
 use core::alloc::{GlobalAlloc, Layout};
@@ -16,25 +15,8 @@ use crate::cpu::PerCpu;
 use crate::frame::{FrameBlock, FrameMeta, meta};
 use crate::sync::SpinLock;
 
-/// Object sizes, and the order of their slabs.
-const CLASSES: [(usize, u8); 16] = [
-    (16, 0),
-    (32, 0),
-    (48, 0),
-    (64, 0),
-    (96, 0),
-    (128, 0),
-    (192, 0),
-    (256, 0),
-    (384, 1),
-    (512, 1),
-    (640, 2),
-    (768, 2),
-    (1024, 2),
-    (1280, 3),
-    (1536, 3),
-    (2048, 3),
-];
+/// Object sizes. A slab is one frame, so that it can be had however fragmented memory is.
+const CLASSES: [usize; 15] = [16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 640, 816, 1024, 1360, 2048];
 const LARGEST: usize = 2048;
 /// Objects a magazine holds; half of it moves at a time.
 const MAGAZINE: usize = 32;
@@ -47,7 +29,7 @@ const CLASS_OF: [u8; LARGEST / 16 + 1] = {
     let mut table = [0; LARGEST / 16 + 1];
     let (mut i, mut class) = (0, 0);
     while i < table.len() {
-        if i * 16 > CLASSES[class].0 {
+        if i * 16 > CLASSES[class] {
             class += 1;
         }
         table[i] = class as u8;
@@ -94,7 +76,7 @@ fn class_of(layout: &Layout) -> Option<usize> {
     }
     let mut class = usize::from(CLASS_OF[size.div_ceil(16)]);
     // Objects lie at multiples of their size in an aligned slab, so the size must be a multiple of the alignment.
-    while layout.align() > 16 && !CLASSES[class].0.is_multiple_of(layout.align()) {
+    while layout.align() > 16 && !CLASSES[class].is_multiple_of(layout.align()) {
         class += 1;
     }
     Some(class)
@@ -204,11 +186,10 @@ fn refill(class: usize, magazine: &mut Magazine) {
 
 /// Gives half a magazine back to the slabs; slabs that become empty are freed but for the last.
 fn drain(class: usize, magazine: &mut Magazine) {
-    let order = CLASSES[class].1;
     while magazine.len > MAGAZINE / 2 {
         magazine.len -= 1;
         let object = magazine.objects[magazine.len];
-        let slab = (arch::virt_to_phys(object) / PAGE_SIZE) as u32 & !((1 << order) - 1);
+        let slab = (arch::virt_to_phys(object) / PAGE_SIZE) as u32;
         let head = metadata(slab);
         let mut state = STATE[class].lock();
         let first = head.data.load(Ordering::Relaxed);
@@ -224,15 +205,15 @@ fn drain(class: usize, magazine: &mut Magazine) {
             head.data.store(0, Ordering::Relaxed);
             drop(state);
             // SAFETY: `new_slab` gave up this block, and none of its objects is in use.
-            drop(unsafe { FrameBlock::from_first(slab as usize, order) });
+            drop(unsafe { FrameBlock::from_first(slab as usize, 0) });
         }
     }
 }
 
 /// A block of frames, cut into objects on a free list.
 fn new_slab(class: usize) -> Option<u32> {
-    let (size, order) = CLASSES[class];
-    let block = FrameBlock::alloc(order)?;
+    let size = CLASSES[class];
+    let block = FrameBlock::alloc(0)?;
     let count = block.size() / size;
     let base = block.as_ptr();
     let mut next = 0u64;
@@ -276,18 +257,13 @@ fn unlink(state: &mut Class, slab: u32) {
 
 /// Slabs of each object size, for `/proc/slabinfo`: object size, objects a slab, slabs.
 pub fn slabs() -> Vec<(usize, usize, usize)> {
-    CLASSES
-        .iter()
-        .zip(&STATE)
-        .map(|(&(size, order), s)| (size, (PAGE_SIZE << order) / size, s.lock_irq().slabs))
-        .collect()
+    CLASSES.iter().zip(&STATE).map(|(&size, s)| (size, PAGE_SIZE / size, s.lock_irq().slabs)).collect()
 }
 
 /// Bytes that the heap holds.
 pub fn bytes() -> usize {
-    let slabs: usize =
-        CLASSES.iter().zip(&STATE).map(|(&(_, order), s)| s.lock_irq().slabs * (PAGE_SIZE << order)).sum();
-    slabs + LARGE_BYTES.load(Ordering::Relaxed)
+    let slabs: usize = STATE.iter().map(|s| s.lock_irq().slabs).sum();
+    slabs * PAGE_SIZE + LARGE_BYTES.load(Ordering::Relaxed)
 }
 
 /// Bytes in kernel stacks.

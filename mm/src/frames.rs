@@ -3,7 +3,7 @@
 //! Free blocks of each order are lists through the frames' metadata, so that the allocator needs no memory of its own and no unsafe code:
 //! it deals in frame numbers, and hal checks that none is given out twice.
 
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use abi::PAGE_SIZE;
 use arrayvec::ArrayVec;
@@ -13,6 +13,9 @@ use hal::sync::SpinLock;
 
 /// Orders 0 to 10: blocks of 4 KiB to 4 MiB.
 pub const ORDERS: usize = 11;
+/// Bounds of the kernel's reserve: 1 to 16 MiB.
+const MIN_RESERVE: usize = 256;
+const MAX_RESERVE: usize = 4096;
 /// Frames that a processor keeps at hand.
 const MAGAZINE: usize = 64;
 const NONE: u32 = u32::MAX;
@@ -32,15 +35,49 @@ impl Metas for HalMetas {
     }
 }
 
+/// How short memory is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub enum Pressure {
+    /// Not at all.
+    None = 0,
+    /// Programs get no more: only the kernel's reserve is left. What would make the kernel's own structures grow should be refused.
+    Low = 1,
+    /// Half of the reserve is gone as well: something has to be given up before anything else is done.
+    Critical = 2,
+}
+
+static LEVEL: AtomicU8 = AtomicU8::new(Pressure::None as u8);
+
+fn note_level(free: usize) {
+    let reserve = RESERVE.load(Ordering::Relaxed);
+    let level = u8::from(free < reserve) + u8::from(free < reserve / 2);
+    if LEVEL.load(Ordering::Relaxed) != level {
+        LEVEL.store(level, Ordering::Relaxed);
+    }
+}
+
+/// How short memory is now.
+#[inline]
+pub fn pressure() -> Pressure {
+    match LEVEL.load(Ordering::Relaxed) {
+        0 => Pressure::None,
+        1 => Pressure::Low,
+        _ => Pressure::Critical,
+    }
+}
+
 /// The lists of free blocks.
 struct Buddy {
     heads: [u32; ORDERS],
     counts: [usize; ORDERS],
+    /// Frames in all lists.
+    free: usize,
 }
 
 impl Buddy {
     const fn new() -> Buddy {
-        Buddy { heads: [NONE; ORDERS], counts: [0; ORDERS] }
+        Buddy { heads: [NONE; ORDERS], counts: [0; ORDERS], free: 0 }
     }
 
     fn push(&mut self, metas: &impl Metas, first: usize, order: usize) {
@@ -56,6 +93,8 @@ impl Buddy {
         }
         self.heads[order] = first as u32;
         self.counts[order] += 1;
+        self.free += 1 << order;
+        note_level(self.free);
     }
 
     fn unlink(&mut self, metas: &impl Metas, first: usize, order: usize) {
@@ -75,6 +114,8 @@ impl Buddy {
         }
         meta.flags.store(0, Ordering::Relaxed);
         self.counts[order] -= 1;
+        self.free -= 1 << order;
+        note_level(self.free);
     }
 
     /// A block of `order`, split off the smallest that is large enough.
@@ -120,6 +161,8 @@ impl Buddy {
 static BUDDY: SpinLock<Buddy> = SpinLock::new(Buddy::new());
 static MAGAZINES: PerCpu<SpinLock<ArrayVec<u32, MAGAZINE>>> = hal::per_cpu!(SpinLock::new(ArrayVec::new_const()));
 static TOTAL: AtomicUsize = AtomicUsize::new(0);
+/// Free frames that only the kernel itself may use, so that it can go on while programs have used up the rest.
+static RESERVE: AtomicUsize = AtomicUsize::new(0);
 
 struct Source;
 
@@ -127,15 +170,20 @@ static SOURCE: Source = Source;
 
 impl FrameSource for Source {
     #[inline]
-    fn alloc(&self, order: u8) -> Option<usize> {
+    fn alloc(&self, order: u8, for_kernel: bool) -> Option<usize> {
         if order != 0 {
-            return BUDDY.lock_irq().alloc(&HalMetas, usize::from(order));
+            let mut buddy = BUDDY.lock_irq();
+            let refused = !for_kernel && buddy.free < RESERVE.load(Ordering::Relaxed);
+            return if refused { None } else { buddy.alloc(&HalMetas, usize::from(order)) };
         }
         let mut magazine = MAGAZINES.get().lock_irq();
         if let Some(frame) = magazine.pop() {
             return Some(frame as usize);
         }
         let mut buddy = BUDDY.lock();
+        if !for_kernel && buddy.free < RESERVE.load(Ordering::Relaxed) {
+            return None;
+        }
         while magazine.len() < MAGAZINE / 2 {
             let Some(frame) = buddy.alloc(&HalMetas, 0) else {
                 break;
@@ -230,6 +278,7 @@ pub fn init() {
         }
     }
     TOTAL.store(total, Ordering::Relaxed);
+    RESERVE.store((total / 32).clamp(MIN_RESERVE, MAX_RESERVE), Ordering::Relaxed);
     hal::frame::set_source(&SOURCE);
     log::info!("memory: {} MiB", (total * PAGE_SIZE) >> 20);
 }

@@ -75,6 +75,8 @@ pub struct Caller {
     pub fs: FsContext,
     /// The process.
     pub pid: i32,
+    /// Its RLIMIT_NOFILE.
+    pub fd_limit: u64,
 }
 
 impl Caller {

@@ -115,6 +115,9 @@ fn check_limits(task: &Task) -> Result<()> {
     if !exempt && count >= task.rlimit(Resource::Nproc).0 {
         return Err(Errno::EAGAIN);
     }
+    if mm::frames::pressure() > mm::frames::Pressure::None {
+        return Err(Errno::ENOMEM);
+    }
     Ok(())
 }
 

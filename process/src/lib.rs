@@ -12,6 +12,7 @@
 extern crate alloc;
 
 pub mod accounting;
+mod async_io;
 pub mod credentials;
 pub mod exec;
 pub mod exit;
@@ -44,6 +45,7 @@ pub use task::{Comm, Task, Vfork, current, try_current, with_current};
 pub fn init() {
     procfs::register();
     job_control::register();
+    async_io::register();
 }
 
 /// A process, thread, process group or session number.

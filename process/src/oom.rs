@@ -23,6 +23,20 @@ pub fn score(process: &Process) -> i64 {
     (share + adjust).clamp(i64::from(adjust > NEVER), 2000)
 }
 
+/// Before a system call while memory is critical: gives up processes until it is better. The kernel itself must not run out, since not
+/// all that it allocates can be refused.
+#[cold]
+pub fn relieve(task: &crate::Task) {
+    const ROUNDS: usize = 100;
+    const PAUSE: base::Nanos = 5_000_000;
+    for _ in 0..ROUNDS {
+        if mm::frames::pressure() < mm::frames::Pressure::Critical || task.is_dying() || !kill_one() {
+            return;
+        }
+        sched::thread::sleep_until(sched::Sleep::Killable, sched::time::now() + PAUSE);
+    }
+}
+
 /// Kills the process that weighs most; false if there is none to kill. May sleep.
 pub fn kill_one() -> bool {
     let weigh = |process: Arc<Process>| (score(&process), process);

@@ -95,7 +95,10 @@ fn scan_tracees(tracer: &Process, which: Which, options: u32) -> (bool, Option<R
         if chosen && let Some(code) = ptrace::take_report(task, keep) {
             let (uid, used) = (task.cred().uid, task.used());
             let status = code << 8 | 0x7f;
-            return (true, Some(Report { pid: task.tid(), uid, code: info_codes::CLD_TRAPPED, value: code, status, used }));
+            return (
+                true,
+                Some(Report { pid: task.tid(), uid, code: info_codes::CLD_TRAPPED, value: code, status, used }),
+            );
         }
     }
     let mut lost = tracer.lost_tracees.lock_irq();

@@ -23,6 +23,9 @@ pub fn dispatch(regs: &mut UserRegs) {
         if task.traces_syscalls() {
             return traced(task, regs);
         }
+        if mm::frames::pressure() == mm::frames::Pressure::Critical {
+            process::oom::relieve(task);
+        }
         let handler = HANDLERS.get(number).copied().unwrap_or(missing);
         let result = handler(&mut Context { task, regs }, args);
         if let Err(error) = result {

@@ -43,13 +43,15 @@ pub(crate) fn fcntl(cx: &mut Context, a: Args) -> Result<usize> {
         c::F_GETFD => Ok(usize::from(files.descriptor(fd)?.close_on_exec)),
         c::F_SETFD => files.set_close_on_exec(fd, arg & c::FD_CLOEXEC as usize != 0).map(|()| 0),
         c::F_GETFL => Ok(open.flags().bits() as usize),
-        c::F_SETFL => set_flags(cx, &open, OpenFlags::from_bits_retain(arg as u32)),
+        c::F_SETFL => set_flags(cx, fd, &open, OpenFlags::from_bits_retain(arg as u32)),
         c::F_GETLK | cmd::OFD_GETLK => get_lock(cx, &open, UserPtr::new(arg), command == cmd::OFD_GETLK),
         c::F_SETLK | c::F_SETLKW | cmd::OFD_SETLK | cmd::OFD_SETLKW => {
             let wait = matches!(command, c::F_SETLKW | cmd::OFD_SETLKW);
             set_lock(cx, fd, &open, UserPtr::new(arg), wait, matches!(command, cmd::OFD_SETLK | cmd::OFD_SETLKW))
         }
-        c::F_SETOWN..=c::F_GETSIG | c::F_SETOWN_EX | c::F_GETOWN_EX | cmd::GETOWNER_UIDS => owner(&open, command, arg),
+        c::F_SETOWN..=c::F_GETSIG | c::F_SETOWN_EX | c::F_GETOWN_EX | cmd::GETOWNER_UIDS => {
+            owner(cx, &open, command, arg)
+        }
         cmd::SETPIPE_SZ => ipc::pipe::set_capacity(open.file(), arg as u32 as usize, &cx.task.cred()),
         cmd::GETPIPE_SZ => ipc::pipe::capacity(open.file()),
         cmd::ADD_SEALS => {
@@ -66,16 +68,31 @@ pub(crate) fn fcntl(cx: &mut Context, a: Args) -> Result<usize> {
     }
 }
 
-fn set_flags(cx: &Context, open: &OpenFile, new: OpenFlags) -> Result<usize> {
+fn set_flags(cx: &Context, fd: Fd, open: &OpenFile, new: OpenFlags) -> Result<usize> {
     let gains_noatime = new.contains(OpenFlags::NOATIME) && !open.flags().contains(OpenFlags::NOATIME);
     if gains_noatime && !permission::is_owner(&cx.task.cred(), open.inode()) {
         return Err(Errno::EPERM);
     }
-    open.set_flags(new).map(|()| 0)
+    change_flags(open, fd, new)
 }
 
-fn owner(open: &OpenFile, command: u32, arg: usize) -> Result<usize> {
+/// Sets the status flags; with O_ASYNC, signal-driven I/O begins or ends.
+fn change_flags(open: &OpenFile, fd: Fd, new: OpenFlags) -> Result<usize> {
+    let before = open.flags();
+    open.set_flags(new)?;
+    let on = new.contains(OpenFlags::ASYNC);
+    if on != before.contains(OpenFlags::ASYNC) && open.file().pollable() {
+        open.set_asynchronous(on, fd)?;
+    }
+    Ok(0)
+}
+
+fn owner(cx: &Context, open: &OpenFile, command: u32, arg: usize) -> Result<usize> {
     let mut owner = open.owner();
+    if matches!(command, c::F_SETOWN | c::F_SETOWN_EX) {
+        let cred = cx.task.cred();
+        owner.users = (cred.uid, cred.euid);
+    }
     match command {
         c::F_SETOWN => {
             let id = arg as u32 as i32;
@@ -235,7 +252,7 @@ pub(crate) fn ioctl(cx: &mut Context, a: Args) -> Result<usize> {
             let flag = if request == abi::ioctl::FIONBIO { OpenFlags::NONBLOCK } else { OpenFlags::ASYNC };
             let mut flags = open.flags();
             flags.set(flag, UserPtr::<i32>::new(arg).read()? != 0);
-            return open.set_flags(flags).map(|()| 0);
+            return change_flags(&open, fd, flags);
         }
         _ => {}
     }

@@ -13,7 +13,7 @@ use zerocopy::IntoBytes;
 
 use crate::args::Args;
 use crate::context::Context;
-use crate::open::install;
+use crate::open::{fd_limit, install};
 use crate::timespec::Timeval;
 use crate::transfer::store_pair;
 
@@ -22,7 +22,7 @@ const ADDRESS_MAX: usize = 128;
 
 /// Who calls, as sockets want to know.
 pub(crate) fn caller(task: &Task) -> Caller {
-    Caller { fs: task.fs_context(), pid: task.pid() }
+    Caller { fs: task.fs_context(), pid: task.pid(), fd_limit: fd_limit(task) }
 }
 
 /// The open file of a socket. `EBADF`, `ENOTSOCK`.

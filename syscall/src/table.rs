@@ -132,7 +132,7 @@ syscall_table! {
     (69, "msgsnd", missing, Error, "not implemented"),
     (70, "msgrcv", missing, Error, "not implemented"),
     (71, "msgctl", missing, Error, "not implemented"),
-    (72, "fcntl", fcntl::fcntl, Partial, "no leases, no directory notification; F_SETOWN and F_SETSIG are kept, but SIGIO is not sent"),
+    (72, "fcntl", fcntl::fcntl, Partial, "no leases, no directory notification (F_NOTIFY)"),
     (73, "flock", fcntl::flock, Full, ""),
     (74, "fsync", fcntl::fsync, Full, ""),
     (75, "fdatasync", fcntl::fsync, Full, ""),

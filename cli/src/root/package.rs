@@ -2,7 +2,7 @@
 
 use crate::failure::{Context, Failure};
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 const ADVICE: &str = "Roots and kernels come from Debian's packages: this needs apt-get and \
@@ -29,16 +29,22 @@ pub fn dependency(package: &str, prefix: &str) -> Result<String, Failure> {
         .ok_or_else(|| Failure::new(format!("{package} names no {prefix} package")).advise(ADVICE))
 }
 
+fn download(package: &str, folder: &Path) -> Result<Output, Failure> {
+    // The sandbox user of apt cannot write to a folder of ours, and says so at length.
+    output(Command::new("apt-get").args(["download", "-o", "APT::Sandbox::User=root", package]).current_dir(folder))
+}
+
 /// Fetches a package and shows each file's path and data to `visit`.
 pub fn unpack(
     package: &str,
     mut visit: impl FnMut(&str, &mut dyn FnMut() -> io::Result<Vec<u8>>) -> io::Result<()>,
 ) -> Result<(), Failure> {
     let folder = tempfile::tempdir().or_fail(|| "cannot make a folder".into())?;
-    // The sandbox user of apt cannot write to a folder of ours, and says so at length.
-    output(
-        Command::new("apt-get").args(["download", "-o", "APT::Sandbox::User=root", package]).current_dir(folder.path()),
-    )?;
+    if download(package, folder.path()).is_err() {
+        // A fresh machine has no package lists yet. Only root may fetch them: others get the advice.
+        let _ = output(Command::new("apt-get").arg("update"));
+        download(package, folder.path())?;
+    }
     let files = std::fs::read_dir(folder.path()).or_fail(|| "cannot read a folder".into())?;
     let archive: PathBuf = files
         .flatten()

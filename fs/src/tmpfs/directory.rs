@@ -68,6 +68,7 @@ impl Directory {
 
     /// Puts an inode under a name, for the kernel's own unpacking. `EEXIST`, `ENOMEM`.
     pub fn insert(&self, name: &[u8], inode: Arc<Inode>) -> Result<()> {
+        super::refuse_when_low()?;
         let mut entries = self.entries.lock();
         if entries.get(name).is_some() {
             return Err(Errno::EEXIST);

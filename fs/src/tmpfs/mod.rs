@@ -129,6 +129,7 @@ pub fn instance(kind: &'static str, options: &Options) -> Result<Arc<Inode>> {
 }
 
 fn make(superblock: &Arc<SuperBlock>, space: &Arc<Space>, new: &NewInode) -> Result<Arc<Inode>> {
+    refuse_when_low()?;
     let slot = space.take_inode()?;
     let ops: Box<dyn InodeOps> = match new.kind {
         FileKind::Directory => Box::new(Directory::new(slot)),
@@ -137,6 +138,11 @@ fn make(superblock: &Arc<SuperBlock>, space: &Arc<Space>, new: &NewInode) -> Res
         _ => Box::new(Special { xattrs: Xattrs::default(), _slot: slot }),
     };
     Ok(Inode::new(superblock, superblock.new_inode_number(), new, ops))
+}
+
+/// Names and inodes live in the kernel's heap, which must not grow into its last reserve. `ENOSPC`.
+fn refuse_when_low() -> Result<()> {
+    if mm::frames::pressure() > mm::frames::Pressure::None { Err(Errno::ENOSPC) } else { Ok(()) }
 }
 
 fn copy(bytes: &[u8]) -> Result<Box<[u8]>> {

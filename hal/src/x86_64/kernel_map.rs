@@ -63,7 +63,7 @@ pub(super) fn init(ram: &[Range<usize>]) {
 }
 
 fn boot_frame() -> Frame {
-    Frame::alloc_zeroed().expect("not enough memory for the kernel's page tables")
+    Frame::alloc_table().expect("not enough memory for the kernel's page tables")
 }
 
 /// The table below slot `i`, made if missing.
@@ -122,13 +122,14 @@ pub(crate) fn map_device(physical: usize, len: usize) -> usize {
     va + physical - start
 }
 
-/// Maps frames at `va` in the stack region; false (nothing mapped) if a table can't be had.
-pub(super) fn map_stack(va: usize, physical: usize, len: usize) {
+/// Maps frames at `va` in the stack region.
+pub(super) fn map_stack(va: usize, frames: &[Frame]) {
     let _guard = CHANGES.lock_irq();
-    for offset in (0..len).step_by(PAGE_SIZE) {
-        let directory = below(below(root(), index(va + offset, 4)), index(va + offset, 3));
-        below(directory, index(va + offset, 2))
-            .store(index(va + offset, 1), (physical + offset) as u64 | P | W | A | D | G | super::nx_bit());
+    for (i, frame) in frames.iter().enumerate() {
+        let at = va + i * PAGE_SIZE;
+        let directory = below(below(root(), index(at, 4)), index(at, 3));
+        below(directory, index(at, 2))
+            .store(index(at, 1), frame.physical() as u64 | P | W | A | D | G | super::nx_bit());
     }
 }
 

@@ -294,7 +294,7 @@ impl Tables<'_> {
             directory.store(slot, entry | W);
             return Ok(shared);
         }
-        let copy = Frame::alloc().ok_or(OutOfFrames)?;
+        let copy = Frame::alloc_table().ok_or(OutOfFrames)?;
         let table = Table::of(&copy);
         for i in 0..ENTRIES {
             let mut old = shared.load(i);
@@ -504,7 +504,7 @@ fn share_level(from: Table, to: Table, level: u32, count: usize) -> Result<(), O
             from.entry(i).fetch_and(!W, Ordering::AcqRel);
             to.store(i, entry & !W);
         } else {
-            let frame = Frame::alloc_zeroed().ok_or(OutOfFrames)?;
+            let frame = Frame::alloc_table().ok_or(OutOfFrames)?;
             let below = Table::of(&frame);
             to.store(i, frame.physical() as u64 | P | W | U | A);
             frame.into_number();

@@ -1,15 +1,19 @@
 //! Kernel stacks, each above an unmapped guard page, so that an overflow faults instead of corrupting a neighbour.
 
 use alloc::vec::Vec;
+use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{kernel_map, layout, tlb};
-use crate::frame::FrameBlock;
+use crate::frame::Frame;
 use crate::sync::SpinLock;
 
 /// 16 KiB would do for the deepest paths seen; the rest is for what was not seen.
-const ORDER: u8 = 3;
-const SIZE: usize = abi::PAGE_SIZE << ORDER;
+const FRAMES: usize = 8;
+const SIZE: usize = abi::PAGE_SIZE * FRAMES;
+
+/// A stack's memory: single frames, which can be had however fragmented memory is.
+type Memory = ArrayVec<Frame, FRAMES>;
 /// From one stack's slot to the next; the lower half is the guard.
 const STRIDE: usize = 2 * SIZE;
 /// Stacks kept mapped for the next thread.
@@ -17,7 +21,7 @@ const KEPT: usize = 128;
 
 struct Pool {
     /// Mapped and free.
-    ready: Vec<(usize, FrameBlock)>,
+    ready: Vec<(usize, Memory)>,
     /// Slots whose stack was unmapped.
     empty: Vec<usize>,
     next: usize,
@@ -29,7 +33,7 @@ static IN_USE: AtomicUsize = AtomicUsize::new(0);
 /// A stack with one owner.
 pub(super) struct KernelStack {
     slot: usize,
-    memory: Option<FrameBlock>,
+    memory: Option<Memory>,
 }
 
 fn bottom(slot: usize) -> usize {
@@ -44,10 +48,11 @@ impl KernelStack {
         if let Some((slot, memory)) = ready {
             return Some(KernelStack { slot, memory: Some(memory) });
         }
-        let Some(memory) = FrameBlock::alloc(ORDER) else {
+        let memory: Memory = (0..FRAMES).map_while(|_| Frame::alloc()).collect();
+        if !memory.is_full() {
             IN_USE.fetch_sub(1, Ordering::Relaxed);
             return None;
-        };
+        }
         let slot = {
             let mut pool = POOL.lock_irq();
             pool.empty.pop().unwrap_or_else(|| {
@@ -55,7 +60,7 @@ impl KernelStack {
                 pool.next - 1
             })
         };
-        kernel_map::map_stack(bottom(slot), memory.physical(), SIZE);
+        kernel_map::map_stack(bottom(slot), &memory);
         Some(KernelStack { slot, memory: Some(memory) })
     }
 

@@ -187,6 +187,8 @@ vdso_getcpu:
     syscall
     ret
 vdso_end:
+    // Nothing else of the kernel's may lie in the page that programs see.
+    .align 4096
 .text
 "#,
     SEQUENCE = const SEQUENCE,

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use fs::OpenFile;
 use hal::sync::SpinLock;
 
+use super::inflight::Inflight;
 use crate::socket::Ucred;
 
 /// A message, or a piece of a stream.
@@ -17,6 +18,8 @@ pub(super) struct Message {
     pub(super) taken: usize,
     /// The descriptors that go with it.
     pub(super) files: Vec<Arc<OpenFile>>,
+    /// Their place in the count of descriptors under way.
+    pub(super) inflight: Inflight,
     /// Who sent it.
     pub(super) sender: Ucred,
     /// The sender's address, encoded.
@@ -126,7 +129,14 @@ mod tests {
     use super::*;
 
     fn message(data: &[u8]) -> Message {
-        Message { data: data.to_vec(), taken: 0, files: Vec::new(), sender: Ucred::NOBODY, from: Vec::new() }
+        Message {
+            data: data.to_vec(),
+            taken: 0,
+            files: Vec::new(),
+            inflight: Inflight::default(),
+            sender: Ucred::NOBODY,
+            from: Vec::new(),
+        }
     }
 
     #[test]

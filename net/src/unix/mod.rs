@@ -6,6 +6,7 @@
 mod address;
 mod connection;
 mod inbox;
+mod inflight;
 mod names;
 mod transfer;
 

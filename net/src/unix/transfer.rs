@@ -11,6 +11,7 @@ use sched::Sleep;
 
 use super::connection::wait_error;
 use super::inbox::Message;
+use super::inflight::Inflight;
 use super::{Socket, SocketKind, UnixSocket, names};
 use crate::socket::{Caller, Control, MessageFlags, Outgoing, Received, Ucred};
 
@@ -64,9 +65,11 @@ pub(super) fn send(
     if auto && socket.state.lock().address.is_none() {
         names::auto_bind(socket)?;
     }
+    let inflight =
+        caller.map_or_else(|| Ok(Inflight::default()), |c| Inflight::charge(c, message.control.files.len()))?;
     if socket.kind == SocketKind::Stream {
         let peer = destination.ok_or(Errno::EPIPE)?;
-        return send_stream(socket, &peer, source, message.control, sender, nonblocking);
+        return send_stream(socket, &peer, source, (message.control, inflight), sender, nonblocking);
     }
     let Some(peer) = destination else {
         return Err(match (socket.kind, socket.is_connected()) {
@@ -75,7 +78,7 @@ pub(super) fn send(
             (_, false) => Errno::ENOTCONN,
         });
     };
-    send_whole(socket, &peer, source, message.control, sender, nonblocking)
+    send_whole(socket, &peer, source, (message.control, inflight), sender, nonblocking)
 }
 
 /// A stream (or seqpacket) takes no destination. `EISCONN`, `EOPNOTSUPP`, `ENOTCONN`.
@@ -127,17 +130,27 @@ fn send_stream(
     socket: &UnixSocket,
     peer: &Arc<UnixSocket>,
     source: &mut Source,
-    control: Control,
+    (control, inflight): (Control, Inflight),
     sender: Ucred,
     nonblocking: bool,
 ) -> Result<usize> {
-    let mut files = control.files;
+    let (mut files, mut inflight) = (control.files, inflight);
     let mut total = 0;
     while source.remaining() > 0 {
         let step = wait_room(socket, peer, nonblocking).and_then(|()| {
             let len = source.remaining().min(PIECE).min(socket.options.send_limit());
             let data = copy_in(source, len)?;
-            deliver(peer, Message { data, taken: 0, files: core::mem::take(&mut files), sender, from: Vec::new() })?;
+            deliver(
+                peer,
+                Message {
+                    data,
+                    taken: 0,
+                    files: core::mem::take(&mut files),
+                    inflight: core::mem::take(&mut inflight),
+                    sender,
+                    from: Vec::new(),
+                },
+            )?;
             Ok(len)
         });
         match step {
@@ -153,7 +166,7 @@ fn send_whole(
     socket: &UnixSocket,
     peer: &Arc<UnixSocket>,
     source: &mut Source,
-    control: Control,
+    (control, inflight): (Control, Inflight),
     sender: Ucred,
     nonblocking: bool,
 ) -> Result<usize> {
@@ -172,7 +185,7 @@ fn send_whole(
         }
     }
     result?;
-    deliver(peer, Message { data, taken: 0, files: control.files, sender, from: socket.sender_name() })?;
+    deliver(peer, Message { data, taken: 0, files: control.files, inflight, sender, from: socket.sender_name() })?;
     Ok(len)
 }
 
@@ -217,7 +230,12 @@ fn wait_message(socket: &UnixSocket, nonblocking: bool) -> Result<bool> {
 
 /// What a receiver learns of the message beside its bytes.
 fn take_control(socket: &UnixSocket, message: &mut Message, peek: bool, control: &mut Control) {
-    control.files = if peek { message.files.clone() } else { core::mem::take(&mut message.files) };
+    control.files = if peek {
+        message.files.clone()
+    } else {
+        message.inflight = Inflight::default();
+        core::mem::take(&mut message.files)
+    };
     if socket.options.pass_credentials.load(Ordering::Relaxed) {
         control.credentials = Some(message.sender);
     }

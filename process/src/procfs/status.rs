@@ -56,7 +56,12 @@ fn identity(subject: &Subject) -> String {
     let groups: String = cred.groups.iter().map(|group| format!("{group} ")).collect();
     let size = task.files_if_alive().map_or(0, |files| files.capacity());
     let mut text = format!("Umask:\t{:04o}\nState:\t{}\n", task.fs().umask(), state_name(task.state_letter()));
-    text += &format!("Tgid:\t{}\nNgid:\t0\nPid:\t{tid}\nPPid:\t{}\nTracerPid:\t{}\n", process.pid(), process.ppid(), crate::ptrace::tracer_of(task));
+    text += &format!(
+        "Tgid:\t{}\nNgid:\t0\nPid:\t{tid}\nPPid:\t{}\nTracerPid:\t{}\n",
+        process.pid(),
+        process.ppid(),
+        crate::ptrace::tracer_of(task)
+    );
     text += &format!("Uid:\t{}\t{}\t{}\t{}\n", cred.uid, cred.euid, cred.suid, cred.fsuid);
     text += &format!("Gid:\t{}\t{}\t{}\t{}\n", cred.gid, cred.egid, cred.sgid, cred.fsgid);
     text += &format!("FDSize:\t{size}\nGroups:\t{groups}\n");

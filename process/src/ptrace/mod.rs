@@ -271,7 +271,12 @@ fn take_back(task: &Task, regs: &mut UserRegs) -> Option<SigInfo> {
     regs.sanitize();
     let signal = signal?;
     // The tracer may have chosen another signal than the one that came.
-    Some(left.info.filter(|info| info.signal == signal).unwrap_or(SigInfo::from_user(signal, 0, task.pid(), task.cred().uid)))
+    Some(left.info.filter(|info| info.signal == signal).unwrap_or(SigInfo::from_user(
+        signal,
+        0,
+        task.pid(),
+        task.cred().uid,
+    )))
 }
 
 /// A signal was taken out of a queue: the tracer decides. What is delivered instead, if anything.

@@ -170,9 +170,7 @@ pub fn info(task: &Task) -> Result<SigInfo> {
 
 /// PTRACE_SETSIGINFO. `EINVAL`, `ESRCH`.
 pub fn set_info(task: &Task, info: SigInfo) -> Result<()> {
-    with_stop(task, |stopped| {
-        stopped.info.as_mut().map(|old| *old = info).ok_or(Errno::EINVAL)
-    })
+    with_stop(task, |stopped| stopped.info.as_mut().map(|old| *old = info).ok_or(Errno::EINVAL))
 }
 
 /// The registers. `ESRCH`.

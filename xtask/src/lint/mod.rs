@@ -39,7 +39,7 @@ pub(crate) fn run() -> Outcome {
 
 fn clippy_host() -> Result<(), Failure> {
     let mut command = cargo();
-    command.args(["clippy", "--quiet", "--workspace", "--all-targets"]);
+    command.args(["clippy", "--quiet", "--keep-going", "--workspace", "--all-targets"]);
     for package in KERNEL_ONLY {
         command.args(["--exclude", package]);
     }
@@ -51,7 +51,7 @@ fn clippy_kernel() -> Result<(), Failure> {
         println!("        (no clippy for the kernel: Debian's toolchain stands in for rustup's)");
         return Ok(());
     }
-    succeed(cargo().args(["clippy", "--quiet", "--release", "--package", "kernel"]).args([
+    succeed(cargo().args(["clippy", "--quiet", "--keep-going", "--release", "--package", "kernel"]).args([
         "--target",
         build::KERNEL_TARGET,
         "--target-dir",

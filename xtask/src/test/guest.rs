@@ -122,10 +122,31 @@ const DEBIAN: &[Case] = &[
     },
 ];
 
+const TERMINAL: &str = "a terminal of its own";
+
+/// script(1) gives quintet a terminal here, so the program gets one there.
+fn on_a_terminal() -> Result<(), String> {
+    let program = "tty; test -t 0 -a -t 1 -a -t 2 && echo three; exit 3";
+    let line = format!("{} run --timeout 90 -- sh -c '{program}'", build::quintet().display());
+    let output = Command::new("script")
+        .args(["--quiet", "--return", "--command", &line, "/dev/null"])
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("cannot run script: {error}"))?;
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    if output.status.code() == Some(3) && stdout.contains("/dev/pts/0\r\nthree\r\n") {
+        return Ok(());
+    }
+    Err(format!("{}; output {stdout:?}", output.status))
+}
+
 pub(super) fn run(selection: &Selection) -> Result<Tally, String> {
     let mut tally = Tally::default();
     for case in CASES {
         check(case, &[], selection, &mut tally);
+    }
+    if selection.takes(TERMINAL) {
+        tally.note(TERMINAL, &on_a_terminal());
     }
     if selection.quick {
         tally.skipped += DEBIAN.len();

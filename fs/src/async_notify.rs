@@ -1,0 +1,88 @@
+//! Signal-driven I/O (O_ASYNC, F_SETOWN, F_SETSIG): SIGIO when a file has news.
+//!
+//! News comes under the lock of a wait queue, where signals can't be sent: it is noted there, and a kernel thread sends the signals.
+
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+
+use base::{Errno, Events, Result};
+use hal::sync::{Once, SpinLock};
+use sched::{Notify, Sleep, WaitQueue};
+
+use crate::Fd;
+
+/// Where SIGIO goes (fcntl F_SETOWN, F_SETSIG).
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct AsyncOwner {
+    /// F_OWNER_TID (0), F_OWNER_PID (1) or F_OWNER_PGRP (2).
+    pub kind: u32,
+    /// The thread, process or process group; 0 for nobody.
+    pub id: i32,
+    /// The signal; 0 for SIGIO.
+    pub signal: i32,
+    /// The real and effective user who set it: whom that user may signal, it may.
+    pub users: (u32, u32),
+}
+
+/// Sends the signals, given by the layer that has processes.
+pub trait AsyncSignals: Send + Sync {
+    /// `events` happened on `fd`: signals the owner, if that still is there and may be signalled.
+    fn send(&self, owner: &AsyncOwner, fd: Fd, events: Events);
+}
+
+/// News under way at most: more are dropped, as signals that are pending already are.
+const QUEUE_MAX: usize = 1024;
+
+static SIGNALS: Once<Arc<dyn AsyncSignals>> = Once::new();
+static NEWS: SpinLock<VecDeque<(AsyncOwner, Fd, Events)>> = SpinLock::new(VecDeque::new());
+static SENDER: WaitQueue = WaitQueue::new();
+static STARTED: Once<()> = Once::new();
+
+/// Sets who sends the signals. Once, at boot.
+pub fn set_signals(signals: Arc<dyn AsyncSignals>) {
+    assert!(SIGNALS.set(signals).is_ok(), "the sender of SIGIO is set twice");
+}
+
+/// The owner of one open file, as its notifier sees it.
+pub(crate) type OwnerCell = Arc<SpinLock<AsyncOwner>>;
+
+/// Notes the news of a file.
+pub(crate) struct Notifier {
+    owner: OwnerCell,
+    fd: Fd,
+}
+
+impl Notifier {
+    /// A notifier; starts the thread that sends. `ENOMEM`.
+    pub(crate) fn new(owner: OwnerCell, fd: Fd) -> Result<Arc<Notifier>> {
+        let mut news = NEWS.lock_irq();
+        news.try_reserve(QUEUE_MAX).map_err(|_| Errno::ENOMEM)?;
+        drop(news);
+        if STARTED.set(()).is_ok() {
+            sched::thread::spawn_kernel("async-io", send_forever);
+        }
+        Ok(Arc::new(Notifier { owner, fd }))
+    }
+}
+
+impl Notify for Notifier {
+    fn notify(&self, events: Events) -> bool {
+        let owner = *self.owner.lock_irq();
+        let mut news = NEWS.lock_irq();
+        if owner.id != 0 && news.len() < QUEUE_MAX {
+            news.push_back((owner, self.fd, events));
+            drop(news);
+            SENDER.wake_all();
+        }
+        false
+    }
+}
+
+fn send_forever() {
+    loop {
+        let next = SENDER.wait_until(Sleep::Uninterruptible, None, || NEWS.lock_irq().pop_front());
+        if let (Ok((owner, fd, events)), Some(signals)) = (next, SIGNALS.get()) {
+            signals.send(&owner, fd, events);
+        }
+    }
+}
