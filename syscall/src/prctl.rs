@@ -57,6 +57,28 @@ pub(crate) fn prctl(cx: &mut Context, a: Args) -> Result<usize> {
             cx.task.process().set_dumpable(value as u8);
             Ok(0)
         }
+        PR_SET_NAME => set_name(cx, value),
+        PR_GET_NAME => copy_out(value, &cx.task.comm()).map(|()| 0),
+        PR_SET_TIMERSLACK => {
+            let slack = if (value as isize) <= 0 { 50_000 } else { value as u64 };
+            cx.task.timer_slack.store(slack, Ordering::Relaxed);
+            Ok(0)
+        }
+        PR_GET_TIMERSLACK => Ok(cx.task.timer_slack.load(Ordering::Relaxed) as usize),
+        PR_SET_CHILD_SUBREAPER => {
+            cx.task.process().set_subreaper(value != 0);
+            Ok(0)
+        }
+        PR_GET_CHILD_SUBREAPER => write_int(value, i32::from(cx.task.process().is_subreaper())),
+        PR_GET_TID_ADDRESS => UserPtr::new(value).write(&cx.task.clear_child_tid()).map(|()| 0),
+        _ => machine(cx, a),
+    }
+}
+
+/// The options about what the machine and this kernel can do.
+fn machine(cx: &Context, a: Args) -> Result<usize> {
+    let value = a.size(1);
+    match a.int(0) {
         PR_GET_TIMING => Ok(0),
         PR_SET_TIMING => {
             if value == 0 {
@@ -65,17 +87,9 @@ pub(crate) fn prctl(cx: &mut Context, a: Args) -> Result<usize> {
                 Err(Errno::EINVAL)
             }
         }
-        PR_SET_NAME => set_name(cx, value),
-        PR_GET_NAME => copy_out(value, &cx.task.comm()).map(|()| 0),
         // Built without seccomp: "prctl(PR_GET_SECCOMP) fails with EINVAL".
         PR_GET_SECCOMP => Err(Errno::EINVAL),
         PR_GET_TSC => write_int(value, 1),
-        PR_SET_TIMERSLACK => {
-            let slack = if (value as isize) <= 0 { 50_000 } else { value as u64 };
-            cx.task.timer_slack.store(slack, Ordering::Relaxed);
-            Ok(0)
-        }
-        PR_GET_TIMERSLACK => Ok(cx.task.timer_slack.load(Ordering::Relaxed) as usize),
         PR_MCE_KILL_GET => {
             if no_more(a, 1) {
                 Ok(2)
@@ -83,12 +97,6 @@ pub(crate) fn prctl(cx: &mut Context, a: Args) -> Result<usize> {
                 Err(Errno::EINVAL)
             }
         }
-        PR_SET_CHILD_SUBREAPER => {
-            cx.task.process().set_subreaper(value != 0);
-            Ok(0)
-        }
-        PR_GET_CHILD_SUBREAPER => write_int(value, i32::from(cx.task.process().is_subreaper())),
-        PR_GET_TID_ADDRESS => UserPtr::new(value).write(&cx.task.clear_child_tid()).map(|()| 0),
         // There are no huge pages to be disabled.
         PR_SET_THP_DISABLE => {
             if no_more(a, 2) {

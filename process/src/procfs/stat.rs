@@ -1,6 +1,7 @@
 //! The files that are one line of numbers: `stat`, `statm`, `schedstat`, and `io`.
 
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use abi::PAGE_SIZE;
@@ -41,7 +42,6 @@ pub(super) fn stat(subject: &Subject) -> Result<Vec<u8>> {
     let cpu = thread.as_ref().map_or(0, |thread| thread.cpu());
     let usage = usage(subject);
     let (tty, foreground) = job_control::terminal_of(process.sid());
-    let (ignored, caught) = process.actions().ignored_and_caught();
     let comm = task.comm_bytes();
     let head = format!("{} (", if subject.thread { task.tid() } else { process.pid() });
     let flags = 0x0040_0000;
@@ -67,11 +67,19 @@ pub(super) fn stat(subject: &Subject) -> Result<Vec<u8>> {
         usage.total * PAGE_SIZE,
         resident(&usage),
     );
+    tail += &addresses(subject, &params, cpu);
+    Ok([head.as_bytes(), &comm, tail.as_bytes()].concat())
+}
+
+/// The second half of `stat`: addresses, signals and the processor.
+fn addresses(subject: &Subject, params: &Params, cpu: usize) -> String {
+    let (task, process) = (&subject.task, subject.process());
+    let (ignored, caught) = process.actions().ignored_and_caught();
     // Addresses are for those who may look inside.
     let open = inspect::check_current(task).is_ok();
     let image = process.image();
     let show = |address: usize| if open { address } else { 0 };
-    tail += &format!(
+    format!(
         " {} {} {} 0 0 {} {} {} {} 0 0 0 {} {cpu} {} {} 0 0 0 {} {} {} {} {} {} {} {}\n",
         if open { image.start_code } else { 1 },
         if open { image.end_code } else { 1 },
@@ -91,8 +99,7 @@ pub(super) fn stat(subject: &Subject) -> Result<Vec<u8>> {
         show(image.env_start),
         show(image.env_end),
         if open { process.exit_status().unwrap_or(0) } else { 0 },
-    );
-    Ok([head.as_bytes(), &comm, tail.as_bytes()].concat())
+    )
 }
 
 pub(super) fn statm(subject: &Subject) -> Result<Vec<u8>> {
