@@ -38,7 +38,9 @@ pub(crate) fn futex(cx: &mut Context, a: Args) -> Result<usize> {
     let (word, operation, value) = (a.size(0), a.uint(1), a.uint(2));
     let command = operation & !(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME);
     let shared = operation & FUTEX_PRIVATE_FLAG == 0;
-    if operation & FUTEX_CLOCK_REALTIME != 0 && !matches!(command, FUTEX_WAIT_BITSET | FUTEX_WAIT_REQUEUE_PI | FUTEX_LOCK_PI2) {
+    if operation & FUTEX_CLOCK_REALTIME != 0
+        && !matches!(command, FUTEX_WAIT_BITSET | FUTEX_WAIT_REQUEUE_PI | FUTEX_LOCK_PI2)
+    {
         return Err(Errno::ENOSYS);
     }
     let space = cx.task.address_space();
