@@ -38,6 +38,11 @@ impl Family {
         Family { kind, magic, mount: Once::new() }
     }
 
+    /// What `statfs` tells of it.
+    pub fn magic(&self) -> u32 {
+        self.magic
+    }
+
     fn mount(&self) -> &Arc<Mount> {
         self.mount.get_or_init(|| {
             let superblock = SuperBlock::new(self.kind, self.magic, Box::new(NoSuperOps));
