@@ -11,6 +11,20 @@ fn tid() -> i32 {
 }
 
 cases! {
+    fn a_thread_pointer_outside_the_user_half_is_refused() {
+        const NON_CANONICAL: usize = 1 << 62;
+        for base in [NON_CANONICAL, usize::MAX, 0x7fff_ffff_f000] {
+            let flags = libc::CLONE_SETTLS | libc::SIGCHLD;
+            // SAFETY: without CLONE_VM and with a stack of its own choosing (none), it is a fork, had it not to fail.
+            let result = unsafe { libc::syscall(libc::SYS_clone, flags, 0usize, 0usize, 0usize, base) };
+            if result == 0 {
+                // SAFETY: the child has nothing to clean up.
+                unsafe { libc::_exit(99) };
+            }
+            assert_eq!((result, std::io::Error::last_os_error().raw_os_error()), (-1, Some(libc::EPERM)), "{base:#x}");
+        }
+    }
+
     fn threads_share_memory_and_pid() {
         let own = std::process::id();
         let (pid, thread_id) = thread::spawn(|| (std::process::id(), tid())).join().unwrap();
