@@ -216,6 +216,8 @@ fn first_steps(args: &CloneArgs) -> Box<dyn FnOnce(&mut UserRegs) + Send> {
     let tls = (args.flags & CLONE_SETTLS != 0).then_some(args.tls);
     let child_tid = (args.flags & CLONE_CHILD_SETTID != 0).then_some(args.child_tid);
     Box::new(move |_| {
+        // The number of the parent's processor came with its rseq area.
+        sched::with_current(|thread| thread.task().set_work(hal::task::work::RSEQ));
         if let Some(base) = tls {
             // `validate` saw that it is in the user half.
             let _ = sched::with_current(|thread| thread.task().set_fs_base(base));
