@@ -121,7 +121,7 @@ fn command(kernel: Kernel, program: &Path, options: &Options) -> Command {
     command
 }
 
-/// Reads the program's output to its end, and tells when the first line came.
+/// Reads the program's output to its end, a dot a line for who waits, and tells when the first came.
 fn listen(child: &mut Child, mut first: impl FnMut(Instant)) -> String {
     let mut text = String::new();
     let Some(stdout) = child.stdout.take() else { return text };
@@ -130,6 +130,7 @@ fn listen(child: &mut Child, mut first: impl FnMut(Instant)) -> String {
         if text.is_empty() {
             first(Instant::now());
         }
+        eprint!(".");
         text += &line;
         text.push('\n');
     }

@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
             eprint!("round {round} of {}, {}: ", options.rounds, kernel.name());
             let log = logs.join(format!("{}-{round}.log", kernel.name()));
             let sample = guest::run(kernel, &program, &options, &log)?;
-            eprintln!("{}", sample.summary(&log));
+            eprintln!(" {}", sample.summary(&log));
             samples.push(sample);
         }
     }
