@@ -55,6 +55,7 @@ fn leave(task: &Task) {
         thread.drop_page_table();
     }
     drop(task.set_files(None));
+    task.set_fs(None);
     let leader = task.is_leader();
     let me = leave_group(task, &process);
     mask::retarget(task, process.pending());

@@ -83,6 +83,9 @@ pub struct CloneArgs {
 
 fn validate(task: &Task, args: &CloneArgs) -> Result<()> {
     let has = |flag: u64| args.flags & flag != 0;
+    if has(CLONE_SETTLS) && args.tls >= hal::user::USER_END {
+        return Err(Errno::EPERM);
+    }
     let wrong = has(CLONE_NEWNS) && has(CLONE_FS)
         || has(CLONE_NEWUSER) && has(CLONE_FS)
         || has(CLONE_THREAD) && !has(CLONE_SIGHAND)
@@ -101,6 +104,9 @@ fn validate(task: &Task, args: &CloneArgs) -> Result<()> {
     }
     if has(CLONE_INTO_CGROUP) {
         return Err(Errno::EINVAL);
+    }
+    if has(CLONE_SETTLS) && args.tls >= hal::user::USER_END {
+        return Err(Errno::EPERM);
     }
     Ok(())
 }
@@ -211,7 +217,8 @@ fn first_steps(args: &CloneArgs) -> Box<dyn FnOnce(&mut UserRegs) + Send> {
     let child_tid = (args.flags & CLONE_CHILD_SETTID != 0).then_some(args.child_tid);
     Box::new(move |_| {
         if let Some(base) = tls {
-            sched::with_current(|thread| thread.task().set_fs_base(base));
+            // `validate` saw that it is in the user half.
+            let _ = sched::with_current(|thread| thread.task().set_fs_base(base));
         }
         if let Some(at) = child_tid {
             // As on Linux, a bad address is the child's loss.

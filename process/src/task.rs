@@ -78,7 +78,8 @@ pub struct Task {
     user: SpinLock<UserTask>,
     /// `None` once it has exited.
     files: SpinLock<Option<Arc<FdTable>>>,
-    fs: SpinLock<Arc<FsState>>,
+    /// `None` once it has exited.
+    fs: SpinLock<Option<Arc<FsState>>>,
     /// Written by the thread itself alone.
     blocked: AtomicU64,
     /// Signals that it waits for in sigtimedwait(2) although they are blocked.
@@ -140,7 +141,7 @@ impl Task {
             cred: SpinLock::new(parts.cred),
             user: SpinLock::new(parts.user),
             files: SpinLock::new(Some(parts.files)),
-            fs: SpinLock::new(parts.fs),
+            fs: SpinLock::new(Some(parts.fs)),
             blocked: AtomicU64::new(parts.blocked.0),
             awaited: AtomicU64::new(0),
             pending: AtomicU64::new(0),
@@ -271,13 +272,18 @@ impl Task {
         self.files.lock().clone()
     }
 
-    /// Its place in the file system.
+    /// Its place in the file system. Panics after exit: only for the calling thread.
     pub fn fs(&self) -> Arc<FsState> {
+        self.fs_if_alive().expect("a running thread is somewhere")
+    }
+
+    /// Its place in the file system, if it has not exited.
+    pub fn fs_if_alive(&self) -> Option<Arc<FsState>> {
         self.fs.lock().clone()
     }
 
-    /// Gives it another place holder (unshare).
-    pub(crate) fn set_fs(&self, fs: Arc<FsState>) {
+    /// Gives it another place holder (unshare, exit).
+    pub(crate) fn set_fs(&self, fs: Option<Arc<FsState>>) {
         let old = core::mem::replace(&mut *self.fs.lock(), fs);
         drop(old);
     }
@@ -405,7 +411,7 @@ impl Task {
 
     /// unshare(CLONE_FS).
     pub fn replace_fs(&self, fs: FsState) {
-        self.set_fs(Arc::new(fs));
+        self.set_fs(Some(Arc::new(fs)));
     }
 
     /// PR_SET_PDEATHSIG.

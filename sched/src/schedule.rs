@@ -155,11 +155,11 @@ pub(crate) fn schedule() {
             enqueue(&me, &mut entity, place(&me), now);
         }
     }
-    switch(here, &me, now);
+    switch(here, me, now);
 }
 
 /// Picks the next thread and runs it.
-fn switch(here: usize, me: &Arc<Thread>, now: Nanos) {
+fn switch(here: usize, me: Arc<Thread>, now: Nanos) {
     let processor = PROCESSORS.of(here);
     let mut picked = processor.queue.lock().pop();
     if picked.is_none() && steal(here) {
@@ -180,11 +180,13 @@ fn switch(here: usize, me: &Arc<Thread>, now: Nanos) {
         }
         None => processor.idle.get().expect("every processor has an idle thread").clone(),
     };
-    if !Arc::ptr_eq(&next, me) {
+    if !Arc::ptr_eq(&next, &me) {
         statistics::count_switch();
         if me.task().page_table().is_some() {
             me.task().set_work(work::RSEQ);
         }
+        // A thread that has exited never comes back to let go of itself; `RUNNING` keeps it alive until it has left its stack.
+        drop(me);
         RUNNING.switch_to(next);
     }
 }

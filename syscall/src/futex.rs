@@ -18,8 +18,13 @@ const FUTEX_WAKE: u32 = 1;
 const FUTEX_REQUEUE: u32 = 3;
 const FUTEX_CMP_REQUEUE: u32 = 4;
 const FUTEX_WAKE_OP: u32 = 5;
+const FUTEX_LOCK_PI: u32 = 6;
+const FUTEX_UNLOCK_PI: u32 = 7;
+const FUTEX_TRYLOCK_PI: u32 = 8;
 const FUTEX_WAIT_BITSET: u32 = 9;
 const FUTEX_WAKE_BITSET: u32 = 10;
+const FUTEX_WAIT_REQUEUE_PI: u32 = 11;
+const FUTEX_LOCK_PI2: u32 = 13;
 const FUTEX_PRIVATE_FLAG: u32 = 128;
 const FUTEX_CLOCK_REALTIME: u32 = 256;
 const MATCH_ANY: u32 = u32::MAX;
@@ -33,7 +38,7 @@ pub(crate) fn futex(cx: &mut Context, a: Args) -> Result<usize> {
     let (word, operation, value) = (a.size(0), a.uint(1), a.uint(2));
     let command = operation & !(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME);
     let shared = operation & FUTEX_PRIVATE_FLAG == 0;
-    if operation & FUTEX_CLOCK_REALTIME != 0 && !matches!(command, FUTEX_WAIT_BITSET | 11 | 13) {
+    if operation & FUTEX_CLOCK_REALTIME != 0 && !matches!(command, FUTEX_WAIT_BITSET | FUTEX_WAIT_REQUEUE_PI | FUTEX_LOCK_PI2) {
         return Err(Errno::ENOSYS);
     }
     let space = cx.task.address_space();
@@ -55,8 +60,27 @@ pub(crate) fn futex(cx: &mut Context, a: Args) -> Result<usize> {
             let counts = (wake_count(value), wake_count(a.uint(3)));
             futex::wake_operation(&space, (word, a.size(4)), shared, counts, WakeOperation(a.uint(5)))
         }
+        FUTEX_LOCK_PI | FUTEX_LOCK_PI2 | FUTEX_TRYLOCK_PI | FUTEX_UNLOCK_PI => priority(cx, a, command),
         _ => Err(Errno::ENOSYS),
     }
+}
+
+/// The operations on locks with an owner.
+fn priority(cx: &Context, a: Args, command: u32) -> Result<usize> {
+    let (word, operation) = (a.size(0), a.uint(1));
+    let shared = operation & FUTEX_PRIVATE_FLAG == 0;
+    let space = cx.task.address_space();
+    let is_alive = |tid: u32| tree::task(tid as i32).is_some();
+    let caller = futex::pi::Caller { space: &space, tid: cx.task.tid() as u32, is_alive: &is_alive };
+    if command == FUTEX_UNLOCK_PI {
+        return futex::pi::unlock(&caller, word, shared).map(|()| 0);
+    }
+    // The first version counts real time, whatever the flag says.
+    let realtime = command == FUTEX_LOCK_PI || operation & FUTEX_CLOCK_REALTIME != 0;
+    let only_try = command == FUTEX_TRYLOCK_PI;
+    let timeout = if only_try { None } else { Timespec::read_optional(a.ptr(3))? };
+    let end = timeout.map(|time| deadline(time, realtime));
+    futex::pi::lock(&caller, word, shared, end, only_try).map(|()| 0)
 }
 
 /// At least one is woken, as on Linux.

@@ -248,9 +248,8 @@ pub(crate) fn arch_prctl(cx: &mut Context, a: Args) -> Result<usize> {
     let thread = cx.task.thread().ok_or(Errno::ESRCH)?;
     let (task, value) = (thread.task(), a.size(1));
     match a.int(0) {
-        ARCH_SET_FS | ARCH_SET_GS if value >= hal::user::USER_END => return Err(Errno::EPERM),
-        ARCH_SET_FS => task.set_fs_base(value),
-        ARCH_SET_GS => task.set_gs_base(value),
+        ARCH_SET_FS => task.set_fs_base(value)?,
+        ARCH_SET_GS => task.set_gs_base(value)?,
         ARCH_GET_FS => UserPtr::new(value).write(&task.fs_base())?,
         ARCH_GET_GS => UserPtr::new(value).write(&task.gs_base())?,
         ARCH_GET_CPUID => return Ok(1),

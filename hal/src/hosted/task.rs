@@ -61,16 +61,18 @@ impl Task {
         self.fs_base.load(Ordering::Relaxed)
     }
 
-    pub fn set_fs_base(&self, base: usize) {
+    pub fn set_fs_base(&self, base: usize) -> base::Result<()> {
         self.fs_base.store(base, Ordering::Relaxed);
+        Ok(())
     }
 
     pub fn gs_base(&self) -> usize {
         self.gs_base.load(Ordering::Relaxed)
     }
 
-    pub fn set_gs_base(&self, base: usize) {
+    pub fn set_gs_base(&self, base: usize) -> base::Result<()> {
         self.gs_base.store(base, Ordering::Relaxed);
+        Ok(())
     }
 
     pub fn fpu_image(&self, _out: &mut Vec<u8>) {}

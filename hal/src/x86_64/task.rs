@@ -153,15 +153,18 @@ impl Task {
         self.fs_base.load(Ordering::Relaxed)
     }
 
-    /// Sets the base of `fs`. The caller checked that it is in the user half.
-    pub fn set_fs_base(&self, base: usize) {
-        assert!(base < crate::user::USER_END);
+    /// Sets the base of `fs`. `EPERM` outside the user half.
+    pub fn set_fs_base(&self, base: usize) -> base::Result<()> {
+        if base >= crate::user::USER_END {
+            return Err(base::Errno::EPERM);
+        }
         let _irq = crate::irq::disable();
         self.fs_base.store(base, Ordering::Relaxed);
         if core::ptr::eq(self, current()) {
             // SAFETY: the kernel doesn't use fs.
             unsafe { cpu_regs::wrmsr(cpu_regs::FS_BASE, base as u64) };
         }
+        Ok(())
     }
 
     /// The base of the user's `gs`.
@@ -173,15 +176,18 @@ impl Task {
         self.gs_base.load(Ordering::Relaxed)
     }
 
-    /// Sets the base of the user's `gs`. The caller checked that it is in the user half.
-    pub fn set_gs_base(&self, base: usize) {
-        assert!(base < crate::user::USER_END);
+    /// Sets the base of the user's `gs`. `EPERM` outside the user half.
+    pub fn set_gs_base(&self, base: usize) -> base::Result<()> {
+        if base >= crate::user::USER_END {
+            return Err(base::Errno::EPERM);
+        }
         let _irq = crate::irq::disable();
         self.gs_base.store(base, Ordering::Relaxed);
         if core::ptr::eq(self, current()) {
             // SAFETY: while in the kernel this register holds the user's base, loaded by the next swapgs.
             unsafe { cpu_regs::wrmsr(cpu_regs::KERNEL_GS_BASE, base as u64) };
         }
+        Ok(())
     }
 
     /// Appends the running task's floating-point state as a signal frame holds it (an XSAVE image).
@@ -223,8 +229,9 @@ impl Task {
     pub fn reset_user_state(&self) {
         assert!(core::ptr::eq(self, current()));
         fpu::reset_task(self);
-        self.set_fs_base(0);
-        self.set_gs_base(0);
+        // Zero is in the user half.
+        let _ = self.set_fs_base(0);
+        let _ = self.set_gs_base(0);
     }
 
     /// The state components in an image, as XCR0 names them.

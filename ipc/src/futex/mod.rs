@@ -5,6 +5,7 @@
 //! Lock order: bucket (by index) -> sched.
 
 mod operation;
+pub mod pi;
 pub mod robust;
 
 use alloc::collections::VecDeque;

@@ -4,9 +4,9 @@ use base::Result;
 use hal::user::{self, UserPtr};
 use mm::AddressSpace;
 
-const FUTEX_WAITERS: u32 = 0x8000_0000;
-const FUTEX_OWNER_DIED: u32 = 0x4000_0000;
-const FUTEX_TID_MASK: u32 = 0x3fff_ffff;
+pub(super) const FUTEX_WAITERS: u32 = 0x8000_0000;
+pub(super) const FUTEX_OWNER_DIED: u32 = 0x4000_0000;
+pub(super) const FUTEX_TID_MASK: u32 = 0x3fff_ffff;
 /// The list is the program's: it may be circular.
 const LIST_LIMIT: usize = 2048;
 
@@ -61,8 +61,12 @@ fn died(space: &AddressSpace, word: usize, tid: u32, pi: bool, pending: bool) ->
         }
         value = seen;
     }
-    if !pi && value & FUTEX_WAITERS != 0 {
-        super::wake(space, word, true, 1, u32::MAX)?;
+    if value & FUTEX_WAITERS != 0 {
+        if pi {
+            super::pi::owner_died(space, word)?;
+        } else {
+            super::wake(space, word, true, 1, u32::MAX)?;
+        }
     }
     Ok(())
 }

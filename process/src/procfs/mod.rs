@@ -39,6 +39,11 @@ impl Subject {
         if self.process().is_reaped() { Err(Errno::ESRCH) } else { Ok(()) }
     }
 
+    /// Where it is in the file system. `ENOENT` once it has exited.
+    fn place(&self) -> Result<Arc<crate::FsState>> {
+        self.task.fs_if_alive().ok_or(Errno::ENOENT)
+    }
+
     /// Who owns the files: root's if others may not look inside.
     fn owner(&self) -> (u32, u32) {
         let cred = self.task.cred();
@@ -114,8 +119,8 @@ const ENTRIES: &[(&str, Kind, bool)] = &[
     ("mountinfo", Kind::Text(mounts::mountinfo), true),
     ("mountstats", Kind::Text(mounts::mountstats), false),
     ("exe", Kind::Link(|subject| subject.process().exe().map(|exe| exe.path().clone()).ok_or(Errno::ENOENT)), true),
-    ("cwd", Kind::Link(|subject| subject.check_alive().map(|()| subject.task.fs().cwd())), true),
-    ("root", Kind::Link(|subject| subject.check_alive().map(|()| subject.task.fs().root())), true),
+    ("cwd", Kind::Link(|subject| subject.place().map(|place| place.cwd())), true),
+    ("root", Kind::Link(|subject| subject.place().map(|place| place.root())), true),
 ];
 
 fn own(subject: &Subject, node: Node) -> Node {

@@ -32,7 +32,7 @@ fn source(mount: &Mount) -> Vec<u8> {
 }
 
 fn each(subject: &Subject, line: impl Fn(&alloc::sync::Arc<Mount>, &Path) -> Vec<u8>) -> Result<Vec<u8>> {
-    let root = subject.task.fs().root();
+    let root = subject.place().map_err(|_| base::Errno::EINVAL)?.root();
     Ok(mount::list().iter().filter(|mount| !mount.is_internal()).flat_map(|mount| line(mount, &root)).collect())
 }
 

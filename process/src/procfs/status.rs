@@ -55,7 +55,7 @@ fn identity(subject: &Subject) -> String {
     let tid = task.tid();
     let groups: String = cred.groups.iter().map(|group| format!("{group} ")).collect();
     let size = task.files_if_alive().map_or(0, |files| files.capacity());
-    let mut text = format!("Umask:\t{:04o}\nState:\t{}\n", task.fs().umask(), state_name(task.state_letter()));
+    let mut text = format!("Umask:\t{:04o}\nState:\t{}\n", task.fs_if_alive().map_or(0, |place| place.umask()), state_name(task.state_letter()));
     text += &format!(
         "Tgid:\t{}\nNgid:\t0\nPid:\t{tid}\nPPid:\t{}\nTracerPid:\t{}\n",
         process.pid(),

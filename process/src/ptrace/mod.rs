@@ -258,8 +258,9 @@ fn take_back(task: &Task, regs: &mut UserRegs) -> Option<SigInfo> {
     let left = left?;
     *regs = left.regs;
     if let Some(thread) = task.thread() {
-        thread.task().set_fs_base(left.bases.0);
-        thread.task().set_gs_base(left.bases.1);
+        // The tracer's values were checked when it set them.
+        let _ = thread.task().set_fs_base(left.bases.0);
+        let _ = thread.task().set_gs_base(left.bases.1);
         if left.fpu_changed {
             // An image that the processor refuses leaves the state as it was.
             let _ = thread.task().set_fpu_image(&left.fpu);

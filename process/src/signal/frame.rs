@@ -287,8 +287,9 @@ fn restore_fpu(task: &Task, at: usize) -> Result<()> {
     if at == 0 {
         let (fs, gs) = (thread.task().fs_base(), thread.task().gs_base());
         thread.task().reset_user_state();
-        thread.task().set_fs_base(fs);
-        thread.task().set_gs_base(gs);
+        // They were the thread's own.
+        let _ = thread.task().set_fs_base(fs);
+        let _ = thread.task().set_gs_base(gs);
         return Ok(());
     }
     if !UserBuf::new(at, FXSAVE_SIZE).in_user_half() {

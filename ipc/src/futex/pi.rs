@@ -1,0 +1,225 @@
+//! Priority-inheritance futexes: locks whose word holds the owner's thread number, handed over by the kernel (FUTEX_LOCK_PI).
+//!
+//! A thread that finds the lock taken sets FUTEX_WAITERS in the word, so that the owner unlocks through the kernel, which gives the lock
+//! to the waiter of the highest priority. Who waits for whom is known here, so a circle is refused (`EDEADLK`). The owner's priority is
+//! not raised. A waiter joins its queue before it looks at the word a last time; an unlocker changes the word first and looks into the
+//! queue after: so one of them sees the other.
+
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use base::{Errno, Nanos, Result};
+use hal::sync::SpinLock;
+use hal::user;
+use mm::AddressSpace;
+use sched::{SleepEnd, Thread};
+
+use super::robust::{FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS};
+use super::{Key, key_of, sleep};
+
+/// A thread that waits for a lock.
+struct Waiter {
+    thread: Arc<Thread>,
+    tid: u32,
+    key: Key,
+    /// Who has the lock, as far as known.
+    owner: AtomicU32,
+    /// It has the lock.
+    granted: AtomicBool,
+    /// It has to try again.
+    retry: AtomicBool,
+}
+
+impl Waiter {
+    fn is_woken(&self) -> bool {
+        self.granted.load(Ordering::Acquire) || self.retry.load(Ordering::Acquire)
+    }
+
+    /// Real-time threads first, by priority.
+    fn rank(&self) -> u8 {
+        self.thread.params().rt_priority
+    }
+}
+
+/// All waiters, by thread number.
+static WAITERS: SpinLock<BTreeMap<u32, Arc<Waiter>>> = SpinLock::new(BTreeMap::new());
+
+/// What a lock operation needs to know of the calling thread and its world.
+pub struct Caller<'a> {
+    /// The caller's memory.
+    pub space: &'a AddressSpace,
+    /// The caller's thread number.
+    pub tid: u32,
+    /// Is there a thread with that number?
+    pub is_alive: &'a dyn Fn(u32) -> bool,
+}
+
+/// FUTEX_LOCK_PI and, with `only_try`, FUTEX_TRYLOCK_PI. `EDEADLK`, `ESRCH` (the owner is gone), `EAGAIN` (trying), `ETIMEDOUT`,
+/// `ERESTARTNOINTR`, `EFAULT`, `EINVAL`.
+pub fn lock(caller: &Caller, word: usize, shared: bool, deadline: Option<Nanos>, only_try: bool) -> Result<()> {
+    let key = key_of(caller.space, word, shared)?;
+    let thread = sched::current();
+    loop {
+        let value = user::load_u32(word)?;
+        let owner = value & FUTEX_TID_MASK;
+        if owner == caller.tid {
+            return Err(Errno::EDEADLK);
+        }
+        if owner == 0 {
+            let waiters = if has_waiters(&key) { FUTEX_WAITERS } else { 0 };
+            let mine = caller.tid | value & FUTEX_OWNER_DIED | waiters;
+            if user::compare_exchange_u32(word, value, mine)? == value {
+                return Ok(());
+            }
+            continue;
+        }
+        if only_try {
+            return Err(Errno::EAGAIN);
+        }
+        let marked = value | FUTEX_WAITERS;
+        if value != marked && user::compare_exchange_u32(word, value, marked)? != value {
+            continue;
+        }
+        if !(caller.is_alive)(owner) {
+            return Err(Errno::ESRCH);
+        }
+        if wait(caller, &thread, key, owner, word, marked, deadline)? {
+            return Ok(());
+        }
+    }
+}
+
+fn has_waiters(key: &Key) -> bool {
+    WAITERS.lock().values().any(|waiter| waiter.key == *key)
+}
+
+/// Waits while the word holds `marked`; true if the lock was handed over, false to try again.
+fn wait(
+    caller: &Caller,
+    thread: &Arc<Thread>,
+    key: Key,
+    owner: u32,
+    word: usize,
+    marked: u32,
+    deadline: Option<Nanos>,
+) -> Result<bool> {
+    let waiter = Arc::new(Waiter {
+        thread: thread.clone(),
+        tid: caller.tid,
+        key,
+        owner: AtomicU32::new(owner),
+        granted: AtomicBool::new(false),
+        retry: AtomicBool::new(false),
+    });
+    {
+        let mut waiters = WAITERS.lock();
+        if closes_circle(&waiters, caller.tid, owner) {
+            return Err(Errno::EDEADLK);
+        }
+        waiters.insert(caller.tid, waiter.clone());
+    }
+    let end = match user::load_u32(word) {
+        Ok(value) if value == marked => sleep(thread, deadline, || waiter.is_woken()),
+        Ok(_) => SleepEnd::Woken,
+        Err(error) => {
+            leave(&waiter);
+            return Err(error);
+        }
+    };
+    if leave(&waiter) {
+        return match end {
+            SleepEnd::Woken => Ok(false),
+            SleepEnd::TimedOut => Err(Errno::ETIMEDOUT),
+            SleepEnd::Interrupted => Err(Errno::ERESTARTNOINTR),
+        };
+    }
+    // An unlocker has chosen it, and is about to say what became of it.
+    while !waiter.is_woken() {
+        sched::yield_now();
+    }
+    Ok(waiter.granted.load(Ordering::Acquire))
+}
+
+/// Takes a waiter out; false if an unlocker did so before.
+fn leave(waiter: &Arc<Waiter>) -> bool {
+    let mut waiters = WAITERS.lock();
+    let is_there = waiters.get(&waiter.tid).is_some_and(|other| Arc::ptr_eq(other, waiter));
+    if is_there {
+        waiters.remove(&waiter.tid);
+    }
+    is_there
+}
+
+/// Would `tid`, waiting for `owner`, wait for itself?
+fn closes_circle(waiters: &BTreeMap<u32, Arc<Waiter>>, tid: u32, mut owner: u32) -> bool {
+    for _ in 0..waiters.len() {
+        let Some(next) = waiters.get(&owner) else { return false };
+        owner = next.owner.load(Ordering::Relaxed);
+        if owner == tid {
+            return true;
+        }
+    }
+    false
+}
+
+/// Takes out the waiter that gets the lock next; the others then wait for it.
+fn choose(key: &Key) -> Option<Arc<Waiter>> {
+    let mut waiters = WAITERS.lock();
+    let of_lock: Vec<Arc<Waiter>> = waiters.values().filter(|waiter| waiter.key == *key).cloned().collect();
+    let chosen = of_lock.iter().max_by_key(|waiter| waiter.rank())?.clone();
+    waiters.remove(&chosen.tid);
+    for other in &of_lock {
+        other.owner.store(chosen.tid, Ordering::Relaxed);
+    }
+    Some(chosen)
+}
+
+/// FUTEX_UNLOCK_PI. `EPERM` (not the owner), `EFAULT`, `EINVAL`.
+pub fn unlock(caller: &Caller, word: usize, shared: bool) -> Result<()> {
+    let key = key_of(caller.space, word, shared)?;
+    if user::load_u32(word)? & FUTEX_TID_MASK != caller.tid {
+        return Err(Errno::EPERM);
+    }
+    let chosen = choose(&key);
+    // Others may join while it is handed over, so the new owner has to come here to unlock in any case.
+    let new = chosen.as_ref().map_or(0, |waiter| waiter.tid | FUTEX_WAITERS);
+    let stored = store(word, new);
+    if let Some(waiter) = chosen {
+        let outcome = if stored.is_ok() { &waiter.granted } else { &waiter.retry };
+        outcome.store(true, Ordering::Release);
+        waiter.thread.wake();
+    } else {
+        wake_one(&key);
+    }
+    stored
+}
+
+fn store(word: usize, new: u32) -> Result<()> {
+    let mut old = user::load_u32(word)?;
+    loop {
+        let seen = user::compare_exchange_u32(word, old, new)?;
+        if seen == old {
+            return Ok(());
+        }
+        old = seen;
+    }
+}
+
+/// Makes one waiter, if there is any, try again: the lock is free.
+fn wake_one(key: &Key) {
+    if let Some(waiter) = choose(key) {
+        waiter.retry.store(true, Ordering::Release);
+        waiter.thread.wake();
+    }
+}
+
+/// The owner of the lock at `word` has died, and the word says so.
+pub(super) fn owner_died(space: &AddressSpace, word: usize) -> Result<()> {
+    // The word does not say whether its users share it with other processes.
+    for shared in [false, true] {
+        wake_one(&key_of(space, word, shared)?);
+    }
+    Ok(())
+}
