@@ -4,6 +4,7 @@
 //! and says in plain words what it did not find. Depends on no crate of the workspace: it builds
 //! and runs them as programs.
 
+mod bench;
 mod build;
 mod census;
 mod compat;
@@ -23,6 +24,8 @@ usage: cargo xtask COMMAND
   run [OPTIONS] [-- CMD ARGS...]  build what is stale, then `quintet run` with these arguments
   test [FILTER] [--quick]         host tests, then the same ABI tests on Linux and in Quintet
   abi [OPTIONS] [FILTER]          only the ABI tests (--linux: in a Linux guest; --cpus N)
+  bench [micro] [boot] [--quick] [--icount] [--rounds N] [--cpus N] [--accel A] [--json FILE]
+                                  time Quintet beside Linux
   lint                            format, clippy, layers, unsafe, documentation, lengths
   census                          lines and share of unsafe, crate by crate
   compat [--check]                docs/compatibility.md from the system-call table
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         "run" => run::run(rest),
         "test" => test::run(rest),
         "abi" => test::abi::command(rest),
+        "bench" => bench::run(rest),
         "lint" => lint::run(),
         "census" => census::run(),
         "compat" => compat::run(rest),

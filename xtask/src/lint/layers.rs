@@ -26,6 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("guest-init", &["protocol"]),
     ("xtask", &[]),
     ("abi-tests", &[]),
+    ("bench-micro", &[]),
 ];
 
 /// True if `upper` may depend on `lower`: directly below it, or below something that is.
