@@ -92,9 +92,16 @@ impl FairQueue {
         self.ready.iter().rev().find(|(_, thread)| wanted(thread)).map(|(key, _)| *key)
     }
 
-    /// Where a thread that slept comes back in: not so far behind that it could run for long before the others.
-    pub(crate) fn place(&self, vruntime: Nanos) -> Nanos {
-        vruntime.max(self.min.saturating_sub(SLICE))
+    /// Notes how far the running thread is, so that `min` also advances while nobody leaves the queue.
+    pub(crate) fn advance(&mut self, running: Nanos) {
+        let least = self.first().map_or(running, |first| first.min(running));
+        self.min = self.min.max(least);
+    }
+
+    /// Where a thread that slept, or comes from another processor with another idea of time, enters: not so far behind that it could run
+    /// for long before the others, nor so far ahead that it would not run for long.
+    pub(crate) fn place(&self, vruntime: Nanos, weight: u64) -> Nanos {
+        vruntime.clamp(self.min.saturating_sub(SLICE), self.min + virtual_time(2 * SLICE, weight))
     }
 }
 
@@ -109,6 +116,17 @@ mod tests {
         assert_eq!(weight(Policy::Other, 1), 819);
         assert!((88_000..90_000).contains(&weight(Policy::Other, -20)));
         assert_eq!(weight(Policy::Idle, -20), 3);
+    }
+
+    #[test]
+    fn a_thread_from_a_processor_far_ahead_is_not_starved() {
+        let mut queue = FairQueue::new();
+        queue.advance(1_000);
+        assert_eq!(queue.place(u64::MAX / 2, 1024), 1_000 + 2 * SLICE);
+        queue.advance(500_000_000);
+        assert_eq!(queue.place(0, 1024), 500_000_000 - SLICE);
+        queue.advance(1);
+        assert_eq!(queue.min, 500_000_000, "time does not go back");
     }
 
     #[test]

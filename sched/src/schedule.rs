@@ -198,7 +198,8 @@ fn enqueue(thread: &Arc<Thread>, entity: &mut Entity, target: usize, now: Nanos)
     entity.on_queue = true;
     entity.ready_since = now;
     if !entity.params.is_realtime() {
-        entity.vruntime = queue.fair.place(entity.vruntime);
+        let weight = fair::weight(entity.params.policy, entity.params.nice);
+        entity.vruntime = queue.fair.place(entity.vruntime, weight);
     }
     thread.set_cpu(target);
     let preempts = preempts(target, entity, &queue);
@@ -382,7 +383,10 @@ fn tick() {
     let mut entity = me.entity.lock();
     statistics::count_tick(user, entity.params.nice > 0);
     account(&mut entity, now);
-    let queue = processor.queue.lock();
+    let mut queue = processor.queue.lock();
+    if !entity.params.is_realtime() {
+        queue.fair.advance(entity.vruntime);
+    }
     let over = if entity.params.is_realtime() {
         queue.rt.highest() > entity.params.rt_priority
             || entity.params.policy == Policy::RoundRobin
