@@ -102,7 +102,7 @@ pub(super) fn flush_kernel(start: usize, end: usize) {
 }
 
 fn ask(cpus: u64, start: usize, end: usize) {
-    debug_assert!(
+    assert!(
         crate::irq::enabled(),
         "two processors that flush each other with interrupts off would wait for ever"
     );
