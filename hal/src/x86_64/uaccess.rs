@@ -69,6 +69,14 @@ user_copy:
     jae 14b
 16: add rdx, 8
     jz 21f
+    cmp rdx, 4
+    jb 20f
+17: mov r8d, [rsi]
+18: mov [rdi], r8d
+    add rsi, 4
+    add rdi, 4
+    sub rdx, 4
+    jz 21f
 // Byte by byte: the rest, or after a fault, up to the byte that faults.
 20: mov r8b, [rsi]
 22: mov [rdi], r8b
@@ -109,6 +117,8 @@ user_copy:
     FIXUP 114b, 40b
     FIXUP 14b, 41b
     FIXUP 15b, 41b
+    FIXUP 17b, 20b
+    FIXUP 18b, 20b
     FIXUP 20b, 21b
     FIXUP 22b, 21b
     FIXUP 31b, 32b
