@@ -150,6 +150,7 @@ fn clone_frame(entry: u64) -> Frame {
     (*owned).clone()
 }
 
+#[inline]
 fn encode(frame: usize, flags: MapFlags) -> u64 {
     let mut entry = (frame as u64) << 12 | HELD | U;
     if flags.has(MapFlags::READ) || flags.has(MapFlags::WRITE) || flags.has(MapFlags::EXEC) {
@@ -173,18 +174,17 @@ fn encode(frame: usize, flags: MapFlags) -> u64 {
     entry
 }
 
+#[inline]
 fn decode(entry: u64) -> MapFlags {
-    let mut flags = MapFlags::NONE;
-    let bits = [(P, MapFlags::READ), (W, MapFlags::WRITE), (SHARED, MapFlags::SHARED), (FILE, MapFlags::FILE)];
-    for (bit, flag) in bits.into_iter().chain([(D, MapFlags::DIRTY), (A, MapFlags::ACCESSED)]) {
-        if entry & bit != 0 {
-            flags = flags.with(flag);
-        }
-    }
-    if entry & P != 0 && entry & NX == 0 {
-        flags = flags.with(MapFlags::EXEC);
-    }
-    flags
+    let flag = |bits: u64, flag: MapFlags| if entry & bits != 0 { flag } else { MapFlags::NONE };
+    let executable = if entry & (P | NX) == P { MapFlags::EXEC } else { MapFlags::NONE };
+    flag(P, MapFlags::READ)
+        .with(flag(W, MapFlags::WRITE))
+        .with(executable)
+        .with(flag(SHARED, MapFlags::SHARED))
+        .with(flag(FILE, MapFlags::FILE))
+        .with(flag(D, MapFlags::DIRTY))
+        .with(flag(A, MapFlags::ACCESSED))
 }
 
 /// The page table of a user address space.
