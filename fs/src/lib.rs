@@ -16,10 +16,12 @@ extern crate alloc;
 
 pub mod async_notify;
 mod attributes;
+pub mod block;
 pub mod boot;
 pub mod chardev;
 mod context;
 pub mod devices;
+mod direct;
 mod fd_table;
 mod file;
 mod flags;
@@ -37,6 +39,7 @@ pub mod sysfs;
 pub mod tmpfs;
 pub mod tty;
 pub mod vfs;
+pub mod writeback;
 pub mod xattr;
 
 pub use async_notify::AsyncOwner;

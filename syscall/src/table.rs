@@ -135,7 +135,7 @@ syscall_table! {
     (72, "fcntl", fcntl::fcntl, Partial, "no leases, no directory notification (F_NOTIFY)"),
     (73, "flock", fcntl::flock, Full, ""),
     (74, "fsync", fcntl::fsync, Full, ""),
-    (75, "fdatasync", fcntl::fsync, Full, ""),
+    (75, "fdatasync", fcntl::fdatasync, Full, ""),
     (76, "truncate", metadata::truncate, Full, ""),
     (77, "ftruncate", fcntl::ftruncate, Full, ""),
     (78, "getdents", directory::getdents, Full, ""),
