@@ -8,9 +8,13 @@
 #![cfg_attr(not(test), no_std)]
 extern crate alloc;
 
+pub mod checksum;
 mod file;
+pub mod hash;
 mod options;
+pub mod packet;
 mod socket;
+pub mod tcp;
 pub mod unix;
 
 pub use file::{SocketFile, open_file, socket_of};

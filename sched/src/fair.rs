@@ -70,15 +70,20 @@ impl FairQueue {
         self.ready.insert((vruntime, thread.number()), thread);
     }
 
-    /// The thread that is furthest behind.
-    pub(crate) fn pop(&mut self) -> Option<Arc<Thread>> {
-        self.ready.pop_first().map(|((vruntime, _), thread)| {
-            self.min = self.min.max(vruntime);
-            thread
-        })
+    /// Takes the thread that is furthest behind of those that `wanted` accepts.
+    pub(crate) fn pop(&mut self, wanted: impl Fn(&Thread) -> bool) -> Option<Arc<Thread>> {
+        let first = self.ready.first_entry()?;
+        let ((vruntime, _), thread) = if wanted(first.get()) {
+            first.remove_entry()
+        } else {
+            let key = *self.ready.iter().find(|(_, thread)| wanted(thread))?.0;
+            self.ready.remove_entry(&key)?
+        };
+        self.min = self.min.max(vruntime);
+        Some(thread)
     }
 
-    /// The virtual run time of the thread that [`FairQueue::pop`] would give.
+    /// The least virtual run time in the queue.
     pub(crate) fn first(&self) -> Option<Nanos> {
         self.ready.first_key_value().map(|(key, _)| key.0)
     }
@@ -88,8 +93,8 @@ impl FairQueue {
     }
 
     /// The thread that is least behind of those that `wanted` accepts: the one to give to another processor.
-    pub(crate) fn find_last(&self, wanted: impl Fn(&Thread) -> bool) -> Option<(Nanos, u64)> {
-        self.ready.iter().rev().find(|(_, thread)| wanted(thread)).map(|(key, _)| *key)
+    pub(crate) fn find_last(&self, wanted: impl Fn(&Thread) -> bool) -> Option<Arc<Thread>> {
+        self.ready.values().rev().find(|thread| wanted(thread)).cloned()
     }
 
     /// Notes how far the running thread is, so that `min` also advances while nobody leaves the queue.

@@ -45,11 +45,31 @@ impl RtQueue {
         self.len += 1;
     }
 
-    pub(crate) fn pop(&mut self) -> Option<Arc<Thread>> {
-        let level = usize::from(self.highest());
-        let thread = self.levels[level].pop_front()?;
+    /// Takes the first thread of the highest priority of those that `wanted` accepts.
+    pub(crate) fn pop(&mut self, wanted: impl Fn(&Thread) -> bool) -> Option<Arc<Thread>> {
+        let (level, at) = self.position(wanted)?;
+        let thread = self.levels[level].remove(at)?;
         self.left(level);
         Some(thread)
+    }
+
+    /// The thread that [`RtQueue::pop`] would take.
+    pub(crate) fn find(&self, wanted: impl Fn(&Thread) -> bool) -> Option<Arc<Thread>> {
+        let (level, at) = self.position(wanted)?;
+        self.levels[level].get(at).cloned()
+    }
+
+    /// Level and place in it.
+    fn position(&self, wanted: impl Fn(&Thread) -> bool) -> Option<(usize, usize)> {
+        let mut left = self.used;
+        while left != 0 {
+            let level = (127 - left.leading_zeros()) as usize;
+            if let Some(at) = self.levels[level].iter().position(|t| wanted(t)) {
+                return Some((level, at));
+            }
+            left &= !(1 << level);
+        }
+        None
     }
 
     pub(crate) fn remove(&mut self, priority: u8, number: u64) -> Option<Arc<Thread>> {

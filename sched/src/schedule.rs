@@ -20,6 +20,8 @@ use crate::timer;
 
 /// The scheduler's tick while a processor is busy.
 const TICK: Nanos = 4_000_000;
+/// A busy processor looks for a busier one every so many ticks.
+const TICKS_TO_BALANCE: usize = 8;
 
 struct RunQueue {
     rt: RtQueue,
@@ -32,6 +34,8 @@ struct Processor {
     /// Threads ready or running, the idle thread not counted.
     load: AtomicUsize,
     is_idle: AtomicBool,
+    /// Ticks while busy.
+    ticks: AtomicUsize,
 }
 
 static PROCESSORS: PerCpu<Processor> = hal::per_cpu!(Processor {
@@ -39,6 +43,7 @@ static PROCESSORS: PerCpu<Processor> = hal::per_cpu!(Processor {
     idle: Once::new(),
     load: AtomicUsize::new(0),
     is_idle: AtomicBool::new(false),
+    ticks: AtomicUsize::new(0),
 });
 
 /// Makes the flow that calls it this processor's idle thread. Once on each processor.
@@ -96,8 +101,17 @@ impl RunQueue {
         removed.is_some()
     }
 
+    /// Takes the thread to run next. One that is still on its way out on another processor is passed over: two processors that each
+    /// waited for the other's thread would wait for ever.
     fn pop(&mut self) -> Option<Arc<Thread>> {
-        self.rt.pop().or_else(|| self.fair.pop())
+        let has_left = |t: &Thread| !t.task().on_cpu() || with_current(|me| core::ptr::eq(me, t));
+        self.rt.pop(has_left).or_else(|| self.fair.pop(has_left))
+    }
+
+    /// The thread to give to processor `target`, if any may go there.
+    fn stealable(&self, target: usize) -> Option<Arc<Thread>> {
+        let may_go = |t: &Thread| t.allowed_on(target) && !t.task().on_cpu();
+        self.rt.find(may_go).or_else(|| self.fair.find_last(may_go))
     }
 
     fn is_empty(&self) -> bool {
@@ -283,7 +297,7 @@ pub(crate) fn change(thread: &Arc<Thread>, change: impl FnOnce(&mut Entity)) {
     let mut entity = thread.entity.lock_irq();
     let home = thread.cpu();
     let queued = entity.waiting && PROCESSORS.of(home).queue.lock().remove(thread, &mut entity);
-    if entity.on_queue && !queued {
+    if entity.on_queue && !entity.waiting {
         account(&mut entity, now());
     }
     change(&mut entity);
@@ -321,26 +335,54 @@ fn steal(here: usize) -> bool {
 
 fn take_from(from: usize, here: usize) -> bool {
     let source = PROCESSORS.of(from);
-    let found = {
-        let queue = source.queue.lock();
-        queue.fair.find_last(|t| t.allowed_on(here))
-    };
-    let Some((vruntime, number)) = found else {
+    let Some(thread) = source.queue.lock().stealable(here) else {
         return false;
     };
-    let Some(thread) = source.queue.lock().fair.remove(vruntime, number) else {
+    let mut entity = thread.entity.lock();
+    // It may have run, slept or been moved since.
+    if !entity.waiting || thread.cpu() != from || !thread.allowed_on(here) {
         return false;
+    }
+    let theirs = {
+        let mut queue = source.queue.lock();
+        if !queue.remove(&thread, &mut entity) {
+            return false;
+        }
+        queue.fair.min
     };
     source.load.fetch_sub(1, Ordering::SeqCst);
     let target = PROCESSORS.of(here);
-    // It keeps its distance to the others.
-    let offset = (source.queue.lock().fair.min, target.queue.lock().fair.min);
-    let mut entity = thread.entity.lock();
-    entity.vruntime = (entity.vruntime + offset.1).saturating_sub(offset.0);
     thread.set_cpu(here);
-    target.queue.lock().push(thread.clone(), &mut entity, false);
+    let mut queue = target.queue.lock();
+    // It keeps its distance to the others.
+    entity.vruntime = (entity.vruntime + queue.fair.min).saturating_sub(theirs);
+    queue.push(thread.clone(), &mut entity, false);
     target.load.fetch_add(1, Ordering::SeqCst);
     true
+}
+
+/// Evens out, from a busy processor's tick: wakes an idle processor that could run what waits here, and now and then takes a thread
+/// from a processor that has two more than this one.
+fn balance(here: usize) {
+    let mine = PROCESSORS.of(here);
+    let load = mine.load.load(Ordering::Relaxed);
+    let idle = |cpu: &usize| PROCESSORS.of(*cpu).is_idle.load(Ordering::Relaxed);
+    if load > 1
+        && let Some(idle) = (0..cpu::count()).find(idle)
+    {
+        if mine.queue.lock().stealable(idle).is_some() {
+            request(idle);
+        }
+        return;
+    }
+    if mine.ticks.fetch_add(1, Ordering::Relaxed).is_multiple_of(TICKS_TO_BALANCE) {
+        let loads = (0..cpu::count()).map(|cpu| (PROCESSORS.of(cpu).load.load(Ordering::Relaxed), cpu));
+        if let Some((busiest, cpu)) = loads.max()
+            && busiest >= load + 2
+        {
+            take_from(cpu, here);
+        }
+    }
 }
 
 /// Switches if anyone else is ready.
@@ -402,6 +444,7 @@ fn tick() {
     if over {
         me.task().set_work(work::RESCHEDULE);
     }
+    balance(here);
     statistics::sample_load(now);
     timer::set_tick(Some(now + TICK));
 }

@@ -8,6 +8,8 @@ mod bench;
 mod build;
 mod census;
 mod compat;
+mod conformance;
+mod guest;
 mod lint;
 mod run;
 mod setup;
@@ -26,6 +28,8 @@ usage: cargo xtask COMMAND
   abi [OPTIONS] [FILTER]          only the ABI tests (--linux: in a Linux guest; --cpus N)
   bench [micro] [boot] [--quick] [--icount] [--rounds N] [--cpus N] [--accel A] [--json FILE]
                                   time Quintet beside Linux
+  conformance [SUITE...] [--quick] [--item WORD] [--fresh] [--json FILE]
+                                  other people's test-suites, on Linux and on Quintet
   lint                            format, clippy, layers, unsafe, documentation, lengths
   census                          lines and share of unsafe, crate by crate
   compat [--check]                docs/compatibility.md from the system-call table
@@ -48,6 +52,7 @@ fn main() -> ExitCode {
         "test" => test::run(rest),
         "abi" => test::abi::command(rest),
         "bench" => bench::run(rest),
+        "conformance" => conformance::run(rest),
         "lint" => lint::run(),
         "census" => census::run(),
         "compat" => compat::run(rest),

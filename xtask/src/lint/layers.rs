@@ -27,6 +27,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("xtask", &[]),
     ("abi-tests", &[]),
     ("bench-micro", &[]),
+    ("conformance-runner", &[]),
 ];
 
 /// True if `upper` may depend on `lower`: directly below it, or below something that is.

@@ -1,0 +1,206 @@
+//! One item's life: started, listened to, ended, and started again if tests are left.
+
+use crate::plan::{Item, Kind};
+use crate::say;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs;
+use std::io::{self, BufRead, BufReader};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+const WORK: &str = "/tmp/conformance";
+/// Files in which a reporting program finds the tests to leave out, and those to run.
+const DONE: &str = "/tmp/conformance-done";
+const ONLY: &str = "/tmp/conformance-only";
+/// How long the last lines of a program that has ended may take.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// What happens to a running item.
+enum Event {
+    Line(String),
+    LinesEnded,
+    Ended(io::Result<ExitStatus>),
+}
+
+/// How one start of an item's program ended.
+enum End {
+    /// By itself.
+    Status(ExitStatus),
+    /// It took too long.
+    Late,
+    /// It could not be started or waited for.
+    Lost(String),
+}
+
+/// Runs an item to its end, whatever that takes, and reports its tests.
+pub(crate) fn run(item: &mut Item) {
+    say(&["item", &item.name]);
+    eprintln!("=== {}", item.name);
+    match &item.kind {
+        Kind::Status(skipping) => {
+            let skipping = skipping.clone();
+            say(&["start", &item.name]);
+            judge(item, once(item, &mut None, &mut Vec::new()), &skipping);
+        }
+        Kind::Report => while again(item) {},
+    }
+    say(&["end", &item.name]);
+}
+
+fn judge(item: &Item, end: End, skipping: &[i32]) {
+    match end {
+        End::Status(status) if status.success() => say(&["ok", &item.name]),
+        End::Status(status) if status.code().is_some_and(|code| skipping.contains(&code)) => {
+            say(&["skip", &item.name, &status.to_string()]);
+        }
+        end => say(&["fail", &item.name, &explain(&end, item.limit)]),
+    }
+}
+
+/// Starts a reporting program once; true if it has to be started again, for the tests after one
+/// that did not come to its end.
+fn again(item: &mut Item) -> bool {
+    let (mut current, mut ended) = (None, Vec::new());
+    let end = once(item, &mut current, &mut ended);
+    item.done.append(&mut ended);
+    let fine = matches!(&end, End::Status(status) if status.success());
+    match current {
+        Some(test) => {
+            say(&["fail", &test, &explain(&end, item.limit)]);
+            item.done.push(test);
+            true
+        }
+        None => {
+            if !fine {
+                say(&["fail", &item.name, &explain(&end, item.limit)]);
+            }
+            false
+        }
+    }
+}
+
+fn explain(end: &End, limit: Duration) -> String {
+    match end {
+        End::Status(status) => match status.signal() {
+            Some(signal) => format!("killed by signal {signal}"),
+            None => status.to_string(),
+        },
+        End::Late => format!("took more than {} s", limit.as_secs()),
+        End::Lost(why) => why.clone(),
+    }
+}
+
+/// Starts the program, passes on its reports, and ends what it leaves behind. `current` is the test
+/// that runs, `ended` gets those that have come to their ends.
+fn once(item: &Item, current: &mut Option<String>, ended: &mut Vec<String>) -> End {
+    let (events, pid) = match start(item) {
+        Ok(started) => started,
+        Err(error) => return End::Lost(format!("cannot start {}: {error}", item.command[0])),
+    };
+    let end = listen(item, &events, current, ended);
+    if matches!(end, End::Late) {
+        show_waiting(pid);
+    }
+    end_all();
+    drop(events);
+    // A leftover folder that cannot be removed costs memory only.
+    let _ = fs::remove_dir_all(WORK);
+    end
+}
+
+fn listen(item: &Item, events: &Receiver<Event>, current: &mut Option<String>, ended: &mut Vec<String>) -> End {
+    let (mut status, mut lines_ended) = (None, false);
+    loop {
+        let patience = if status.is_some() { LAST_LINES } else { item.limit };
+        match events.recv_timeout(patience) {
+            Ok(Event::Line(line)) => report(&line, current, ended),
+            Ok(Event::LinesEnded) => lines_ended = true,
+            Ok(Event::Ended(Ok(exit))) => status = Some(exit),
+            Ok(Event::Ended(Err(error))) => return End::Lost(error.to_string()),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                return status.map_or(End::Late, End::Status);
+            }
+        }
+        if let Some(status) = status.filter(|_| lines_ended) {
+            return End::Status(status);
+        }
+    }
+}
+
+/// Passes on a line about a test; anything else is noise.
+fn report(line: &str, current: &mut Option<String>, ended: &mut Vec<String>) {
+    let fields: Vec<&str> = line.split('\t').collect();
+    match fields.as_slice() {
+        ["@start", test] => {
+            *current = Some((*test).to_owned());
+            say(&["start", test]);
+        }
+        [verdict @ ("@ok" | "@skip" | "@fail"), test, reason @ ..] => {
+            *current = None;
+            ended.push((*test).to_owned());
+            say(&[&verdict[1..], test, &reason.join(" ")]);
+        }
+        _ => eprintln!("{line}"),
+    }
+}
+
+fn start(item: &Item) -> io::Result<(Receiver<Event>, u32)> {
+    fs::create_dir_all(WORK)?;
+    fs::write(DONE, item.done.join("\n"))?;
+    fs::write(ONLY, item.only.join("\n"))?;
+    let reports = item.kind == Kind::Report;
+    let mut command = Command::new(&item.command[0]);
+    command
+        .args(&item.command[1..])
+        .current_dir(item.folder.as_deref().unwrap_or(WORK))
+        .env("CONFORMANCE_DONE", DONE)
+        .env("CONFORMANCE_ONLY", ONLY)
+        .stdin(Stdio::null())
+        // Tests kill their process group.
+        .process_group(0);
+    command.stdout(if reports { Stdio::piped() } else { Stdio::from(io::stderr()) });
+    let mut child = command.spawn()?;
+    let pid = child.id();
+    let (sender, events) = channel();
+    match child.stdout.take() {
+        Some(stdout) => read_lines(stdout, sender.clone()),
+        // If nobody listens any more, nobody misses it: here and below.
+        None => drop(sender.send(Event::LinesEnded)),
+    }
+    wait_for(child, sender);
+    Ok((events, pid))
+}
+
+fn read_lines(stdout: ChildStdout, events: Sender<Event>) {
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            drop(events.send(Event::Line(line)));
+        }
+        drop(events.send(Event::LinesEnded));
+    });
+}
+
+fn wait_for(mut child: Child, events: Sender<Event>) {
+    thread::spawn(move || drop(events.send(Event::Ended(child.wait()))));
+}
+
+/// Says in the log where the threads of the item's first process wait.
+fn show_waiting(pid: u32) {
+    let folder = format!("/proc/{pid}/task");
+    for thread in fs::read_dir(Path::new(&folder)).into_iter().flatten().flatten() {
+        let read = |name: &str| fs::read_to_string(thread.path().join(name)).unwrap_or_default();
+        eprintln!("late: thread {:?} {} syscall {}", thread.file_name(), read("stat").trim(), read("syscall").trim());
+    }
+}
+
+/// Ends all other processes: in this guest there are none but tests and PID 1, which is exempt.
+fn end_all() {
+    // ESRCH: there is none left.
+    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+}

@@ -1,0 +1,124 @@
+//! `cargo xtask conformance`: test-suites that nobody here wrote, on Debian's Linux and on Quintet.
+//!
+//! [`suites`] says what there is to run; [`guest`] runs items in guests, one after the other, and
+//! starts a new guest where one hangs or panics; [`linux`] keeps what Linux gave; [`expected`] is the
+//! list of failures that are known and explained; [`report`] compares.
+
+mod expected;
+mod guest;
+mod linux;
+mod report;
+mod suites;
+mod verdict;
+
+use crate::guest::Kernel;
+use crate::workspace::root;
+use crate::{Failure, Outcome, build, setup};
+use report::Comparison;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use suites::{Item, Suite};
+use verdict::Verdicts;
+
+/// What to run, and how.
+#[derive(Default)]
+struct Options {
+    suites: Vec<String>,
+    /// Only items with one of these words in their names.
+    words: Vec<String>,
+    quick: bool,
+    fresh: bool,
+    json: Option<PathBuf>,
+}
+
+/// Runs the suites on both kernels and compares.
+pub(crate) fn run(arguments: &[String]) -> Outcome {
+    let options = parse(arguments)?;
+    let expected = expected::read(&root().join("conformance/expected.toml"))?;
+    setup::ensure(setup::RUN)?;
+    build::all()?;
+    let runner = build::for_guest("conformance-runner")?;
+    let mut comparisons = Vec::new();
+    for suite in suites::all().into_iter().filter(|suite| options.suites.contains(&suite.name.to_owned())) {
+        let items = chosen(&suite, &options)?;
+        let machine = guest::Machine { suite: &suite, runner: &runner };
+        let on_linux = linux::verdicts(&machine, &items, options.fresh)?;
+        let (on_quintet, unsteady) = on_quintet(&machine, &items, &on_linux)?;
+        let known = expected.get(suite.name).cloned().unwrap_or_default();
+        comparisons.push(Comparison::new(suite.name, &on_linux, &on_quintet, unsteady, &known));
+    }
+    print!("{}", report::text(&comparisons));
+    if let Some(path) = &options.json {
+        std::fs::write(path, report::json(&comparisons)).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    let good = comparisons.iter().all(Comparison::is_as_expected);
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs the items, and what failed there but not on Linux once more; the tests that passed only then.
+fn on_quintet(
+    machine: &guest::Machine,
+    items: &[Item],
+    on_linux: &Verdicts,
+) -> Result<(Verdicts, Vec<String>), Failure> {
+    let mut verdicts = guest::run(machine, Kernel::Quintet, items, &mut |_, _| {})?;
+    let again = verdict::worth_another_try(items, on_linux, &verdicts);
+    if again.is_empty() {
+        return Ok((verdicts, Vec::new()));
+    }
+    eprintln!("{}: once more on Quintet what failed there and not on Linux", machine.suite.name);
+    let second = guest::run(machine, Kernel::Quintet, &again, &mut |_, _| {})?;
+    let unsteady = verdict::take_over_passed(&mut verdicts, second, on_linux);
+    Ok((verdicts, unsteady))
+}
+
+fn chosen(suite: &Suite, options: &Options) -> Result<Vec<Item>, Failure> {
+    let items = (suite.items)()?;
+    let wanted = |item: &Item| options.words.is_empty() || options.words.iter().any(|word| item.name.contains(word));
+    let items: Vec<Item> = items.into_iter().filter(|item| (item.quick || !options.quick) && wanted(item)).collect();
+    if items.is_empty() {
+        return Err(format!("{}: no item has such a name", suite.name));
+    }
+    Ok(items)
+}
+
+fn parse(arguments: &[String]) -> Result<Options, Failure> {
+    let mut options = Options::default();
+    let names: Vec<&str> = suites::all().iter().map(|suite| suite.name).collect();
+    let mut words = arguments.iter();
+    while let Some(word) = words.next() {
+        let mut value = || words.next().cloned().ok_or(format!("{word} needs a value"));
+        match word.as_str() {
+            "--quick" => options.quick = true,
+            "--fresh" => options.fresh = true,
+            "--item" => options.words.push(value()?),
+            "--json" => options.json = Some(value()?.into()),
+            option if option.starts_with('-') => return Err(format!("conformance has no option {option}")),
+            suite if names.contains(&suite) => options.suites.push(suite.to_owned()),
+            other => return Err(format!("no suite {other}; there are: {}", names.join(", "))),
+        }
+    }
+    if options.suites.is_empty() {
+        options.suites = names.iter().map(|&name| name.to_owned()).collect();
+    }
+    Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Options, Failure> {
+        parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn options_are_read() {
+        let options = parsed("cpython --quick --item os --json x").expect("good options");
+        assert!(options.quick && options.suites == ["cpython"] && options.words == ["os"] && options.json.is_some());
+        assert_eq!(parsed("").expect("all suites").suites.len(), suites::all().len());
+        for bad in ["haskell", "--fast", "--json", "--item"] {
+            assert!(parsed(bad).is_err(), "{bad}");
+        }
+    }
+}

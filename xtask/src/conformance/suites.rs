@@ -1,0 +1,101 @@
+//! The suites: what each consists of, and what it needs in the guest.
+
+use crate::Failure;
+use crate::workspace::root;
+use std::fs;
+use std::path::PathBuf;
+
+/// A test-suite.
+pub(super) struct Suite {
+    pub(super) name: &'static str,
+    /// The root that it runs on.
+    pub(super) root: &'static str,
+    /// Files to add to the root, and where.
+    pub(super) files: fn() -> Result<Vec<(PathBuf, &'static str)>, Failure>,
+    pub(super) items: fn() -> Result<Vec<Item>, Failure>,
+    /// Megabytes of memory that the machine has.
+    pub(super) memory: u32,
+}
+
+/// A program of a suite.
+#[derive(Clone, Debug)]
+pub(super) struct Item {
+    pub(super) name: String,
+    /// It belongs to `--quick`.
+    pub(super) quick: bool,
+    /// As the runner's plan has it: `report` or `status:SKIPPING,...`.
+    pub(super) kind: &'static str,
+    /// Seconds that one of its tests may take.
+    pub(super) limit: u32,
+    /// Where it starts; a new folder if nothing.
+    pub(super) folder: Option<String>,
+    pub(super) command: Vec<String>,
+    /// Only these tests of it.
+    pub(super) only: Vec<String>,
+}
+
+impl Item {
+    /// An item that is one program, judged by its status.
+    pub(super) fn program(name: &str, command: &str) -> Item {
+        Item {
+            name: name.to_owned(),
+            quick: true,
+            kind: "status",
+            limit: 60,
+            folder: None,
+            command: command.split(' ').map(str::to_owned).collect(),
+            only: Vec::new(),
+        }
+    }
+}
+
+/// Every suite there is.
+pub(super) fn all() -> Vec<Suite> {
+    vec![Suite { name: "cpython", root: "debian", files: cpython_files, items: cpython, memory: 3072 }]
+}
+
+const CPYTHON_IN_GUEST: &str = "/cpython.py";
+
+fn cpython_files() -> Result<Vec<(PathBuf, &'static str)>, Failure> {
+    Ok(vec![(root().join("conformance/cpython.py"), CPYTHON_IN_GUEST)])
+}
+
+fn cpython() -> Result<Vec<Item>, Failure> {
+    let item = |(name, quick): (String, bool)| Item {
+        quick,
+        kind: "report",
+        limit: 120,
+        ..Item::program(&name, &format!("python3 -u -E {CPYTHON_IN_GUEST} {name}"))
+    };
+    Ok(list("cpython.txt")?.into_iter().map(item).collect())
+}
+
+/// The names in a list under `conformance/`, and whether they are marked as quick.
+fn list(file: &str) -> Result<Vec<(String, bool)>, Failure> {
+    let path = root().join("conformance").join(file);
+    let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(names(&text))
+}
+
+fn names(text: &str) -> Vec<(String, bool)> {
+    let line = |line: &str| {
+        let mut words = line.split('#').next()?.split_whitespace();
+        Some((words.next()?.to_owned(), words.next() == Some("quick")))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_read() {
+        assert_eq!(names("# why\na quick\n\nb # c\n"), [("a".to_owned(), true), ("b".to_owned(), false)]);
+    }
+
+    #[test]
+    fn every_suite_has_quick_items() {
+        assert!(cpython().expect("the list").iter().any(|item| item.quick));
+    }
+}
