@@ -102,10 +102,7 @@ pub(super) fn flush_kernel(start: usize, end: usize) {
 }
 
 fn ask(cpus: u64, start: usize, end: usize) {
-    assert!(
-        crate::irq::enabled(),
-        "two processors that flush each other with interrupts off would wait for ever"
-    );
+    assert!(crate::irq::enabled(), "two processors that flush each other with interrupts off would wait for ever");
     let _one_at_a_time = REQUESTING.lock();
     REQUEST.start.store(start, Ordering::Relaxed);
     REQUEST.end.store(end, Ordering::Relaxed);
