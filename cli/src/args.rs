@@ -37,7 +37,7 @@ pub enum Command {
 /// The options of `quintet run`.
 #[derive(Args, Clone, Debug)]
 pub struct RunOptions {
-    /// The root to run on: `builtin` (busybox), `debian`, a folder, or a tar file.
+    /// The root to run on: `builtin` (busybox), `debian` or `debian,PACKAGE,...`, a folder, or a tar file.
     #[arg(long, default_value = "builtin", value_name = "ROOT")]
     pub root: Root,
     /// Number of CPUs.
@@ -58,7 +58,7 @@ pub struct RunOptions {
     /// Wait for gdb on this port of the local host before the first instruction.
     #[arg(long, value_name = "PORT", num_args = 0..=1, require_equals = true, default_missing_value = "1234")]
     pub gdb: Option<u16>,
-    /// Add a file of this machine to the root, in a folder that the root has.
+    /// Add a file or a folder of this machine to the root, in a folder that the root has.
     #[arg(long, value_name = "FILE:PATH", value_parser = parse_copy)]
     pub copy: Vec<(PathBuf, String)>,
     /// Set an environment variable (NAME alone passes on its value here).
