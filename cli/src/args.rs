@@ -88,6 +88,10 @@ pub struct RunOptions {
     /// Hide ACPI from the guest.
     #[arg(long, hide_short_help = true)]
     pub no_acpi: bool,
+    /// Write to FILE when QEMU started (`started`, seconds of the host's clock) and how many milliseconds
+    /// later PID 1 was there (`ready`).
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub times: Option<PathBuf>,
     /// Add one argument to QEMU's.
     #[arg(long, value_name = "ARG", allow_hyphen_values = true, hide_short_help = true)]
     pub qemu_arg: Vec<OsString>,

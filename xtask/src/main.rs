@@ -26,8 +26,9 @@ usage: cargo xtask COMMAND
   run [OPTIONS] [-- CMD ARGS...]  build what is stale, then `quintet run` with these arguments
   test [FILTER] [--quick]         host tests, then the same ABI tests on Linux and in Quintet
   abi [OPTIONS] [FILTER]          only the ABI tests (--linux: in a Linux guest; --cpus N)
-  bench [micro] [boot] [--quick] [--icount] [--rounds N] [--cpus N] [--accel A] [--json FILE]
-                                  time Quintet beside Linux
+  bench [micro] [boot] [perf] [apps] [--quick] [--icount] [--against REV] [--rounds N] [--cpus N]
+        [--accel A] [--json FILE] [--plot FILE.svg]
+                                  time Quintet beside Linux, or beside another revision
   conformance [SUITE...] [--quick] [--item WORD] [--fresh] [--json FILE]
                                   other people's test-suites, on Linux and on Quintet
   lint                            format, clippy, layers, unsafe, documentation, lengths

@@ -4,7 +4,8 @@
 //! `name<TAB>value<TAB>unit`: nanoseconds (`ns`, lower is
 //! better) or megabytes a second (`MB/s`, higher is better). A row that fails or takes too long has
 //! `-` for its value and the reason for its unit. `bench-micro nothing` ends at once: it is the
-//! program that some rows execute.
+//! program that some rows execute. `bench-micro start` gives what there is to say about the guest's
+//! start instead (see [`start`]).
 //!
 //! Each row runs in a process of its own, so one that hangs or is killed does not take the others
 //! with it. See [`timing`] for how a value comes about.
@@ -17,6 +18,7 @@ mod ipc;
 mod memory;
 mod poll;
 mod process;
+mod start;
 mod switching;
 mod timing;
 
@@ -114,6 +116,10 @@ const LIMIT: u32 = 60;
 fn main() -> ExitCode {
     let filter = std::env::args().nth(1);
     if filter.as_deref() == Some("nothing") {
+        return ExitCode::SUCCESS;
+    }
+    if filter.as_deref() == Some("start") {
+        start::report();
         return ExitCode::SUCCESS;
     }
     // Tells who started this that a program runs now, and on what.
