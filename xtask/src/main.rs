@@ -9,11 +9,14 @@ mod build;
 mod census;
 mod compat;
 mod conformance;
+mod fuzz;
 mod guest;
 mod lint;
+mod profile;
 mod run;
 mod setup;
 mod source;
+mod status;
 mod test;
 mod toolchain;
 mod workspace;
@@ -31,6 +34,11 @@ usage: cargo xtask COMMAND
                                   time Quintet beside Linux, or beside another revision
   conformance [SUITE...] [--quick] [--item WORD] [--fresh] [--json FILE]
                                   other people's test-suites, on Linux and on Quintet
+  report [--quick] [--no-run]     both of these; writes docs/status.md
+  profile [--cpus N] [--root R] [--svg FILE] [--folded FILE] -- CMD...
+                                  where the kernel spends the time of a command
+  fuzz-syscalls [--minutes N] [--seed S] [--cpus N]
+                                  random system calls; the kernel has to survive
   lint                            format, clippy, layers, unsafe, documentation, lengths
   census                          lines and share of unsafe, crate by crate
   compat [--check]                docs/compatibility.md from the system-call table
@@ -54,6 +62,9 @@ fn main() -> ExitCode {
         "abi" => test::abi::command(rest),
         "bench" => bench::run(rest),
         "conformance" => conformance::run(rest),
+        "fuzz-syscalls" => fuzz::run(rest),
+        "profile" => profile::run(rest),
+        "report" => status::run(rest),
         "lint" => lint::run(),
         "census" => census::run(),
         "compat" => compat::run(rest),
