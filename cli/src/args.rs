@@ -38,7 +38,7 @@ pub enum Command {
 /// The options of `quintet run`.
 #[derive(Args, Clone, Debug)]
 pub struct RunOptions {
-    /// The root to run on: `builtin` (busybox), `debian`, a folder, or a tar file.
+    /// The root to run on: `builtin` (busybox), `debian` or `debian,PACKAGE,...`, a folder, or a tar file.
     #[arg(long, default_value = "builtin", value_name = "ROOT")]
     pub root: Root,
     /// Number of CPUs.
@@ -59,7 +59,7 @@ pub struct RunOptions {
     /// Wait for gdb on this port of the local host before the first instruction.
     #[arg(long, value_name = "PORT", num_args = 0..=1, require_equals = true, default_missing_value = "1234")]
     pub gdb: Option<u16>,
-    /// Add a file of this machine to the root, in a folder that the root has.
+    /// Add a file or a folder of this machine to the root, in a folder that the root has.
     #[arg(long, value_name = "FILE:PATH", value_parser = parse_copy)]
     pub copy: Vec<(PathBuf, String)>,
     /// Give the guest a disk image (raw or qcow2): the first is /dev/vda, the next /dev/vdb, ... `:ro` makes it
@@ -93,6 +93,10 @@ pub struct RunOptions {
     /// Hide ACPI from the guest.
     #[arg(long, hide_short_help = true)]
     pub no_acpi: bool,
+    /// Write to FILE when QEMU started (`started`, seconds of the host's clock) and how many milliseconds
+    /// later PID 1 was there (`ready`).
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub times: Option<PathBuf>,
     /// Add one argument to QEMU's.
     #[arg(long, value_name = "ARG", allow_hyphen_values = true, hide_short_help = true)]
     pub qemu_arg: Vec<OsString>,

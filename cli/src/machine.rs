@@ -15,7 +15,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 const QEMU: &str = "qemu-system-x86_64";
 
@@ -61,6 +61,8 @@ pub struct Running {
     pub serial: UnixStream,
     /// The ports, in the order of [`Port::ALL`].
     pub ports: [UnixStream; 4],
+    /// When it started.
+    pub started: SystemTime,
 }
 
 impl Machine {
@@ -78,6 +80,7 @@ impl Machine {
         }
         let numbers: Vec<i32> = theirs.iter().map(AsRawFd::as_raw_fd).collect();
         let own = std::env::current_exe().or_fail(|| "cannot find this program".into())?;
+        let started = SystemTime::now();
         let mut child = Command::new(own)
             .arg("__guard")
             .arg("--")
@@ -102,7 +105,7 @@ impl Machine {
         });
         let serial = lines.remove(0);
         let ports = lines.try_into().map_err(|_| Failure::new("the ports are not four"))?;
-        Ok(Running { child, messages, serial, ports })
+        Ok(Running { child, messages, serial, ports, started })
     }
 
     /// QEMU's arguments; `lines` are the descriptors of the serial line and of the ports.

@@ -74,6 +74,7 @@ pub fn run(options: &RunOptions) -> Result<u8, Failure> {
             timeout: options.timeout.map(Duration::from_secs_f64),
             kernel: kernel.path.clone(),
             debugged: options.gdb.is_some(),
+            times: options.times.clone(),
         };
         match session::run(machine.start(attempt.accel)?, &plan, &log)? {
             Outcome::Status(status) => return Ok(status),

@@ -11,13 +11,14 @@ use crate::terminal::{self, Raw};
 use protocol::{Decoder, Message, Output, Start, ToGuest, ToHost, VERSION, encode};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 use signal_hook::iterator::{Handle, Signals};
+use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 const SIGNALS: [i32; 7] = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH];
 /// How many times Ctrl-C has to be pressed to end a guest that does not react.
@@ -75,6 +76,8 @@ pub struct Plan {
     pub kernel: PathBuf,
     /// Someone debugs the kernel: time does not count.
     pub debugged: bool,
+    /// Where to write when the machine started and when PID 1 was there.
+    pub times: Option<PathBuf>,
 }
 
 /// Runs a started machine to its end.
@@ -318,6 +321,7 @@ impl<'a> Session<'a> {
     fn ready(&mut self) -> Result<(), Failure> {
         self.comes_up();
         self.clock.hint = None;
+        self.write_times()?;
         let Some(ports) = self.ports.take() else {
             return Ok(());
         };
@@ -333,6 +337,15 @@ impl<'a> Session<'a> {
         }
         carry_stdin(ports.stdin, on_terminal, events());
         Ok(())
+    }
+
+    fn write_times(&self) -> Result<(), Failure> {
+        let Some(path) = &self.plan.times else { return Ok(()) };
+        let started = self.running.started;
+        let since = started.elapsed().unwrap_or_default();
+        let started = started.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let text = format!("started {:.6}\nready {:.3}\n", started.as_secs_f64(), since.as_secs_f64() * 1000.0);
+        fs::write(path, text).or_fail(|| format!("cannot write {}", path.display()))
     }
 
     fn signal(&mut self, signal: i32) -> Option<Outcome> {

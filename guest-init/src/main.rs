@@ -9,6 +9,7 @@
 //! May depend on `protocol`. Takes no lock.
 
 mod account;
+mod loopback;
 mod mounts;
 mod ports;
 mod pump;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
 fn run() -> std::io::Result<()> {
     load_modules();
     mounts::set_up();
+    loopback::set_up();
     let ports = ports::Ports::open()?;
     // The program should find the root as its owner made it.
     let _ = fs::remove_dir_all(OWN_FOLDER);

@@ -57,6 +57,7 @@ fn start(machine: hal::boot::Machine) {
         panic!("the file systems can't be set up: {error}");
     }
     ipc::register();
+    net::init();
     syscall::numbers::register();
     unpack_initrd();
     if let Err(error) = fs::boot::mount_early(false) {

@@ -9,11 +9,14 @@ mod build;
 mod census;
 mod compat;
 mod conformance;
+mod fuzz;
 mod guest;
 mod lint;
+mod profile;
 mod run;
 mod setup;
 mod source;
+mod status;
 mod test;
 mod toolchain;
 mod workspace;
@@ -26,10 +29,16 @@ usage: cargo xtask COMMAND
   run [OPTIONS] [-- CMD ARGS...]  build what is stale, then `quintet run` with these arguments
   test [FILTER] [--quick]         host tests, then the same ABI tests on Linux and in Quintet
   abi [OPTIONS] [FILTER]          only the ABI tests (--linux: in a Linux guest; --cpus N)
-  bench [micro] [boot] [--quick] [--icount] [--rounds N] [--cpus N] [--accel A] [--json FILE]
-                                  time Quintet beside Linux
+  bench [micro] [boot] [perf] [apps] [--quick] [--icount] [--against REV] [--rounds N] [--cpus N]
+        [--accel A] [--json FILE] [--plot FILE.svg]
+                                  time Quintet beside Linux, or beside another revision
   conformance [SUITE...] [--quick] [--item WORD] [--fresh] [--json FILE]
                                   other people's test-suites, on Linux and on Quintet
+  report [--quick] [--no-run]     both of these; writes docs/status.md
+  profile [--cpus N] [--root R] [--svg FILE] [--folded FILE] -- CMD...
+                                  where the kernel spends the time of a command
+  fuzz-syscalls [--minutes N] [--seed S] [--cpus N]
+                                  random system calls; the kernel has to survive
   lint                            format, clippy, layers, unsafe, documentation, lengths
   census                          lines and share of unsafe, crate by crate
   compat [--check]                docs/compatibility.md from the system-call table
@@ -53,6 +62,9 @@ fn main() -> ExitCode {
         "abi" => test::abi::command(rest),
         "bench" => bench::run(rest),
         "conformance" => conformance::run(rest),
+        "fuzz-syscalls" => fuzz::run(rest),
+        "profile" => profile::run(rest),
+        "report" => status::run(rest),
         "lint" => lint::run(),
         "census" => census::run(),
         "compat" => compat::run(rest),

@@ -1,13 +1,16 @@
-//! Pipes and unix sockets: a byte there and back, and many bytes one way.
+//! Pipes and sockets: a byte there and back, and many bytes one way.
 
 use crate::sys::{helper, pipe, socket_pair};
 use crate::timing::{bandwidth, batches, each};
 use std::fs::File;
 use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 const CHUNK: usize = 64 << 10;
+/// Any free port of the loopback device.
+const LOOPBACK: &str = "127.0.0.1:0";
 
 pub(crate) fn pipe_round_trip() -> f64 {
     let (there_end, there) = pipe();
@@ -24,6 +27,56 @@ pub(crate) fn unix_round_trip() -> f64 {
     });
     let (reader, writer) = both(ours);
     ping(writer, reader)
+}
+
+/// TCP over the loopback device, without waiting for more to send.
+pub(crate) fn tcp_round_trip() -> f64 {
+    let (ours, theirs) = tcp_pair();
+    helper(|| {
+        let (mut reader, mut writer) = both(theirs.into());
+        echo(&mut reader, &mut writer);
+    });
+    let (reader, writer) = both(ours.into());
+    ping(writer, reader)
+}
+
+fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind(LOOPBACK).expect("a listening socket");
+    let ours = TcpStream::connect(listener.local_addr().expect("its address")).expect("a connection");
+    let (theirs, _) = listener.accept().expect("the other end");
+    for socket in [&ours, &theirs] {
+        socket.set_nodelay(true).expect("TCP_NODELAY");
+    }
+    (ours, theirs)
+}
+
+/// UDP over the loopback device.
+pub(crate) fn udp_round_trip() -> f64 {
+    let [ours, theirs] = [(); 2].map(|()| UdpSocket::bind(LOOPBACK).expect("a socket"));
+    ours.connect(theirs.local_addr().expect("its address")).expect("a peer");
+    theirs.connect(ours.local_addr().expect("our address")).expect("a peer");
+    helper(|| {
+        let mut byte = [0];
+        while theirs.recv(&mut byte).and_then(|_| theirs.send(&byte)).is_ok() {}
+    });
+    let mut byte = [0];
+    each(|| {
+        ours.send(b"x").expect("a byte there");
+        ours.recv(&mut byte).expect("a byte back");
+    })
+}
+
+/// A TCP connection over the loopback device, made and closed from one side; the other takes it.
+pub(crate) fn tcp_connect() -> f64 {
+    let listener = TcpListener::bind(LOOPBACK).expect("a listening socket");
+    let address = listener.local_addr().expect("its address");
+    helper(|| while listener.accept().is_ok() {});
+    each(|| drop(TcpStream::connect(address).expect("a connection")))
+}
+
+pub(crate) fn tcp_bandwidth() -> f64 {
+    let (ours, theirs) = tcp_pair();
+    stream(theirs.into(), ours.into())
 }
 
 fn both(socket: OwnedFd) -> (File, File) {

@@ -4,7 +4,8 @@
 //! `name<TAB>value<TAB>unit`: nanoseconds (`ns`, lower is
 //! better) or megabytes a second (`MB/s`, higher is better). A row that fails or takes too long has
 //! `-` for its value and the reason for its unit. `bench-micro nothing` ends at once: it is the
-//! program that some rows execute.
+//! program that some rows execute. `bench-micro start` gives what there is to say about the guest's
+//! start instead (see [`start`]).
 //!
 //! Each row runs in a process of its own, so one that hangs or is killed does not take the others
 //! with it. See [`timing`] for how a value comes about.
@@ -17,6 +18,7 @@ mod ipc;
 mod memory;
 mod poll;
 mod process;
+mod start;
 mod switching;
 mod timing;
 
@@ -61,22 +63,38 @@ const ROWS: &[Row] = &[
     ns("protection fault", calls::protection_fault),
     ns("select 10", || poll::select(10)),
     ns("select 100", || poll::select(100)),
+    ns("select 500", || poll::select(500)),
     ns("epoll 10", || poll::epoll(10)),
     ns("epoll 100", || poll::epoll(100)),
+    ns("epoll 500", || poll::epoll(500)),
     ns("fault anonymous", memory::fault_anonymous),
     ns("fault file", memory::fault_file),
     ns("fault copy-on-write", memory::fault_copy_on_write),
-    ns("mmap+munmap 64K", memory::mmap_munmap),
+    ns("mmap+munmap 64K", || memory::mmap_munmap(64 << 10)),
+    ns("mmap+munmap 1M", || memory::mmap_munmap(1 << 20)),
+    ns("mmap+munmap 16M", || memory::mmap_munmap(16 << 20)),
     ns("fork+exit", process::fork_exit),
     ns("fork+exec", process::fork_exec),
     ns("sh -c", process::shell),
     ns("thread create+join", process::thread),
-    ns("switch 2 processes", || switching::ring(2)),
-    ns("switch 8 processes", || switching::ring(8)),
+    ns("switch 2 p/0K", || switching::ring(2, 0)),
+    ns("switch 2 p/16K", || switching::ring(2, 16 << 10)),
+    ns("switch 2 p/64K", || switching::ring(2, 64 << 10)),
+    ns("switch 8 p/0K", || switching::ring(8, 0)),
+    ns("switch 8 p/16K", || switching::ring(8, 16 << 10)),
+    ns("switch 8 p/64K", || switching::ring(8, 64 << 10)),
+    ns("switch 16 p/0K", || switching::ring(16, 0)),
+    ns("switch 16 p/16K", || switching::ring(16, 16 << 10)),
+    ns("switch 16 p/64K", || switching::ring(16, 64 << 10)),
     ns("pipe round trip", ipc::pipe_round_trip),
     ns("unix round trip", ipc::unix_round_trip),
+    ns("TCP round trip", ipc::tcp_round_trip),
+    ns("UDP round trip", ipc::udp_round_trip),
+    ns("TCP connect", ipc::tcp_connect),
     ns("futex wake none", switching::futex_wake_none),
     ns("futex round trip", switching::futex_round_trip),
+    ns("semaphore alone", switching::semaphore_alone),
+    ns("semaphore round trip", switching::semaphore_round_trip),
     ns("fcntl lock+unlock", files::fcntl_lock),
     ns("create 0K", || files::create(0)),
     ns("delete 0K", || files::delete(0)),
@@ -84,7 +102,12 @@ const ROWS: &[Row] = &[
     ns("delete 10K", || files::delete(10 << 10)),
     mb("pipe bandwidth", ipc::pipe_bandwidth),
     mb("unix bandwidth", ipc::unix_bandwidth),
+    mb("TCP bandwidth", ipc::tcp_bandwidth),
     mb("file reread", files::reread),
+    mb("mmap reread", memory::mmap_reread),
+    mb("memory read", memory::read_bandwidth),
+    mb("memory write", memory::write_bandwidth),
+    mb("memory copy", memory::copy_bandwidth),
 ];
 
 /// Seconds that a row may take.
@@ -93,6 +116,10 @@ const LIMIT: u32 = 60;
 fn main() -> ExitCode {
     let filter = std::env::args().nth(1);
     if filter.as_deref() == Some("nothing") {
+        return ExitCode::SUCCESS;
+    }
+    if filter.as_deref() == Some("start") {
+        start::report();
         return ExitCode::SUCCESS;
     }
     // Tells who started this that a program runs now, and on what.

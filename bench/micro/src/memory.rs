@@ -1,8 +1,9 @@
 //! Page faults and mappings.
 
 use crate::sys::{child, open, pipe, wait};
-use crate::timing::{batches, each};
+use crate::timing::{bandwidth, batches, each};
 use std::fs::File;
+use std::hint::black_box;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::ptr::null_mut;
@@ -90,16 +91,60 @@ pub(crate) fn fault_copy_on_write() -> f64 {
     batches(|count| (0..count).map(|_| round()).sum()) / PAGES as f64
 }
 
-/// Mapping a file, touching every 16 KiB of it, unmapping it.
-pub(crate) fn mmap_munmap() -> f64 {
-    const LENGTH: usize = 64 << 10;
-    std::fs::write("mapped", vec![1; LENGTH]).expect("a file");
+/// Mapping a file, writing to every 16 KiB of it, unmapping it.
+pub(crate) fn mmap_munmap(length: usize) -> f64 {
+    std::fs::write("mapped", vec![1; length]).expect("a file");
     let file = open("mapped", libc::O_RDWR);
     each(|| {
-        let memory = map(LENGTH, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, file.as_raw_fd());
-        for offset in (0..LENGTH).step_by(16 << 10) {
+        let memory = map(length, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, file.as_raw_fd());
+        for offset in (0..length).step_by(16 << 10) {
             unsafe { memory.add(offset).write_volatile(2) };
         }
-        unmap(memory, LENGTH);
+        unmap(memory, length);
     })
+}
+
+/// Bytes that the bandwidth rows go through: more than a cache holds is what lmbench takes, less is
+/// enough here, where caches are not modelled.
+const STREAM: usize = 4 << 20;
+
+/// Reading memory, word by word.
+pub(crate) fn read_bandwidth() -> f64 {
+    let memory = vec![1u64; STREAM / 8];
+    bandwidth(STREAM, each(|| sum(&memory)))
+}
+
+/// Writing memory, word by word.
+pub(crate) fn write_bandwidth() -> f64 {
+    let mut memory = vec![1u64; STREAM / 8];
+    let time = each(|| {
+        for word in black_box(memory.as_mut_slice()) {
+            // A plain loop might become memset.
+            unsafe { std::ptr::write_volatile(word, 2) };
+        }
+    });
+    bandwidth(STREAM, time)
+}
+
+/// memcpy(3).
+pub(crate) fn copy_bandwidth() -> f64 {
+    let from = vec![1u64; STREAM / 8];
+    let mut to = vec![2u64; STREAM / 8];
+    bandwidth(STREAM, each(|| black_box(to.as_mut_slice()).copy_from_slice(black_box(&from))))
+}
+
+/// Mapping a file that is in the page cache, reading all of it, unmapping it.
+pub(crate) fn mmap_reread() -> f64 {
+    std::fs::write("mapped", vec![1; STREAM]).expect("a file");
+    let file = open("mapped", libc::O_RDONLY);
+    let time = each(|| {
+        let memory = map(STREAM, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd());
+        sum(unsafe { std::slice::from_raw_parts(memory.cast::<u64>(), STREAM / 8) });
+        unmap(memory, STREAM);
+    });
+    bandwidth(STREAM, time)
+}
+
+fn sum(memory: &[u64]) {
+    black_box(black_box(memory).iter().fold(0u64, |sum, word| sum.wrapping_add(*word)));
 }

@@ -3,23 +3,29 @@
 use crate::sys::{helper, pipe};
 use crate::timing::each;
 use std::fs::File;
+use std::hint::black_box;
 use std::io::{Read, Write};
 use std::ptr::null;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A token goes round a ring of processes through pipes. The value is one hand-over, without what
-/// reading and writing the pipe costs by itself.
-pub(crate) fn ring(processes: usize) -> f64 {
+/// A token goes round a ring of processes through pipes, each of which reads all of its own memory
+/// when it has it. The value is one hand-over, without what pipe and memory cost by themselves.
+pub(crate) fn ring(processes: usize, bytes: usize) -> f64 {
     let (mut reader, mut first_writer) = files();
+    let memory = vec![1u64; bytes / size_of::<u64>()];
     let alone = each(|| {
         send(&mut first_writer);
         receive(&mut reader);
+        look_at(&memory);
     });
     for _ in 1..processes {
         let (next_reader, mut writer) = files();
         helper(|| {
+            // Written to, so that it is not its parent's.
+            let memory = vec![2u64; bytes / size_of::<u64>()];
             loop {
                 receive(&mut reader);
+                look_at(&memory);
                 send(&mut writer);
             }
         });
@@ -29,10 +35,15 @@ pub(crate) fn ring(processes: usize) -> f64 {
     let round = each(|| {
         send(&mut first_writer);
         receive(&mut reader);
+        look_at(&memory);
     });
     let switch = round / processes as f64 - alone;
     assert!(switch > 0.0, "a switch takes no time beside the pipe's own: {round} {alone}");
     switch
+}
+
+fn look_at(memory: &[u64]) {
+    black_box(black_box(memory).iter().fold(0u64, |sum, word| sum.wrapping_add(*word)));
 }
 
 fn files() -> (File, File) {
@@ -90,4 +101,46 @@ fn wait(word: &AtomicU32, while_it_is: u32) {
     let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
     // It fails if the word has changed already, which the caller looks at.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, while_it_is, null::<libc::timespec>()) };
+}
+
+/// Two processes that hand System V semaphores to each other.
+pub(crate) fn semaphore_round_trip() -> f64 {
+    let set = ok!(libc::semget(libc::IPC_PRIVATE, 2, 0o600));
+    let set = SemaphoreSet(set);
+    helper(|| {
+        loop {
+            set.add(0, -1);
+            set.add(1, 1);
+        }
+    });
+    each(|| {
+        set.add(0, 1);
+        set.add(1, -1);
+    })
+}
+
+/// Removed when it goes: it would outlive the processes.
+struct SemaphoreSet(libc::c_int);
+
+impl SemaphoreSet {
+    fn add(&self, number: u16, value: i16) {
+        let mut operation = libc::sembuf { sem_num: number, sem_op: value, sem_flg: 0 };
+        ok!(libc::semop(self.0, &mut operation, 1));
+    }
+}
+
+impl Drop for SemaphoreSet {
+    fn drop(&mut self) {
+        unsafe { libc::semctl(self.0, 0, libc::IPC_RMID) };
+    }
+}
+
+/// A POSIX semaphore that is taken and given back by the only process that has it.
+pub(crate) fn semaphore_alone() -> f64 {
+    let mut semaphore: libc::sem_t = unsafe { std::mem::zeroed() };
+    ok!(libc::sem_init(&mut semaphore, 1, 1));
+    each(|| {
+        ok!(libc::sem_wait(&mut semaphore));
+        ok!(libc::sem_post(&mut semaphore));
+    })
 }

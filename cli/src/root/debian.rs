@@ -40,14 +40,28 @@ const OPTIONS: [&str; 8] = [
     "--customize-hook=printf '127.0.0.1 localhost\\n127.0.1.1 quintet\\n::1 localhost\\n' > \"$1/etc/hosts\"",
 ];
 
-/// Writes the root.
-pub(super) fn write(cache: &Cache, archive: &mut Output) -> Result<(), Failure> {
-    eprintln!("quintet: making the Debian root (once, a minute or two)");
+/// Refuses what is no name of a package: it becomes part of a file's name and of a command.
+pub(super) fn check_names(packages: &[String]) -> Result<(), Failure> {
+    let allowed = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || "+-.".contains(letter);
+    let good = |name: &&String| name.len() > 1 && !name.starts_with(['-', '+', '.']) && name.chars().all(allowed);
+    match packages.iter().find(|name| !good(name)) {
+        None => Ok(()),
+        Some(name) => Err(Failure::new(format!("\"{name}\" is no name of a Debian package"))
+            .advise("Write --root debian,PACKAGE,PACKAGE")),
+    }
+}
+
+/// Writes the root, with these packages besides the usual ones.
+pub(super) fn write(cache: &Cache, packages: &[String], archive: &mut Output) -> Result<(), Failure> {
+    match packages.join(", ").as_str() {
+        "" => eprintln!("quintet: making the Debian root (once, a minute or two)"),
+        list => eprintln!("quintet: making a Debian root with {list} (once, a minute or two)"),
+    }
     let folder = tempfile::tempdir_in(cache.folder()).or_fail(|| "cannot make a folder".into())?;
     let tar = folder.path().join("root.tar");
     let status = Command::new("mmdebstrap")
         .args(OPTIONS)
-        .arg(format!("--include={}", PACKAGES.join(",")))
+        .arg(format!("--include={}", include(packages)))
         .arg("bookworm")
         .arg(&tar)
         .stdin(Stdio::null())
@@ -65,4 +79,20 @@ pub(super) fn write(cache: &Cache, archive: &mut Output) -> Result<(), Failure> 
             .advise("Its messages are above. As an ordinary user it needs user namespaces."));
     }
     tarball::write(&tar, archive)
+}
+
+fn include(packages: &[String]) -> String {
+    PACKAGES.iter().copied().chain(packages.iter().map(String::as_str)).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_packages() {
+        let check = |name: &str| check_names(&[name.to_owned()]).is_ok();
+        assert!(check("g++") && check("libc6-dev") && check("7zip"));
+        assert!(!check("") && !check("x") && !check("-o=x") && !check("a b") && !check("../x") && !check("A1"));
+    }
 }

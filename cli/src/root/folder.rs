@@ -8,11 +8,11 @@ use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
-/// Writes the folder's contents.
-pub(super) fn write(folder: &Path, archive: &mut Output) -> Result<(), Failure> {
+/// Writes the folder and what is in it, at a place that `.` names if it is the root.
+pub(super) fn write(folder: &Path, place: &Path, archive: &mut Output) -> Result<(), Failure> {
     let mut inodes = HashMap::new();
     for found in WalkDir::new(folder).sort_by_file_name() {
         let found = found.or_fail(|| format!("cannot read the root {}", folder.display()))?;
@@ -21,11 +21,18 @@ pub(super) fn write(folder: &Path, archive: &mut Output) -> Result<(), Failure> 
         if metadata.file_type().is_socket() {
             continue;
         }
-        let name = found.path().strip_prefix(folder).unwrap_or(found.path());
-        let name = if name.as_os_str().is_empty() { Path::new(".") } else { name };
-        add(archive, name, found.path(), &metadata, &mut inodes).or_fail(what)?;
+        let inside = found.path().strip_prefix(folder).unwrap_or(found.path());
+        add(archive, &name(place, inside), found.path(), &metadata, &mut inodes).or_fail(what)?;
     }
     Ok(())
+}
+
+/// Where a file goes whose path is `inside` a folder that goes to `place`.
+fn name(place: &Path, inside: &Path) -> PathBuf {
+    let inner = if place == Path::new(".") { inside.to_owned() } else { place.join(inside) };
+    // The folder itself has an empty path inside, and joining that adds a slash.
+    let name: PathBuf = inner.components().collect();
+    if name.as_os_str().is_empty() { PathBuf::from(".") } else { name }
 }
 
 fn add(
@@ -55,5 +62,17 @@ fn add(
         kind::LINK => archive.link(name, entry, fs::read_link(path)?.as_os_str().as_bytes()),
         kind::FILE if known.is_none() => archive.file(name, entry, metadata.len(), &mut File::open(path)?),
         _ => archive.node(name, entry),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_of_files() {
+        let named = |place: &str, inside: &str| name(Path::new(place), Path::new(inside)).display().to_string();
+        assert_eq!((named(".", ""), named(".", "a/b")), (".".into(), "a/b".into()));
+        assert_eq!((named("opt/x", ""), named("opt/x", "a/b")), ("opt/x".into(), "opt/x/a/b".into()));
     }
 }

@@ -17,14 +17,15 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use tempfile::NamedTempFile;
+use walkdir::WalkDir;
 
 /// A choice of root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Root {
     /// Debian's busybox.
     Builtin,
-    /// Debian with the usual tools.
-    Debian,
+    /// Debian with the usual tools, and with these packages.
+    Debian(Vec<String>),
     /// A folder or a tar file.
     Path(PathBuf),
 }
@@ -35,8 +36,11 @@ impl FromStr for Root {
     fn from_str(text: &str) -> Result<Root, Infallible> {
         Ok(match text {
             "builtin" => Root::Builtin,
-            "debian" => Root::Debian,
-            path => Root::Path(path.into()),
+            "debian" => Root::Debian(Vec::new()),
+            text => match text.strip_prefix("debian,") {
+                Some(packages) => Root::Debian(packages.split(',').map(str::to_owned).collect()),
+                None => Root::Path(text.into()),
+            },
         })
     }
 }
@@ -48,7 +52,7 @@ pub struct Overlay {
     pub init: PathBuf,
     /// Kernel modules for it to load, in order.
     pub modules: Vec<PathBuf>,
-    /// The user's own files, and where they go.
+    /// The user's own files and folders, and where they go.
     pub copies: Vec<(PathBuf, String)>,
 }
 
@@ -70,17 +74,21 @@ type Output = Archive<BufWriter<File>>;
 pub fn prepare(root: &Root, cache: &Cache, overlay: &Overlay) -> Result<Initrd, Failure> {
     match root {
         Root::Builtin => cached(cache, "builtin", builtin::RECIPE, overlay, builtin::write),
-        Root::Debian => cached(cache, "debian", debian::RECIPE, overlay, |archive| debian::write(cache, archive)),
+        Root::Debian(packages) => {
+            debian::check_names(packages)?;
+            let name = [&["debian".to_owned()], packages.as_slice()].concat().join(",");
+            cached(cache, &name, debian::RECIPE, overlay, |archive| debian::write(cache, packages, archive))
+        }
         Root::Path(path) => {
             let metadata = fs::metadata(path).map_err(|error| {
                 Failure::new(format!("cannot use the root {}", path.display()))
                     .because(error)
-                    .advise("--root takes `builtin`, `debian`, a folder or a tar file.")
+                    .advise("--root takes `builtin`, `debian`, `debian,PACKAGE,...`, a folder or a tar file.")
             })?;
             let file = cache.temporary()?;
             let mut archive = open_archive(&file, 0)?;
             if metadata.is_dir() {
-                folder::write(path, &mut archive)?;
+                folder::write(path, Path::new("."), &mut archive)?;
             } else {
                 tarball::write(path, &mut archive)?;
             }
@@ -146,12 +154,18 @@ fn find(cache: &Cache, prefix: &str, suffix: &str) -> Option<(PathBuf, u64)> {
     })
 }
 
+/// True for `-KEY-LENGTH-OVERLAY.cpio`: the name before it may be the beginning of another root's.
+fn is_archive_of_root(rest: &str) -> bool {
+    let Some(numbers) = rest.strip_prefix('-').and_then(|rest| rest.strip_suffix(".cpio")) else { return false };
+    let fields: Vec<&str> = numbers.split('-').collect();
+    fields.len() == 3 && fields.iter().all(|field| field.chars().all(|digit| digit.is_ascii_hexdigit()))
+}
+
 /// Keeps the archives used last: others may be starting from them, or come back to them.
 fn remove_old(cache: &Cache, name: &str) {
     const KEPT: usize = 3;
     let mut old: Vec<_> = archives(cache)
-        .filter(|file| file.strip_prefix(name).is_some_and(|rest| rest.starts_with('-')))
-        .filter(|file| file.ends_with(".cpio"))
+        .filter(|file| file.strip_prefix(name).is_some_and(is_archive_of_root))
         .map(|file| cache.path(&file))
         .map(|path| (fs::metadata(&path).and_then(|metadata| metadata.modified()).ok(), path))
         .collect();
@@ -186,9 +200,12 @@ impl Overlay {
             text.push_str(&format!("{place}\n"));
         }
         for path in self.modules.iter().chain([&self.init]).chain(copies) {
-            let metadata = fs::metadata(path).or_fail(|| format!("cannot read {}", path.display()))?;
-            let (size, seconds, nanos) = (metadata.size(), metadata.mtime(), metadata.mtime_nsec());
-            text.push_str(&format!("{} {size} {seconds} {nanos}\n", path.display()));
+            for found in WalkDir::new(path).follow_root_links(true).sort_by_file_name() {
+                let metadata = found.and_then(|found| Ok((found.metadata()?, found.into_path())));
+                let (metadata, path) = metadata.or_fail(|| format!("cannot read {}", path.display()))?;
+                let (size, seconds, nanos) = (metadata.size(), metadata.mtime(), metadata.mtime_nsec());
+                text.push_str(&format!("{} {size} {seconds} {nanos}\n", path.display()));
+            }
         }
         Ok(fingerprint(text.as_bytes()))
     }
@@ -213,8 +230,13 @@ impl Overlay {
             add_file(archive, &format!(".quintet/modules/{name}"), path, 0o600)?;
         }
         for (file, place) in &self.copies {
+            let place = place.trim_start_matches('/');
+            if file.is_dir() {
+                folder::write(file, Path::new(place), archive)?;
+                continue;
+            }
             let mode = fs::metadata(file).map_or(0o644, |metadata| metadata.mode() & 0o777);
-            add_file(archive, place.trim_start_matches('/'), file, mode)?;
+            add_file(archive, place, file, mode)?;
         }
         Ok(())
     }

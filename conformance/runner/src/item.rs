@@ -2,6 +2,7 @@
 
 use crate::plan::{Item, Kind};
 use crate::say;
+use crate::tap::Harness;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -42,10 +43,15 @@ pub(crate) fn run(item: &mut Item) {
     say(&["item", &item.name]);
     eprintln!("=== {}", item.name);
     match &item.kind {
-        Kind::Status(skipping) => {
+        Kind::Status(skipping) | Kind::Tap(skipping) => {
             let skipping = skipping.clone();
             say(&["start", &item.name]);
-            judge(item, once(item, &mut None, &mut Vec::new()), &skipping);
+            let mut current = None;
+            let end = once(item, &mut current, &mut Vec::new());
+            if let Some(test) = current {
+                say(&["fail", &test, &explain(&end, item.limit)]);
+            }
+            judge(item, end, &skipping);
         }
         Kind::Report => while again(item) {},
     }
@@ -115,10 +121,18 @@ fn once(item: &Item, current: &mut Option<String>, ended: &mut Vec<String>) -> E
 
 fn listen(item: &Item, events: &Receiver<Event>, current: &mut Option<String>, ended: &mut Vec<String>) -> End {
     let (mut status, mut lines_ended) = (None, false);
+    let mut harness = Harness::default();
     loop {
         let patience = if status.is_some() { LAST_LINES } else { item.limit };
         match events.recv_timeout(patience) {
-            Ok(Event::Line(line)) => report(&line, current, ended),
+            Ok(Event::Line(line)) if item.kind == Kind::Report => report(&line, current, ended),
+            Ok(Event::Line(line)) => {
+                eprintln!("{line}");
+                if let Some(said) = harness.hear(&line) {
+                    *current = said.current(&item.name);
+                    said.pass_on(&item.name);
+                }
+            }
             Ok(Event::LinesEnded) => lines_ended = true,
             Ok(Event::Ended(Ok(exit))) => status = Some(exit),
             Ok(Event::Ended(Err(error))) => return End::Lost(error.to_string()),
@@ -153,7 +167,7 @@ fn start(item: &Item) -> io::Result<(Receiver<Event>, u32)> {
     fs::create_dir_all(WORK)?;
     fs::write(DONE, item.done.join("\n"))?;
     fs::write(ONLY, item.only.join("\n"))?;
-    let reports = item.kind == Kind::Report;
+    let reports = !matches!(item.kind, Kind::Status(_));
     let mut command = Command::new(&item.command[0]);
     command
         .args(&item.command[1..])

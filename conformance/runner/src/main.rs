@@ -20,6 +20,7 @@
 
 mod item;
 mod plan;
+mod tap;
 
 use std::io::{Read, Write};
 use std::process::ExitCode;

@@ -6,7 +6,7 @@
 //! only<TAB>TEST    run this test of the item, and others so named
 //! ```
 //!
-//! KIND is `report`, or `status` with the statuses that mean skipped: `status:4,77`. SECONDS is how
+//! KIND is `report`, or `status` or `tap` with the statuses that mean skipped: `status:4,77`. SECONDS is how
 //! long a test may take. FOLDER is where the program starts, `-` for a new one.
 
 use std::time::Duration;
@@ -18,6 +18,8 @@ pub(crate) enum Kind {
     Report,
     /// Its exit status tells; these mean that it does not apply.
     Status(Vec<i32>),
+    /// The same, but if it runs tests by the kernel's test harness, which says so in TAP, these count too.
+    Tap(Vec<i32>),
 }
 
 /// One program to run.
@@ -59,12 +61,14 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Item>, String> {
 }
 
 fn parse_kind(text: &str) -> Option<Kind> {
-    match text.split_once(':') {
-        None if text == "report" => Some(Kind::Report),
-        None if text == "status" => Some(Kind::Status(Vec::new())),
-        Some(("status", list)) => {
-            list.split(',').map(|word| word.parse().ok()).collect::<Option<_>>().map(Kind::Status)
-        }
+    let (kind, list) = text.split_once(':').unwrap_or((text, ""));
+    let statuses = || -> Option<Vec<i32>> {
+        list.split(',').filter(|word| !word.is_empty()).map(|word| word.parse().ok()).collect()
+    };
+    match kind {
+        "report" => Some(Kind::Report),
+        "status" => statuses().map(Kind::Status),
+        "tap" => statuses().map(Kind::Tap),
         _ => None,
     }
 }
@@ -82,6 +86,7 @@ mod tests {
         assert_eq!((items[0].done.as_slice(), items[0].only.as_slice()), (&["t1".into()][..], &["t2".into()][..]));
         assert_eq!(items[1].kind, Kind::Status(vec![3, 4]));
         assert_eq!(items[1].folder.as_deref(), Some("/f"));
+        assert_eq!(parse_kind("tap:4"), Some(Kind::Tap(vec![4])));
     }
 
     #[test]

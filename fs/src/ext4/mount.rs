@@ -339,6 +339,7 @@ impl Ext4 {
         if let Err(error) = closed {
             log::error!("ext4: the file system is not clean at the end: {error}");
         }
+        self.read_only.store(true, Ordering::Relaxed);
         if let Some(device) = &self.device {
             device.cache().drop_clean(0, u64::MAX);
             device.unclaim();
@@ -456,6 +457,10 @@ impl SuperOps for Ext4Super {
         Ok(())
     }
 
+    fn unmounted(&self) {
+        self.0.close();
+    }
+
     fn is_read_only(&self) -> bool {
         self.0.is_read_only()
     }
@@ -485,7 +490,12 @@ impl FileSystem for Kind {
     fn mount_device(&self, device: &Arc<BlockDev>, read_only: bool, options: &[u8]) -> Result<Arc<Inode>> {
         let options = Options::default().parse(options)?;
         let mut mounted = MOUNTED.lock();
-        mounted.retain(|(_, root)| root.strong_count() > 0);
+        // One that is closed has no mount any more, though somebody may still have an inode of it.
+        let in_use = |root: &Arc<Inode>| {
+            let fs = root.superblock().ops_as::<Ext4Super>();
+            fs.is_some_and(|fs| !fs.0.closed.load(Ordering::Acquire))
+        };
+        mounted.retain(|(_, root)| root.upgrade().is_some_and(|root| in_use(&root)));
         let known = mounted.iter().find(|(number, _)| *number == device.number()).and_then(|(_, root)| root.upgrade());
         if let Some(root) = known {
             return if root.superblock().ops.is_read_only() == read_only { Ok(root) } else { Err(Errno::EBUSY) };

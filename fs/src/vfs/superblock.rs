@@ -46,6 +46,9 @@ pub trait SuperOps: Any + Send + Sync {
         Ok(())
     }
 
+    /// Its last mount is gone: no file of it is open. What is dirty has to be written now.
+    fn unmounted(&self) {}
+
     /// Can nothing of it be changed, whatever a mount's flags say?
     fn is_read_only(&self) -> bool {
         false
@@ -140,6 +143,7 @@ impl SuperBlock {
             if let Some(root) = root {
                 root.shrink();
             }
+            self.ops.unmounted();
         }
     }
 

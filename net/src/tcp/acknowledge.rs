@@ -389,7 +389,7 @@ impl Connection {
     /// The send buffer holds twice what may be under way.
     fn grow_send_buffer(&mut self) {
         let limit = self.send.limit;
-        if limit < SEND_BUFFER[2] && limit >= SEND_BUFFER[1] {
+        if !self.send.fixed && limit < SEND_BUFFER[2] {
             let wanted = 2 * self.window.size as usize * (self.send.mss + 256);
             self.send.limit = limit.max(wanted.min(SEND_BUFFER[2]));
         }

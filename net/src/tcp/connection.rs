@@ -188,6 +188,8 @@ pub(super) struct Send {
     pub(super) urgent: Option<Seq>,
     /// Bytes that may wait here.
     pub(super) limit: usize,
+    /// The user has fixed `limit`.
+    pub(super) fixed: bool,
     /// The user wanted to send more than that: tell it when there is room.
     pub(super) wanted: bool,
     /// More is to come (MSG_MORE).
@@ -400,6 +402,7 @@ impl Connection {
                 small: iss,
                 urgent: None,
                 limit: SEND_BUFFER[1],
+                fixed: false,
                 wanted: false,
                 more: false,
                 last_data_at: 0,
@@ -628,6 +631,24 @@ impl Connection {
         self.send.wanted = true;
     }
 
+    /// The maximum segment size towards the peer.
+    pub fn mss(&self) -> usize {
+        self.send.mss
+    }
+
+    /// Is this a sequence number of something under way?
+    pub fn has_sent(&self, seq: Seq) -> bool {
+        seq.within(self.send.una, self.send.nxt)
+    }
+
+    /// Acknowledges what is not acknowledged yet.
+    pub fn acknowledge_now(&mut self, now: Nanos, out: Out) {
+        self.receive.interactive = false;
+        if self.receive.ack_at.is_some() {
+            self.send_ack(now, out);
+        }
+    }
+
     /// Takes the error that ended it.
     pub fn take_error(&mut self) -> Option<Errno> {
         self.error.take()
@@ -662,6 +683,7 @@ impl Connection {
     /// Sets the send buffer.
     pub fn set_send_limit(&mut self, bytes: usize) {
         self.send.limit = bytes.max(SEND_BUFFER[0]);
+        self.send.fixed = true;
     }
 
     /// Sets the receive buffer; it then no longer grows by itself.

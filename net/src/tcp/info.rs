@@ -8,7 +8,7 @@ use super::connection::{Connection, Recovery};
 use super::rtt::MS;
 
 /// Bytes of the structure in Linux 6.1.
-const SIZE: usize = 240;
+pub(super) const SIZE: usize = 240;
 
 impl Connection {
     /// The structure as of now.

@@ -14,7 +14,6 @@ use core::sync::atomic::Ordering;
 use base::{Cred, Errno, Result};
 use fs::{FsContext, OpenFile, Path};
 use hal::regs::UserRegs;
-use hal::sync::Once;
 use hal::user::USER_END;
 use mm::{AddressSpace, MapRequest, MappingName, Prot};
 

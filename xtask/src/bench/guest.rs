@@ -1,59 +1,28 @@
 //! One guest that measures: how it is started, and what it says.
 
-use super::Options;
+use super::options::Options;
+use super::side::Side;
 use super::stats::Unit;
-use crate::{Failure, build};
+use super::suites::Suite;
+use crate::Failure;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-const IN_GUEST: &str = "/bench-micro";
-/// Seconds after which a guest hangs.
-const LIMIT: &str = "280";
-const LIMIT_ICOUNT: &str = "900";
-/// Neither is what `quintet` takes by default for both kernels, and both have to have the same.
-const MACHINE: &[&str] = &["--machine", "q35", "--memory", "1G"];
-/// Two milliseconds of the start do not show.
-const GLANCE: Duration = Duration::from_millis(2);
-
-/// Which kernel a guest runs.
-#[derive(Clone, Copy)]
-pub(super) enum Kernel {
-    Linux,
-    Quintet,
-}
-
-impl Kernel {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Kernel::Linux => "Linux",
-            Kernel::Quintet => "Quintet",
-        }
-    }
-
-    fn options(self) -> &'static [&'static str] {
-        match self {
-            Kernel::Linux => &["--kernel", "linux", "--append", "mitigations=off"],
-            Kernel::Quintet => &[],
-        }
-    }
-}
+/// With `--icount`, whatever has to wait takes longer here.
+const ICOUNT_FACTOR: u32 = 3;
 
 /// A row's name, and its value if it has one.
-pub(super) type Measured = (String, Option<(f64, Unit)>);
+pub(super) type RowValue = (String, Option<(f64, Unit)>);
 
 /// What one guest gave.
 #[derive(Default)]
 pub(super) struct Sample {
-    pub(super) results: Vec<Measured>,
+    pub(super) results: Vec<RowValue>,
     /// What the kernel calls itself.
     pub(super) release: Option<String>,
-    /// Milliseconds from QEMU's start to the program's first output.
-    pub(super) start: Option<f64>,
     pub(super) took: Duration,
     /// How it ended, if not well.
     pub(super) end: Option<String>,
@@ -78,57 +47,67 @@ impl Sample {
 }
 
 /// Starts a guest and reads what it measures; its standard error goes to the log.
-pub(super) fn run(kernel: Kernel, program: &Path, options: &Options, log: &Path) -> Result<Sample, Failure> {
-    let log = File::create(log).map_err(|error| format!("{}: {error}", log.display()))?;
+pub(super) fn run(
+    side: &Side,
+    suite: &Suite,
+    files: &[(PathBuf, &str)],
+    options: &Options,
+    log: &Path,
+) -> Result<Sample, Failure> {
+    let file = File::create(log).map_err(|error| format!("{}: {error}", log.display()))?;
+    let times = log.with_extension("times");
+    // What an earlier guest wrote must not count.
+    let _ = fs::remove_file(&times);
     let began = Instant::now();
-    let mut child = command(kernel, program, options)
+    let mut child = command(side, suite, files, options, &times)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(log)
+        .stderr(file)
         .spawn()
         .map_err(|error| format!("cannot start quintet: {error}"))?;
-    let machine = watch_for_machine(child.id());
-    let mut sample = Sample::default();
-    let text = listen(&mut child, |first| {
-        let started = machine.try_iter().last();
-        sample.start = started.map(|at| first.duration_since(at).as_secs_f64() * 1000.0);
-    });
+    let mut first = None;
+    let text = listen(&mut child, || first = Some(SystemTime::now()));
     let status = child.wait().map_err(|error| format!("quintet: {error}"))?;
-    sample.results = parse(&text);
-    sample.release = text.lines().find_map(|line| line.strip_prefix("# ")).map(str::to_owned);
-    sample.took = began.elapsed();
-    sample.end = (!status.success()).then(|| format!("{status}"));
-    Ok(sample)
+    let mut results = parse(&text);
+    if suite.timed_start && !options.icount {
+        let start = start_times(&times, first).into_iter();
+        results.splice(0..0, start.map(|(name, value)| (name.to_owned(), value.map(|ms| (ms, Unit::Milliseconds)))));
+    }
+    Ok(Sample {
+        results,
+        release: text.lines().find_map(|line| line.strip_prefix("# ")).map(str::to_owned),
+        took: began.elapsed(),
+        end: (!status.success()).then(|| format!("{status}")),
+    })
 }
 
-fn command(kernel: Kernel, program: &Path, options: &Options) -> Command {
-    let mut command = Command::new(build::quintet());
-    let limit = if options.icount { LIMIT_ICOUNT } else { LIMIT };
+fn command(side: &Side, suite: &Suite, files: &[(PathBuf, &str)], options: &Options, times: &Path) -> Command {
+    let mut command = side.command();
+    let limit = if options.icount { suite.limit * ICOUNT_FACTOR } else { suite.limit };
     command
-        .args(["run", "--timeout", limit, "--cpus", &options.cpus, "--accel", &options.accel])
-        .args(MACHINE)
-        .arg("--copy")
-        .arg(format!("{}:{IN_GUEST}", program.display()))
-        .args(kernel.options());
+        .args(["--timeout", &limit.to_string(), "--cpus", &options.cpus, "--accel", &options.accel])
+        .args(["--root", suite.root, "--memory", suite.memory])
+        .arg("--times")
+        .arg(times);
+    for (file, place) in files {
+        command.arg("--copy").arg(format!("{}:{place}", file.display()));
+    }
     if options.icount {
         command.args(["--qemu-arg=-icount", "--qemu-arg=shift=0,sleep=off"]);
     }
-    command.args(["--", IN_GUEST]);
-    if !options.takes("micro") {
-        // No row has such a name.
-        command.arg("no row");
-    }
+    command.arg("--").args(suite.command);
     command
 }
 
 /// Reads the program's output to its end, a dot a line for who waits, and tells when the first came.
-fn listen(child: &mut Child, mut first: impl FnMut(Instant)) -> String {
+fn listen(child: &mut Child, first: impl FnOnce()) -> String {
     let mut text = String::new();
     let Some(stdout) = child.stdout.take() else { return text };
+    let mut first = Some(first);
     // What cannot be read is the guest's end as well.
     for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-        if text.is_empty() {
-            first(Instant::now());
+        if let Some(first) = first.take() {
+            first();
         }
         eprint!(".");
         text += &line;
@@ -137,33 +116,17 @@ fn listen(child: &mut Child, mut first: impl FnMut(Instant)) -> String {
     text
 }
 
-/// Says when QEMU was first seen below a process, until that ends.
-fn watch_for_machine(parent: u32) -> Receiver<Instant> {
-    let (sender, receiver) = channel();
-    thread::spawn(move || {
-        while Path::new(&format!("/proc/{parent}/task")).exists() {
-            if runs_machine(parent) {
-                // If nobody listens any more, nobody misses it.
-                let _ = sender.send(Instant::now());
-                return;
-            }
-            thread::sleep(GLANCE);
-        }
-    });
-    receiver
-}
-
-fn runs_machine(parent: u32) -> bool {
-    let threads = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
-    let children = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-    children
-        .flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
-        .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).ok())
-        .any(|name| name.starts_with("qemu"))
+/// Milliseconds from QEMU's start to PID 1's first message and to the program's first output.
+fn start_times(times: &Path, first: Option<SystemTime>) -> [(&'static str, Option<f64>); 2] {
+    let text = fs::read_to_string(times).unwrap_or_default();
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+    let first = first.and_then(|first| first.duration_since(UNIX_EPOCH).ok());
+    let output = first.zip(field("started")).map(|(first, started)| (first.as_secs_f64() - started) * 1000.0);
+    [("PID 1 ready", field("ready")), ("shell's first output", output)]
 }
 
 /// Reads lines `name<TAB>value<TAB>unit`; whatever else there is says nothing.
-pub(super) fn parse(text: &str) -> Vec<Measured> {
+pub(super) fn parse(text: &str) -> Vec<RowValue> {
     let line = |line: &str| {
         let mut fields = line.split('\t');
         let (name, value, unit) = (fields.next()?, fields.next()?, fields.next()?);
@@ -190,5 +153,14 @@ mod tests {
             ("zero", None),
         ];
         assert_eq!(results, expected.map(|(name, result)| (name.to_owned(), result)));
+    }
+
+    #[test]
+    fn start_is_counted_from_the_machine() {
+        let file = std::env::temp_dir().join(format!("times-{}", std::process::id()));
+        fs::write(&file, "started 100.5\nready 250\n").expect("a file");
+        let times = start_times(&file, Some(UNIX_EPOCH + Duration::from_millis(101_000)));
+        fs::remove_file(&file).expect("the file");
+        assert_eq!(times, [("PID 1 ready", Some(250.0)), ("shell's first output", Some(500.0))]);
     }
 }

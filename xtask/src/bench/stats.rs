@@ -6,49 +6,96 @@ pub(super) const MISSING: f64 = 10.0;
 /// What a value counts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Unit {
-    /// Lower is better.
+    /// Lower is better, as of all times and sizes.
     Nanoseconds,
-    /// Lower is better.
+    Microseconds,
     Milliseconds,
+    Seconds,
+    /// 10^6 bytes.
+    Size,
     /// 10^6 bytes a second: higher is better.
     Megabytes,
+    /// 10^9 bytes a second: higher is better.
+    Gigabytes,
+    /// Operations a second: higher is better.
+    Operations,
 }
 
 impl Unit {
-    const ALL: &[Unit] = &[Unit::Nanoseconds, Unit::Milliseconds, Unit::Megabytes];
+    const ALL: &[Unit] = &[
+        Unit::Nanoseconds,
+        Unit::Microseconds,
+        Unit::Milliseconds,
+        Unit::Seconds,
+        Unit::Size,
+        Unit::Megabytes,
+        Unit::Gigabytes,
+        Unit::Operations,
+    ];
 
     /// As programs print it.
     pub(super) fn name(self) -> &'static str {
         match self {
             Unit::Nanoseconds => "ns",
+            Unit::Microseconds => "us",
             Unit::Milliseconds => "ms",
+            Unit::Seconds => "s",
+            Unit::Size => "MB",
             Unit::Megabytes => "MB/s",
+            Unit::Gigabytes => "GB/s",
+            Unit::Operations => "op/s",
         }
     }
 
     pub(super) fn named(name: &str) -> Option<Unit> {
         Unit::ALL.iter().copied().find(|unit| unit.name() == name)
     }
+
+    fn higher_is_better(self) -> bool {
+        matches!(self, Unit::Megabytes | Unit::Gigabytes | Unit::Operations)
+    }
 }
 
-/// One row: what each round gave on each kernel.
+/// What two revisions' samples of a row say.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Verdict {
+    Better,
+    Worse,
+    /// The samples overlap, or hardly differ.
+    Same,
+}
+
+impl Verdict {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Verdict::Better => "better",
+            Verdict::Worse => "worse",
+            Verdict::Same => "same",
+        }
+    }
+}
+
+/// A difference below this share is none, however steady the samples are.
+const NOTHING: f64 = 0.02;
+
+/// One row: what each round gave on each side.
 pub(super) struct Row {
     pub(super) name: String,
     pub(super) unit: Unit,
-    pub(super) linux: Vec<Option<f64>>,
-    pub(super) quintet: Vec<Option<f64>>,
+    pub(super) base: Vec<Option<f64>>,
+    pub(super) ours: Vec<Option<f64>>,
 }
 
 impl Row {
-    /// Quintet's median against Linux's: below 1, Quintet is better.
+    /// Our median against the base's: below 1, ours is better.
     pub(super) fn ratio(&self) -> Option<f64> {
-        Some(self.compare(median(&self.quintet)?, median(&self.linux)?))
+        Some(self.compare(median(&self.ours)?, median(&self.base)?))
     }
 
     /// How far apart the rounds' ratios are, as a share of the ratio.
     pub(super) fn spread(&self) -> Option<f64> {
-        let ratio = |(quintet, linux): (&Option<f64>, &Option<f64>)| Some(self.compare((*quintet)?, (*linux)?));
-        let ratios: Vec<f64> = self.quintet.iter().zip(&self.linux).filter_map(ratio).collect();
+        let ratio = |(ours, base): (&Option<f64>, &Option<f64>)| Some(self.compare((*ours)?, (*base)?));
+        let ratios: Vec<f64> = self.ours.iter().zip(&self.base).filter_map(ratio).collect();
         if ratios.is_empty() {
             return None;
         }
@@ -57,16 +104,30 @@ impl Row {
         Some((most - least) / self.ratio()?)
     }
 
-    fn compare(&self, quintet: f64, linux: f64) -> f64 {
-        match self.unit {
-            Unit::Megabytes => linux / quintet,
-            Unit::Nanoseconds | Unit::Milliseconds => quintet / linux,
-        }
+    fn compare(&self, ours: f64, base: f64) -> f64 {
+        if self.unit.higher_is_better() { base / ours } else { ours / base }
     }
 
-    /// What the row counts as in a mean; nothing if Linux could not run it.
+    /// A difference counts where every sample of one side is better than every one of the other.
+    pub(super) fn verdict(&self) -> Option<Verdict> {
+        let ratio = self.ratio()?;
+        let extremes = |values: &[Option<f64>]| {
+            let there = values.iter().copied().flatten();
+            let (least, most) = (there.clone().fold(f64::MAX, f64::min), there.fold(f64::MIN, f64::max));
+            if self.unit.higher_is_better() { (-most, -least) } else { (least, most) }
+        };
+        let ((our_best, our_worst), (base_best, base_worst)) = (extremes(&self.ours), extremes(&self.base));
+        Some(match () {
+            () if (ratio - 1.0).abs() < NOTHING => Verdict::Same,
+            () if our_worst < base_best => Verdict::Better,
+            () if our_best > base_worst => Verdict::Worse,
+            () => Verdict::Same,
+        })
+    }
+
+    /// What the row counts as in a mean; nothing if the base could not run it.
     fn weight(&self) -> Option<f64> {
-        median(&self.linux)?;
+        median(&self.base)?;
         Some(self.ratio().unwrap_or(MISSING))
     }
 }
@@ -94,9 +155,9 @@ pub(super) fn geometric_mean<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Opt
 mod tests {
     use super::*;
 
-    fn row(unit: Unit, linux: &[f64], quintet: &[f64]) -> Row {
+    fn row(unit: Unit, base: &[f64], ours: &[f64]) -> Row {
         let some = |values: &[f64]| values.iter().copied().map(Some).collect();
-        Row { name: "row".into(), unit, linux: some(linux), quintet: some(quintet) }
+        Row { name: "row".into(), unit, base: some(base), ours: some(ours) }
     }
 
     #[test]
@@ -111,6 +172,17 @@ mod tests {
         assert_eq!(row(Unit::Nanoseconds, &[10.0], &[5.0]).ratio(), Some(0.5));
         assert_eq!(row(Unit::Megabytes, &[10.0], &[5.0]).ratio(), Some(2.0));
         assert_eq!(row(Unit::Nanoseconds, &[10.0], &[]).ratio(), None);
+    }
+
+    #[test]
+    fn verdicts_go_by_samples_that_do_not_overlap() {
+        let verdict = |unit, base: &[f64], ours: &[f64]| row(unit, base, ours).verdict();
+        assert_eq!(verdict(Unit::Nanoseconds, &[10.0, 11.0], &[8.0, 9.0]), Some(Verdict::Better));
+        assert_eq!(verdict(Unit::Nanoseconds, &[10.0, 11.0], &[12.0, 14.0]), Some(Verdict::Worse));
+        assert_eq!(verdict(Unit::Nanoseconds, &[10.0, 13.0], &[12.0, 14.0]), Some(Verdict::Same));
+        assert_eq!(verdict(Unit::Operations, &[10.0, 11.0], &[12.0, 14.0]), Some(Verdict::Better));
+        assert_eq!(verdict(Unit::Nanoseconds, &[100.0], &[99.0]), Some(Verdict::Same));
+        assert_eq!(verdict(Unit::Nanoseconds, &[100.0], &[]), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod expected;
 mod guest;
 mod linux;
 mod report;
+mod selftests;
 mod suites;
 mod verdict;
 
@@ -40,6 +41,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let runner = build::for_guest("conformance-runner")?;
     let mut comparisons = Vec::new();
     for suite in suites::all().into_iter().filter(|suite| options.suites.contains(&suite.name.to_owned())) {
+        (suite.prepare)()?;
         let items = chosen(&suite, &options)?;
         let machine = guest::Machine { suite: &suite, runner: &runner };
         let on_linux = linux::verdicts(&machine, &items, options.fresh)?;

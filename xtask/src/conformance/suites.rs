@@ -1,5 +1,6 @@
 //! The suites: what each consists of, and what it needs in the guest.
 
+use super::selftests;
 use crate::Failure;
 use crate::workspace::root;
 use std::fs;
@@ -10,6 +11,8 @@ pub(super) struct Suite {
     pub(super) name: &'static str,
     /// The root that it runs on.
     pub(super) root: &'static str,
+    /// Makes what the next two need.
+    pub(super) prepare: fn() -> Result<(), Failure>,
     /// Files to add to the root, and where.
     pub(super) files: fn() -> Result<Vec<(PathBuf, &'static str)>, Failure>,
     pub(super) items: fn() -> Result<Vec<Item>, Failure>,
@@ -23,7 +26,8 @@ pub(super) struct Item {
     pub(super) name: String,
     /// It belongs to `--quick`.
     pub(super) quick: bool,
-    /// As the runner's plan has it: `report` or `status:SKIPPING,...`.
+    /// As the runner's plan has it: `report`, or `status` or `tap` with the
+    /// statuses that mean skipped: `status:3,4`.
     pub(super) kind: &'static str,
     /// Seconds that one of its tests may take.
     pub(super) limit: u32,
@@ -49,9 +53,22 @@ impl Item {
     }
 }
 
+/// What the selftests' programs and scripts call.
+const SELFTESTS_ROOT: &str = "debian,iproute2,iputils-ping,libcap-ng0,libcap2-bin,libmnl0,libnuma1,libpopt0,xxd";
+
 /// Every suite there is.
 pub(super) fn all() -> Vec<Suite> {
-    vec![Suite { name: "cpython", root: "debian", files: cpython_files, items: cpython, memory: 3072 }]
+    let suite =
+        |name, root, items| Suite { name, root, prepare: || Ok(()), files: || Ok(Vec::new()), items, memory: 4096 };
+    vec![
+        Suite { files: cpython_files, ..suite("cpython", "debian", cpython) },
+        suite("stress-ng", "debian,stress-ng", stress_ng),
+        Suite {
+            prepare: selftests::prepare,
+            files: selftests::files,
+            ..suite("selftests", SELFTESTS_ROOT, selftests::items)
+        },
+    ]
 }
 
 const CPYTHON_IN_GUEST: &str = "/cpython.py";
@@ -68,6 +85,18 @@ fn cpython() -> Result<Vec<Item>, Failure> {
         ..Item::program(&name, &format!("python3 -u -E {CPYTHON_IN_GUEST} {name}"))
     };
     Ok(list("cpython.txt")?.into_iter().map(item).collect())
+}
+
+/// Each stressor twice at a time, checking its own results. Statuses 3 and 4: it lacks a resource, or
+/// does not apply.
+fn stress_ng() -> Result<Vec<Item>, Failure> {
+    let item = |(name, quick): (String, bool)| Item {
+        quick,
+        kind: "status:3,4",
+        limit: 90,
+        ..Item::program(&name, &format!("stress-ng --verify --timeout 1 --{name} 2"))
+    };
+    Ok(list("stress-ng.txt")?.into_iter().map(item).collect())
 }
 
 /// The names in a list under `conformance/`, and whether they are marked as quick.
@@ -96,6 +125,10 @@ mod tests {
 
     #[test]
     fn every_suite_has_quick_items() {
-        assert!(cpython().expect("the list").iter().any(|item| item.quick));
+        for suite in all() {
+            // A suite that is still to be built has no list yet.
+            let items = (suite.items)().unwrap_or_default();
+            assert!(items.is_empty() || items.iter().any(|item| item.quick), "{}", suite.name);
+        }
     }
 }

@@ -107,6 +107,11 @@ pub trait Algorithm: Send + Sync {
 /// The names that can be chosen, the default of a fresh machine first.
 pub const AVAILABLE: [&str; 3] = ["cubic", "reno", "bbr"];
 
+/// An algorithm by its name, reno where there is none of that name.
+pub fn named(name: &str) -> Box<dyn Algorithm> {
+    by_name(name.as_bytes()).unwrap_or_else(|| Box::new(reno::Reno))
+}
+
 static DEFAULT: AtomicU8 = AtomicU8::new(0);
 
 /// An algorithm by its name.
