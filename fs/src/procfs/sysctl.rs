@@ -113,21 +113,14 @@ fn drop_caches() -> Node {
 }
 
 fn memory() -> Node {
-    dir(vec![
-        ("dirty_background_ratio", fixed("10\n")),
-        ("dirty_expire_centisecs", fixed("3000\n")),
-        ("dirty_ratio", fixed("20\n")),
-        ("dirty_writeback_centisecs", fixed("500\n")),
-        ("drop_caches", drop_caches()),
-        ("max_map_count", fixed("65530\n")),
-        ("mmap_min_addr", fixed("65536\n")),
-        ("overcommit_memory", fixed("0\n")),
-        ("overcommit_ratio", fixed("50\n")),
-        ("swappiness", fixed("60\n")),
-    ])
     directory(
         "vm",
         vec![
+            ("dirty_background_ratio", fixed("10\n")),
+            ("dirty_expire_centisecs", fixed("3000\n")),
+            ("dirty_ratio", fixed("20\n")),
+            ("dirty_writeback_centisecs", fixed("500\n")),
+            ("drop_caches", drop_caches()),
             ("max_map_count", fixed("65530\n")),
             ("mmap_min_addr", fixed("65536\n")),
             ("overcommit_memory", fixed("0\n")),
