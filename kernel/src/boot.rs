@@ -138,6 +138,11 @@ fn add_devices(machine: hal::boot::Machine) {
                 }
                 consoles += 1;
             }
+            drivers::virtio::NET => {
+                if let Some(device) = drivers::virtio::net::start(device) {
+                    net::link::add_device(device);
+                }
+            }
             drivers::virtio::BLOCK => {
                 if let Some(disk) = drivers::virtio::block::start(device) {
                     let name = fs::block::disk_name("vd", disks);

@@ -22,6 +22,7 @@ const GETADDR: u16 = 22;
 const NEWROUTE: u16 = 24;
 const DELROUTE: u16 = 25;
 const GETROUTE: u16 = 26;
+const NEWNEIGH: u16 = 28;
 const GETNEIGH: u16 = 30;
 const GETRULE: u16 = 34;
 const NEWRULE: u16 = 32;
@@ -68,8 +69,10 @@ pub(super) fn answer(caller: &Caller, request: &Request, reply: &mut Reply) -> R
             put_rules(request, reply);
             Ok(())
         }
-        // Nobody's neighbours are known but the loopback's, which has none.
-        GETNEIGH if request.is_dump() => Ok(()),
+        GETNEIGH if request.is_dump() => {
+            put_neighbours(request, reply);
+            Ok(())
+        }
         _ => Err(Errno::EOPNOTSUPP),
     }
 }
@@ -377,6 +380,25 @@ fn put_rules(request: &Request, reply: &mut Reply) {
             put.word(15, table.into());
             if priority != 0 {
                 put.word(6, priority);
+            }
+        });
+    }
+}
+
+fn put_neighbours(request: &Request, reply: &mut Reply) {
+    const INCOMPLETE: u8 = 1;
+    const REACHABLE: u8 = 2;
+    for (interface, ip, mac) in link::neighbour::all() {
+        if !wanted_family(request, ip) {
+            continue;
+        }
+        let state = if mac.is_some() { REACHABLE } else { INCOMPLETE };
+        let mut fixed = [family(ip), 0, 0, 0, 0, 0, 0, 0, state, 0, 0, 1];
+        fixed[4..8].copy_from_slice(&interface.to_ne_bytes());
+        reply.message(NEWNEIGH, &fixed, |put| {
+            put.put(1, &octets(ip));
+            if let Some(mac) = mac {
+                put.put(2, &mac);
             }
         });
     }
