@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::accel::Choice;
+use crate::disk::Disk;
 use crate::machine::Model;
 use crate::root::Root;
 use clap::{Args, Parser, Subcommand};
@@ -61,6 +62,10 @@ pub struct RunOptions {
     /// Add a file or a folder of this machine to the root, in a folder that the root has.
     #[arg(long, value_name = "FILE:PATH", value_parser = parse_copy)]
     pub copy: Vec<(PathBuf, String)>,
+    /// Give the guest a disk image (raw or qcow2): the first is /dev/vda, the next /dev/vdb, ... `:ro` makes it
+    /// read-only, with `:snapshot` what the guest writes is gone afterwards.
+    #[arg(long, value_name = "IMG[:ro][:snapshot]")]
+    pub disk: Vec<Disk>,
     /// Set an environment variable (NAME alone passes on its value here).
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub env: Vec<OsString>,

@@ -13,6 +13,7 @@ pub mod args;
 pub mod artifacts;
 pub mod cache;
 pub mod cpio;
+pub mod disk;
 pub mod failure;
 pub mod kernel_log;
 pub mod linux;

@@ -1,6 +1,7 @@
 //! QEMU's command line and process.
 
 use crate::accel::Accel;
+use crate::disk::Disk;
 use crate::failure::{Context, Failure};
 use clap::ValueEnum;
 use protocol::Port;
@@ -44,6 +45,8 @@ pub struct Machine {
     pub initrd: PathBuf,
     /// The kernel's command line.
     pub command_line: String,
+    /// Disks, each with its format.
+    pub disks: Vec<(Disk, &'static str)>,
     /// Wait for gdb on this port.
     pub gdb: Option<u16>,
     /// The user's own arguments.
@@ -145,6 +148,11 @@ impl Machine {
                 add("-device", port.into());
             }
         }
+        let disk =
+            |(index, (disk, format)): (usize, &(Disk, &str))| disk.arguments(self.model, self.cpus, index, format);
+        for (option, value) in self.disks.iter().enumerate().flat_map(disk) {
+            add(option, value);
+        }
         if let Some(port) = self.gdb {
             add("-gdb", format!("tcp:127.0.0.1:{port}").into());
             arguments.push("-S".into());
@@ -228,6 +236,7 @@ mod tests {
             kernel: "k".into(),
             initrd: "i".into(),
             command_line: "a b".into(),
+            disks: Vec::new(),
             gdb: Some(1234),
             extra: vec!["-x".into()],
         }

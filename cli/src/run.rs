@@ -46,6 +46,10 @@ pub fn run(options: &RunOptions) -> Result<u8, Failure> {
     let modules = kernel.linux.as_ref().map(|linux| linux.modules.clone()).unwrap_or_default();
     let overlay = Overlay { init, modules, copies: options.copy.clone() };
     let initrd = root::prepare(&options.root, &cache, &overlay)?;
+    let mut disks = Vec::new();
+    for disk in &options.disk {
+        disks.push((disk.clone(), disk.format()?));
+    }
     let machine = Machine {
         model: options.machine.unwrap_or(kernel.usual_machine()),
         acpi: !options.no_acpi,
@@ -54,6 +58,7 @@ pub fn run(options: &RunOptions) -> Result<u8, Failure> {
         command_line: command_line(options, &kernel),
         kernel: kernel.path.clone(),
         initrd: initrd.path.clone(),
+        disks,
         gdb: options.gdb,
         extra: options.qemu_arg.clone(),
     };

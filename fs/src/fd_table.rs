@@ -132,6 +132,14 @@ impl FdTable {
         if open.access().contains(access) { Ok(open) } else { Err(Errno::EBADF) }
     }
 
+    /// Calls `each` with each of `fds` and the open file there, `None` where [`FdTable::get`] would fail, under one lock: it must neither
+    /// sleep nor drop files.
+    #[inline]
+    pub fn for_each(&self, fds: impl Iterator<Item = Fd>, mut each: impl FnMut(Fd, Option<&Arc<OpenFile>>)) {
+        let slots = self.slots.lock();
+        fds.for_each(|fd| each(fd, slots.get(fd).map(|d| &d.open).filter(|open| !open.is_path())));
+    }
+
     /// The descriptor at `fd`, flag and all. `EBADF`.
     pub fn descriptor(&self, fd: Fd) -> Result<Descriptor> {
         self.slots.lock().get(fd).cloned().ok_or(Errno::EBADF)

@@ -133,6 +133,23 @@ pub trait File: Any + Send + Sync {
         Err(Errno::EINVAL)
     }
 
+    /// As [`File::sync`], of the data alone and where it matters of what is needed to read it (fdatasync(2)).
+    fn sync_data(&self) -> Result<()> {
+        self.sync()
+    }
+
+    /// As [`File::sync_data`], of bytes `from..to` at least.
+    fn sync_range(&self, from: u64, to: u64) -> Result<()> {
+        let _ = (from, to);
+        self.sync_data()
+    }
+
+    /// Starts writing bytes `from..to` back, without making them last (sync_file_range(2)).
+    fn write_back(&self, from: u64, to: u64) -> Result<()> {
+        let _ = (from, to);
+        Ok(())
+    }
+
     /// The status flags are about to change (F_SETFL). `EINVAL`, e.g. O_DIRECT where that is not supported.
     fn flags_change(&self, open: &OpenFile, new: OpenFlags) -> Result<()> {
         let _ = open;

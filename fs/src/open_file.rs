@@ -358,6 +358,10 @@ impl Mappable for MappedFile {
         self.may_write
     }
 
+    fn sync(&self, from: u64, to: u64) -> Result<()> {
+        self.open.file().sync_range(from, to)
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }

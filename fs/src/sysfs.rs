@@ -1,4 +1,4 @@
-//! sysfs: the little of `/sys` that programs ask for: the processors, and directories for others to mount upon.
+//! sysfs: the little of `/sys` that programs ask for: processors, disks, and directories for others to mount upon.
 
 use alloc::format;
 use alloc::sync::Arc;
@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use base::Result;
 use hal::sync::Once;
 
+use crate::block::report;
 use crate::procfs::{Listed, Node, ProcDir, dir, file, mount_node};
 use crate::{FileKind, FileSystem, Inode};
 
@@ -100,11 +101,11 @@ fn tree() -> Node {
         ("hpage_pmd_size", text("2097152\n")),
     ]);
     dir(vec![
-        ("block", empty()),
+        ("block", report::block()),
         ("bus", empty()),
-        ("class", dir(vec![("block", empty()), ("net", empty()), ("tty", empty())])),
-        ("dev", dir(vec![("block", empty()), ("char", empty())])),
-        ("devices", dir(vec![("system", system), ("virtual", empty())])),
+        ("class", dir(vec![("block", report::class()), ("net", empty()), ("tty", empty())])),
+        ("dev", dir(vec![("block", report::by_number()), ("char", empty())])),
+        ("devices", dir(vec![("block", report::devices()), ("system", system), ("virtual", empty())])),
         ("firmware", empty()),
         ("fs", dir(vec![("cgroup", empty())])),
         (

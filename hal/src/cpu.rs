@@ -97,3 +97,8 @@ impl<T> PerCpu<T> {
         PerCpu(unsafe { (&raw const padded).cast::<[Padded<T>; MAX_CPUS]>().read() })
     }
 }
+
+/// What user programs may use, as AT_HWCAP (CPUID leaf 1, EDX) and AT_HWCAP2 (bit 1: FSGSBASE) tell them.
+pub fn user_capabilities() -> [u64; 2] {
+    arch::user_capabilities()
+}

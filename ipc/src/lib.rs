@@ -1,9 +1,9 @@
 //! Module 4, inter-process communication and waiting for events: pipes, event files, polling, futexes.
 //!
 //! [`pipe`] is pipes and FIFOs; [`eventfd`], [`timerfd`] and [`signalfd`] are events as files; [`poll`] and [`epoll`] wait for many files
-//! at once; [`futex`] is what user-space locks sleep on. May depend on `fs`, `mm`, `sched` and `hal`; never on `net`.
+//! at once; [`futex`] is what user-space locks sleep on; [`sysv`] is System V IPC. May depend on `fs`, `mm`, `sched` and `hal`; never on `net`.
 //!
-//! Lock order (outermost first): epoll nesting -> epoll items -> a pipe's ring (two pipes: by address) -> futex buckets -> small spin
+//! Lock order (outermost first): epoll nesting -> epoll items -> a pipe's ring (two pipes: by address) -> registries of System V objects -> futex buckets -> small spin
 //! locks (counters, settings, an epoll's ready list) -> wait queues of sched.
 #![cfg_attr(not(test), no_std)]
 extern crate alloc;
@@ -14,9 +14,11 @@ pub mod futex;
 pub mod pipe;
 pub mod poll;
 pub mod signalfd;
+pub mod sysv;
 pub mod timerfd;
 
-/// Tells the layers below who opens FIFOs. Once, at boot.
+/// Tells the layers below who opens FIFOs, and shows what there is in procfs. Once, at boot.
 pub fn register() {
     fs::vfs::open::set_fifo_opener(pipe::open_fifo);
+    sysv::register();
 }

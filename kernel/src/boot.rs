@@ -5,6 +5,9 @@ use hal::hooks::Hooks;
 use hal::regs::UserRegs;
 use hal::task::work;
 
+/// The major number that Linux gives virtio disks.
+const VIRTIO_BLOCK_MAJOR: u32 = 254;
+
 hal::entry!(main);
 
 /// The first program, in the initial file system, and what is tried where it isn't there.
@@ -54,11 +57,13 @@ fn start(machine: hal::boot::Machine) {
         panic!("the file systems can't be set up: {error}");
     }
     ipc::register();
+    net::init();
     syscall::numbers::register();
     unpack_initrd();
     if let Err(error) = fs::boot::mount_early(false) {
         log::warn!("mounting /dev, /proc and /sys: {error}");
     }
+    fs::writeback::start();
     add_devices(machine);
     connect_processes();
     start_init();
@@ -120,7 +125,7 @@ fn unpack_initrd() {
 fn add_devices(machine: hal::boot::Machine) {
     let named =
         machine.virtio_mmio.iter().map(|d| drivers::virtio::MmioDevice { base: d.base, size: d.size, gsi: d.gsi });
-    let mut consoles = 0;
+    let (mut consoles, mut disks) = (0, 0);
     for device in drivers::virtio::find(named) {
         match device.device_type() {
             drivers::virtio::CONSOLE => {
@@ -131,6 +136,17 @@ fn add_devices(machine: hal::boot::Machine) {
                     }
                 }
                 consoles += 1;
+            }
+            drivers::virtio::BLOCK => {
+                if let Some(disk) = drivers::virtio::block::start(device) {
+                    let name = fs::block::disk_name("vd", disks);
+                    let sectors = disk.geometry().sectors;
+                    log::info!("{name}: {} MiB", sectors / 2048);
+                    if let Err(error) = fs::block::add_disk(&name, VIRTIO_BLOCK_MAJOR, disks, disk) {
+                        log::warn!("{name}: {error}");
+                    }
+                    disks += 1;
+                }
             }
             other => log::info!("virtio device of type {other} has no driver"),
         }

@@ -6,230 +6,221 @@ use base::{Errno, Result};
 use hal::frame::Frame;
 use hal::user::{self, UserBuf};
 
+/// User buffers in turn.
+struct UserBuffers<'a> {
+    /// What is left of the one in use.
+    current: UserBuf,
+    rest: &'a [UserBuf],
+}
+
+impl<'a> UserBuffers<'a> {
+    #[inline]
+    fn new(buffers: &'a [UserBuf]) -> UserBuffers<'a> {
+        match buffers {
+            [] => UserBuffers { current: UserBuf::new(0, 0), rest: &[] },
+            [current, rest @ ..] => UserBuffers { current: *current, rest },
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.rest.iter().fold(self.current.len, |sum, buffer| sum + buffer.len)
+    }
+
+    /// Moves `len` bytes (at most what is left) by `step(user address, offset in the data, length) -> moved`, buffer by buffer, until one moves
+    /// less than asked: how many in all.
+    #[inline]
+    fn advance(&mut self, len: usize, mut step: impl FnMut(usize, usize, usize) -> usize) -> usize {
+        let mut moved = 0;
+        while moved < len {
+            let want = self.current.len.min(len - moved);
+            let n = if want == 0 { 0 } else { step(self.current.addr, moved, want) };
+            moved += n;
+            self.current = UserBuf::new(self.current.addr.wrapping_add(n), self.current.len - n);
+            if n < want {
+                break;
+            }
+            if self.current.len == 0 {
+                let [next, rest @ ..] = self.rest else { break };
+                (self.current, self.rest) = (*next, rest);
+            }
+        }
+        moved
+    }
+}
+
+/// How far a transfer has got.
+#[derive(Default)]
+struct Progress {
+    remaining: usize,
+    done: usize,
+}
+
+impl Progress {
+    /// `moved` bytes of the `len` that were asked for have passed.
+    #[inline]
+    fn moved(&mut self, moved: usize, len: usize) -> Result<usize> {
+        self.remaining -= moved;
+        self.done += moved;
+        if moved == 0 && len > 0 { Err(Errno::EFAULT) } else { Ok(moved) }
+    }
+}
+
 enum To<'a> {
-    User(&'a [UserBuf]),
+    User(UserBuffers<'a>),
     Kernel(&'a mut [u8]),
 }
 
 /// Where bytes go to: user buffers or a kernel slice.
 pub struct Sink<'a> {
     to: To<'a>,
-    /// In the first buffer that is left.
-    offset: usize,
-    remaining: usize,
-    done: usize,
+    progress: Progress,
 }
 
 impl<'a> Sink<'a> {
     /// User buffers in turn. The caller has checked that the lengths add up to at most `isize::MAX`.
+    #[inline]
     pub fn user(buffers: &'a [UserBuf]) -> Sink<'a> {
-        Sink { remaining: buffers.iter().map(|b| b.len).sum(), to: To::User(buffers), offset: 0, done: 0 }
+        let buffers = UserBuffers::new(buffers);
+        Sink { progress: Progress { remaining: buffers.len(), done: 0 }, to: To::User(buffers) }
     }
 
     /// A kernel buffer.
     pub fn kernel(buffer: &'a mut [u8]) -> Sink<'a> {
-        Sink { remaining: buffer.len(), to: To::Kernel(buffer), offset: 0, done: 0 }
+        Sink { progress: Progress { remaining: buffer.len(), done: 0 }, to: To::Kernel(buffer) }
     }
 
     /// How many more bytes it takes.
     #[inline]
     pub fn remaining(&self) -> usize {
-        self.remaining
+        self.progress.remaining
     }
 
     /// How many bytes it took so far.
     #[inline]
     pub fn done(&self) -> usize {
-        self.done
+        self.progress.done
     }
 
     /// Takes at most `max` bytes from now on.
     pub fn limit(&mut self, max: usize) {
-        self.remaining = self.remaining.min(max);
+        self.progress.remaining = self.remaining().min(max);
     }
 
     /// Puts as much of `bytes` as there is room for; how much that was. `EFAULT` if not even one byte could be stored.
     #[inline]
     pub fn put(&mut self, bytes: &[u8]) -> Result<usize> {
-        self.advance(bytes.len(), |to, at, from, len| match to {
-            Chunk::User => user::copy_out_some(at, &bytes[from..from + len]),
-            Chunk::Kernel(slice) => {
-                slice.copy_from_slice(&bytes[from..from + len]);
-                len
-            }
-        })
+        self.advance(
+            bytes.len(),
+            |at, from, len| user::copy_out_some(at, &bytes[from..from + len]),
+            |slice| slice.copy_from_slice(&bytes[..slice.len()]),
+        )
     }
 
     /// As [`Sink::put`], from a frame.
     #[inline]
     pub fn put_frame(&mut self, frame: &Frame, offset: usize, len: usize) -> Result<usize> {
-        self.advance(len, |to, at, from, len| match to {
-            Chunk::User => user::frame_to_user(frame, offset + from, at, len),
-            Chunk::Kernel(slice) => {
-                frame.read(offset + from, slice);
-                len
-            }
-        })
+        self.advance(
+            len,
+            |at, from, len| user::frame_to_user(frame, offset + from, at, len),
+            |slice| frame.read(offset, slice),
+        )
     }
 
     /// As [`Sink::put`], of zero bytes.
+    #[inline]
     pub fn put_zeros(&mut self, len: usize) -> Result<usize> {
-        self.advance(len, |to, at, _, len| match to {
-            Chunk::User => user::clear(at, len).map_or(0, |()| len),
-            Chunk::Kernel(slice) => {
-                slice.fill(0);
+        self.advance(len, |at, _, len| user::clear(at, len).map_or(0, |()| len), |slice| slice.fill(0))
+    }
+
+    /// Moves up to `len` bytes, by `user(address, offset in the data, length) -> moved` or by `kernel(where to)`.
+    #[inline]
+    fn advance(
+        &mut self,
+        len: usize,
+        user: impl FnMut(usize, usize, usize) -> usize,
+        kernel: impl FnOnce(&mut [u8]),
+    ) -> Result<usize> {
+        let len = len.min(self.remaining());
+        let moved = match &mut self.to {
+            To::User(buffers) => buffers.advance(len, user),
+            To::Kernel(slice) => {
+                let (now, later) = core::mem::take(slice).split_at_mut(len);
+                kernel(now);
+                *slice = later;
                 len
             }
-        })
+        };
+        self.progress.moved(moved, len)
     }
-
-    /// Moves up to `len` bytes by `step(chunk, user address, offset in the data, length) -> moved`, chunk by chunk.
-    #[inline]
-    fn advance(&mut self, len: usize, mut step: impl FnMut(Chunk<'_>, usize, usize, usize) -> usize) -> Result<usize> {
-        let len = len.min(self.remaining);
-        let mut moved = 0;
-        while moved < len {
-            let (n, want) = match &mut self.to {
-                To::User(buffers) => {
-                    let first = buffers[0];
-                    let want = (first.len - self.offset).min(len - moved);
-                    let n = if want == 0 {
-                        0
-                    } else {
-                        step(Chunk::User, first.addr.wrapping_add(self.offset), moved, want)
-                    };
-                    self.offset += n;
-                    if self.offset == first.len {
-                        *buffers = &buffers[1..];
-                        self.offset = 0;
-                    }
-                    (n, want)
-                }
-                To::Kernel(slice) => {
-                    let want = len - moved;
-                    let n = step(Chunk::Kernel(&mut slice[self.offset..self.offset + want]), 0, moved, want);
-                    self.offset += n;
-                    (n, want)
-                }
-            };
-            moved += n;
-            if n < want {
-                break;
-            }
-        }
-        self.remaining -= moved;
-        self.done += moved;
-        if moved == 0 && len > 0 { Err(Errno::EFAULT) } else { Ok(moved) }
-    }
-}
-
-enum Chunk<'a> {
-    User,
-    Kernel(&'a mut [u8]),
 }
 
 enum From<'a> {
-    User(&'a [UserBuf]),
+    User(UserBuffers<'a>),
     Kernel(&'a [u8]),
 }
 
 /// Where bytes come from: user buffers or a kernel slice.
 pub struct Source<'a> {
     from: From<'a>,
-    offset: usize,
-    remaining: usize,
-    done: usize,
+    progress: Progress,
 }
 
 impl<'a> Source<'a> {
     /// User buffers in turn. The caller has checked that the lengths add up to at most `isize::MAX`.
+    #[inline]
     pub fn user(buffers: &'a [UserBuf]) -> Source<'a> {
-        Source { remaining: buffers.iter().map(|b| b.len).sum(), from: From::User(buffers), offset: 0, done: 0 }
+        let buffers = UserBuffers::new(buffers);
+        Source { progress: Progress { remaining: buffers.len(), done: 0 }, from: From::User(buffers) }
     }
 
     /// A kernel buffer.
     pub fn kernel(buffer: &'a [u8]) -> Source<'a> {
-        Source { remaining: buffer.len(), from: From::Kernel(buffer), offset: 0, done: 0 }
+        Source { progress: Progress { remaining: buffer.len(), done: 0 }, from: From::Kernel(buffer) }
     }
 
     /// How many bytes are left.
     #[inline]
     pub fn remaining(&self) -> usize {
-        self.remaining
+        self.progress.remaining
     }
 
     /// How many bytes were taken so far.
     #[inline]
     pub fn done(&self) -> usize {
-        self.done
+        self.progress.done
     }
 
     /// Gives at most `max` bytes from now on.
     pub fn limit(&mut self, max: usize) {
-        self.remaining = self.remaining.min(max);
+        self.progress.remaining = self.remaining().min(max);
     }
 
     /// Takes up to `bytes.len()` bytes; how many. `EFAULT` if not even one byte could be read.
     #[inline]
     pub fn take(&mut self, bytes: &mut [u8]) -> Result<usize> {
-        let len = bytes.len();
-        self.advance(len, |from, at, offset, len| match from {
-            Some(slice) => {
-                bytes[offset..offset + len].copy_from_slice(slice);
+        let len = bytes.len().min(self.remaining());
+        let moved = match &mut self.from {
+            From::User(buffers) => buffers.advance(len, |at, to, len| user::copy_in_some(&mut bytes[to..to + len], at)),
+            From::Kernel(slice) => {
+                bytes[..len].copy_from_slice(slice.split_off(..len).unwrap_or_default());
                 len
             }
-            None => user::copy_in_some(&mut bytes[offset..offset + len], at),
-        })
+        };
+        self.progress.moved(moved, len)
     }
 
     /// As [`Source::take`], into a frame.
     #[inline]
     pub fn take_frame(&mut self, frame: &Frame, start: usize, len: usize) -> Result<usize> {
-        self.advance(len, |from, at, offset, len| match from {
-            Some(slice) => {
-                frame.write(start + offset, slice);
+        let len = len.min(self.remaining());
+        let moved = match &mut self.from {
+            From::User(buffers) => buffers.advance(len, |at, to, len| user::user_to_frame(frame, start + to, at, len)),
+            From::Kernel(slice) => {
+                frame.write(start, slice.split_off(..len).unwrap_or_default());
                 len
             }
-            None => user::user_to_frame(frame, start + offset, at, len),
-        })
-    }
-
-    #[inline]
-    fn advance(
-        &mut self,
-        len: usize,
-        mut step: impl FnMut(Option<&[u8]>, usize, usize, usize) -> usize,
-    ) -> Result<usize> {
-        let len = len.min(self.remaining);
-        let mut moved = 0;
-        while moved < len {
-            let (n, want) = match &mut self.from {
-                From::User(buffers) => {
-                    let first = buffers[0];
-                    let want = (first.len - self.offset).min(len - moved);
-                    let n = if want == 0 { 0 } else { step(None, first.addr.wrapping_add(self.offset), moved, want) };
-                    self.offset += n;
-                    if self.offset == first.len {
-                        *buffers = &buffers[1..];
-                        self.offset = 0;
-                    }
-                    (n, want)
-                }
-                From::Kernel(slice) => {
-                    let want = len - moved;
-                    let n = step(Some(&slice[self.offset..self.offset + want]), 0, moved, want);
-                    self.offset += n;
-                    (n, want)
-                }
-            };
-            moved += n;
-            if n < want {
-                break;
-            }
-        }
-        self.remaining -= moved;
-        self.done += moved;
-        if moved == 0 && len > 0 { Err(Errno::EFAULT) } else { Ok(moved) }
+        };
+        self.progress.moved(moved, len)
     }
 }
 

@@ -18,4 +18,6 @@ mod radix_tree;
 pub use address_space::{AddressSpace, FaultError, Limits, MapRequest, Usage};
 pub use io::{Sink, Source};
 pub use mapping::{Backing, Mappable, MappingInfo, MappingName, Prot};
-pub use page_cache::PageCache;
+pub use page_cache::{
+    Figures as DirtyFigures, PageCache, Pager, Pattern, drop_clean, figures as dirty_figures, shrink,
+};

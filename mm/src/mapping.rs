@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
 
+use base::Result;
 use bitflags::bitflags;
 
 use crate::PageCache;
@@ -30,6 +31,11 @@ pub trait Mappable: Any + Send + Sync {
     fn describe(&self) -> (u32, u32, u64, Vec<u8>);
     /// May a shared mapping of it be writable, now or by mprotect later? (The descriptor was opened for writing.)
     fn may_write(&self) -> bool;
+    /// Makes bytes `from..to` of it last (msync(2)). `EIO`.
+    fn sync(&self, from: u64, to: u64) -> Result<()> {
+        let _ = (from, to);
+        Ok(())
+    }
     /// For downcasts.
     fn as_any(&self) -> &dyn Any;
 }

@@ -64,6 +64,22 @@ impl<T> RadixTree<T> {
         }
     }
 
+    pub(crate) fn get_mut(&mut self, index: u64) -> Option<&mut T> {
+        if !self.covers(index) {
+            return None;
+        }
+        let mut node = self.root.as_deref_mut()?;
+        let mut level = self.height - 1;
+        loop {
+            match &mut node.slots[way(index, level)] {
+                Slot::Empty => return None,
+                Slot::Leaf(value) => return Some(value),
+                Slot::Node(next) => node = next,
+            }
+            level = level.checked_sub(1)?;
+        }
+    }
+
     /// Sets the value at `index`; gives the one that was there.
     pub(crate) fn insert(&mut self, index: u64, value: T) -> Option<T> {
         while self.root.is_none() || !self.covers(index) {
@@ -177,6 +193,7 @@ mod tests {
                 _ => assert_eq!(tree.insert(index, step), model.insert(index, step)),
             }
             assert_eq!(tree.get(index), model.get(&index));
+            assert_eq!(tree.get_mut(index), model.get_mut(&index));
             assert_eq!(tree.len(), model.len());
         }
         while let Some(index) = tree.next(0) {

@@ -8,6 +8,7 @@ use fs::{File, FileKind, FsContext, Hold, Io, IoctlContext, OpenFile, OpenFlags,
 use hal::user::UserPtr;
 use mm::{Sink, Source};
 
+use crate::link;
 use crate::socket::{Control, MessageFlags, Outgoing, Socket};
 
 /// The file that descriptors of a socket refer to.
@@ -41,13 +42,16 @@ impl File for SocketFile {
         self.socket.poll(table)
     }
 
-    fn ioctl(&self, _cx: &IoctlContext, request: u32, arg: usize) -> Result<usize> {
+    fn ioctl(&self, cx: &IoctlContext, request: u32, arg: usize) -> Result<usize> {
         const SIOCINQ: u32 = abi::ioctl::FIONREAD;
         const SIOCOUTQ: u32 = 0x5411;
         let count = match request {
             SIOCINQ => self.socket.queued()?.0,
             SIOCOUTQ => self.socket.queued()?.1,
-            _ => return Err(Errno::ENOTTY),
+            _ => match self.socket.ioctl(request, arg) {
+                Some(result) => return result,
+                None => return link::ioctl::request(cx.cred, request, arg),
+            },
         };
         UserPtr::new(arg).write(&i32::try_from(count).unwrap_or(i32::MAX))?;
         Ok(0)

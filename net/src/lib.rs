@@ -8,20 +8,38 @@
 #![cfg_attr(not(test), no_std)]
 extern crate alloc;
 
+mod alarm;
+pub mod backlog;
+pub mod checksum;
 mod file;
+pub mod hash;
+pub mod inet;
+pub mod ip;
+pub mod link;
 mod options;
+pub mod packet;
+pub mod route;
 mod socket;
+pub mod statistics;
+pub mod tcp;
 pub mod unix;
+mod worker;
 
 pub use file::{SocketFile, open_file, socket_of};
 pub use options::{Options, level, option};
-pub use socket::{Caller, Control, MessageFlags, Outgoing, Received, Shutdown, Socket, SocketKind, Ucred};
+pub use socket::{
+    Caller, Control, ControlMessage, MessageFlags, Outgoing, Received, Shutdown, Socket, SocketKind, Ucred,
+};
 
 use alloc::sync::Arc;
 use base::{Errno, Result};
 
 /// AF_UNIX.
 pub const AF_UNIX: i32 = 1;
+/// AF_INET.
+pub const AF_INET: i32 = 2;
+/// AF_INET6.
+pub const AF_INET6: i32 = 10;
 /// One more than the highest protocol family that Linux knows.
 const AF_MAX: i32 = 46;
 
@@ -35,6 +53,14 @@ pub fn create(caller: &Caller, family: i32, kind: i32, protocol: i32) -> Result<
     }
     match family {
         AF_UNIX => Ok(unix::UnixSocket::create(caller, kind, protocol)?),
+        AF_INET => inet::create(caller, inet::Family::V4, kind, protocol),
+        AF_INET6 => inet::create(caller, inet::Family::V6, kind, protocol),
         _ => Err(Errno::EAFNOSUPPORT),
     }
+}
+
+/// Sets the network up: the loopback interface, and the thread that does what interrupts leave. Once, at boot, in a thread.
+pub fn init() {
+    link::init();
+    worker::start();
 }

@@ -1,8 +1,11 @@
 //! Options at the level SOL_SOCKET that all sockets have (socket(7)).
 
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 
-use base::Nanos;
+use base::{NANOS_PER_SEC, Nanos};
+
+use crate::socket::ControlMessage;
 
 /// Levels of getsockopt(2).
 #[allow(missing_docs, reason = "socket(7) names them")]
@@ -35,6 +38,8 @@ pub mod option {
     pub const SO_PEERNAME: i32 = 28;
     pub const SO_TIMESTAMP: i32 = 29;
     pub const SO_ACCEPTCONN: i32 = 30;
+    pub const SO_MARK: i32 = 36;
+    pub const SO_TIMESTAMPNS: i32 = 35;
     pub const SO_SNDBUFFORCE: i32 = 32;
     pub const SO_RCVBUFFORCE: i32 = 33;
     pub const SO_PASSSEC: i32 = 34;
@@ -68,6 +73,11 @@ pub struct Options {
     pub low_water: AtomicI32,
     /// SO_LINGER: on or off, and seconds. Nothing lingers on a unix socket.
     pub linger: [AtomicI32; 2],
+    /// SO_MARK.
+    pub mark: AtomicI32,
+    /// SO_PRIORITY.
+    pub priority: AtomicI32,
+    fixed: AtomicU64,
 }
 
 impl Default for Options {
@@ -81,6 +91,9 @@ impl Default for Options {
             flags: AtomicU64::new(0),
             low_water: AtomicI32::new(1),
             linger: [AtomicI32::new(0), AtomicI32::new(0)],
+            mark: AtomicI32::new(0),
+            priority: AtomicI32::new(0),
+            fixed: AtomicU64::new(0),
         }
     }
 }
@@ -108,6 +121,49 @@ impl Options {
         buffer.store((bytes * 2).max(MIN_BUFFER), Ordering::Relaxed);
     }
 
+    /// Sets both buffers' sizes as a family starts with.
+    pub(crate) fn set_sizes(&self, send: usize, receive: usize) {
+        self.send_buffer.store(send, Ordering::Relaxed);
+        self.receive_buffer.store(receive, Ordering::Relaxed);
+    }
+
+    /// The program has set this buffer's size: it no longer follows the need.
+    pub(crate) fn fix_size(&self, name: i32) {
+        let name = match name {
+            option::SO_SNDBUFFORCE => option::SO_SNDBUF,
+            option::SO_RCVBUFFORCE => option::SO_RCVBUF,
+            name => name,
+        };
+        self.fixed.fetch_or(1 << name, Ordering::Relaxed);
+    }
+
+    /// Has the program set this buffer's size?
+    pub(crate) fn is_fixed(&self, name: i32) -> bool {
+        self.fixed.load(Ordering::Relaxed) & 1 << name != 0
+    }
+
+    /// How long close(2) waits; 0 for a reset, `None` for not at all.
+    pub(crate) fn linger_time(&self) -> Option<Nanos> {
+        let [on, seconds] = [0, 1].map(|i: usize| self.linger[i].load(Ordering::Relaxed));
+        (on != 0).then(|| u64::try_from(seconds).unwrap_or(0).saturating_mul(NANOS_PER_SEC))
+    }
+
+    /// Takes over what a listener's connections inherit.
+    pub(crate) fn inherit(&self, from: &Options) {
+        let copy = |to: &AtomicU64, from: &AtomicU64| to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        copy(&self.flags, &from.flags);
+        copy(&self.fixed, &from.fixed);
+        copy(&self.send_timeout, &from.send_timeout);
+        copy(&self.receive_timeout, &from.receive_timeout);
+        self.set_sizes(from.send_buffer.load(Ordering::Relaxed), from.receive_buffer.load(Ordering::Relaxed));
+        for (to, from) in self.linger.iter().zip(&from.linger) {
+            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        self.low_water.store(from.low_water.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.mark.store(from.mark.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.priority.store(from.priority.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
     /// A flag that is only kept.
     pub fn flag(&self, option: i32) -> bool {
         self.flags.load(Ordering::Relaxed) & (1 << (option & 63)) != 0
@@ -120,6 +176,17 @@ impl Options {
             self.flags.fetch_or(bit, Ordering::Relaxed);
         } else {
             self.flags.fetch_and(!bit, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Adds the time a message was received, if the program asked for it (SO_TIMESTAMP, SO_TIMESTAMPNS).
+pub(crate) fn stamp(options: &Options, received: Nanos, messages: &mut Vec<ControlMessage>) {
+    for (name, unit) in [(option::SO_TIMESTAMP, 1000), (option::SO_TIMESTAMPNS, 1)] {
+        if options.flag(name) {
+            let mut data = (received / NANOS_PER_SEC).to_ne_bytes().to_vec();
+            data.extend_from_slice(&(received % NANOS_PER_SEC / unit).to_ne_bytes());
+            messages.push(ControlMessage { level: level::SOL_SOCKET, kind: name, data });
         }
     }
 }

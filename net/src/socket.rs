@@ -20,6 +20,8 @@ pub enum SocketKind {
     Stream = 1,
     /// SOCK_DGRAM.
     Datagram = 2,
+    /// SOCK_RAW.
+    Raw = 3,
     /// SOCK_SEQPACKET.
     SeqPacket = 5,
 }
@@ -32,6 +34,8 @@ bitflags! {
         const OOB = 1;
         /// MSG_PEEK.
         const PEEK = 2;
+        /// MSG_DONTROUTE.
+        const DONTROUTE = 4;
         /// MSG_CTRUNC.
         const CTRUNC = 8;
         /// MSG_TRUNC.
@@ -46,8 +50,12 @@ bitflags! {
         const ERRQUEUE = 0x2000;
         /// MSG_NOSIGNAL.
         const NOSIGNAL = 0x4000;
+        /// MSG_MORE.
+        const MORE = 0x8000;
         /// MSG_WAITFORONE.
         const WAITFORONE = 0x10000;
+        /// MSG_FASTOPEN.
+        const FASTOPEN = 0x2000_0000;
         /// MSG_CMSG_CLOEXEC.
         const CMSG_CLOEXEC = 0x4000_0000;
     }
@@ -91,6 +99,17 @@ impl Caller {
     }
 }
 
+/// A control message of a protocol (`struct cmsghdr` and its data).
+#[derive(Clone, Debug)]
+pub struct ControlMessage {
+    /// The level.
+    pub level: i32,
+    /// The type.
+    pub kind: i32,
+    /// The data.
+    pub data: Vec<u8>,
+}
+
 /// What goes with the bytes of a message.
 #[derive(Default)]
 pub struct Control {
@@ -98,6 +117,8 @@ pub struct Control {
     pub files: Vec<Arc<OpenFile>>,
     /// SCM_CREDENTIALS.
     pub credentials: Option<Ucred>,
+    /// All else.
+    pub messages: Vec<ControlMessage>,
 }
 
 /// A message to be sent, apart from its bytes.
@@ -150,6 +171,10 @@ pub trait Socket: Any + Send + Sync {
     fn family(&self) -> i32;
     /// Its type.
     fn kind(&self) -> SocketKind;
+    /// Its protocol, for SO_PROTOCOL.
+    fn protocol(&self) -> i32 {
+        0
+    }
     /// The options that all sockets have.
     fn options(&self) -> &Options;
     /// bind(2). `EINVAL`, `EADDRINUSE`, `EACCES`, ...
@@ -166,6 +191,10 @@ pub trait Socket: Any + Send + Sync {
     fn name(&self) -> Vec<u8>;
     /// getpeername(2). `ENOTCONN`.
     fn peer_name(&self) -> Result<Vec<u8>>;
+    /// The other end of a connection as accept(2) shows it, even if that has ended meanwhile.
+    fn accepted_name(&self) -> Vec<u8> {
+        self.peer_name().unwrap_or_default()
+    }
     /// Sends a message. `EPIPE`, `ENOTCONN`, `EDESTADDRREQ`, `EMSGSIZE`, `EAGAIN`, ... `caller` is `None` for write(2).
     fn send(&self, caller: Option<&Caller>, source: &mut Source, message: Outgoing, nonblocking: bool)
     -> Result<usize>;
@@ -175,6 +204,25 @@ pub trait Socket: Any + Send + Sync {
     fn poll(&self, table: &mut PollTable) -> Events;
     /// Bytes that can be received (FIONREAD), and bytes that were not received yet (SIOCOUTQ). `EINVAL` for listeners.
     fn queued(&self) -> Result<(usize, usize)>;
+    /// Sets an option of the family's or protocol's own, at any level; `None` where it has no such level or option. `ENOPROTOOPT`, `EINVAL`, ...
+    fn set_option(&self, caller: &Caller, level: i32, name: i32, value: &[u8]) -> Option<Result<()>> {
+        let _ = (caller, level, name, value);
+        None
+    }
+    /// An option of the family's or protocol's own.
+    fn get_option(&self, level: i32, name: i32) -> Option<Result<Vec<u8>>> {
+        let _ = (level, name);
+        None
+    }
+    /// An option at SOL_SOCKET was set.
+    fn option_changed(&self, name: i32) {
+        let _ = name;
+    }
+    /// An ioctl(2) of the protocol's own; `None` where it has no such request.
+    fn ioctl(&self, request: u32, arg: usize) -> Option<Result<usize>> {
+        let _ = (request, arg);
+        None
+    }
     /// SO_PEERCRED.
     fn peer_credentials(&self) -> Ucred {
         Ucred::NOBODY
@@ -189,6 +237,15 @@ pub trait Socket: Any + Send + Sync {
     fn take_error(&self) -> Option<Errno>;
     /// The last descriptor is gone.
     fn close(&self);
+}
+
+/// The error of a wait that ended early: `EAGAIN` for the socket's timeout; a signal restarts the call only where there is no timeout.
+pub(crate) fn wait_error(error: sched::WaitError, timed: bool) -> Errno {
+    match error {
+        sched::WaitError::TimedOut => Errno::EAGAIN,
+        sched::WaitError::Interrupted if timed => Errno::EINTR,
+        sched::WaitError::Interrupted => Errno::ERESTARTSYS,
+    }
 }
 
 /// When a wait with a socket's timeout ends.

@@ -54,6 +54,7 @@ fn leave(task: &Task) {
     if let Some(thread) = task.thread() {
         thread.drop_page_table();
     }
+    task.leave_semaphore_undo();
     drop(task.set_files(None));
     task.set_fs(None);
     let leader = task.is_leader();

@@ -260,7 +260,8 @@ fn new_task(task: &Task, args: &CloneArgs, tid: Pid, process: Arc<Process>) -> R
     let fs = if has(CLONE_FS) { task.fs() } else { Arc::new(task.fs().duplicate()) };
     let cred = task.cred();
     let user = UserTask::new(UserTasks::of(cred.uid));
-    let parts = TaskParts { cred, files, fs, comm: task.comm(), blocked: task.blocked(), user };
+    let semaphore_undo = has(CLONE_SYSVSEM).then(|| task.semaphore_undo());
+    let parts = TaskParts { cred, files, fs, semaphore_undo, comm: task.comm(), blocked: task.blocked(), user };
     let child = Task::new(tid, process, parts);
     if !has(CLONE_VM) || has(CLONE_VFORK) {
         *child.alt_stack.lock() = *task.alt_stack.lock();

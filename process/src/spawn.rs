@@ -28,8 +28,15 @@ pub fn spawn_init(path: &[u8], argv: &[&[u8]], envp: &[&[u8]], cx: FsContext, fi
     process.set_address_space(Some(space.clone()));
     let fs = Arc::new(FsState::new(cx.cwd.clone(), cx.root.clone(), cx.umask));
     let user = UserTask::new(UserTasks::of(cx.cred.uid));
-    let parts =
-        TaskParts { cred: cx.cred, files, fs, comm: *b"init\0\0\0\0\0\0\0\0\0\0\0\0", blocked: SigSet::EMPTY, user };
+    let parts = TaskParts {
+        cred: cx.cred,
+        files,
+        fs,
+        semaphore_undo: None,
+        comm: *b"init\0\0\0\0\0\0\0\0\0\0\0\0",
+        blocked: SigSet::EMPTY,
+        user,
+    };
     let task = Arc::new(Task::new(pid, process.clone(), parts));
     let request = Request {
         base: None,

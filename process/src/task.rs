@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsiz
 use base::{Cred, Errno, Nanos};
 use fs::{FdTable, FsContext};
 use hal::sync::{Once, SpinLock};
+use ipc::sysv::undo::UndoList;
 use mm::AddressSpace;
 use sched::{Thread, WaitQueue};
 
@@ -63,6 +64,7 @@ pub(crate) struct TaskParts {
     pub(crate) cred: Arc<Cred>,
     pub(crate) files: Arc<FdTable>,
     pub(crate) fs: Arc<FsState>,
+    pub(crate) semaphore_undo: Option<Arc<UndoList>>,
     pub(crate) comm: Comm,
     pub(crate) blocked: SigSet,
     pub(crate) user: UserTask,
@@ -80,6 +82,8 @@ pub struct Task {
     files: SpinLock<Option<Arc<FdTable>>>,
     /// `None` once it has exited.
     fs: SpinLock<Option<Arc<FsState>>>,
+    /// What it, and those it shares this with (CLONE_SYSVSEM), did to semaphores with SEM_UNDO.
+    semaphore_undo: SpinLock<Option<Arc<UndoList>>>,
     /// Written by the thread itself alone.
     blocked: AtomicU64,
     /// Signals that it waits for in sigtimedwait(2) although they are blocked.
@@ -142,6 +146,7 @@ impl Task {
             user: SpinLock::new(parts.user),
             files: SpinLock::new(Some(parts.files)),
             fs: SpinLock::new(Some(parts.fs)),
+            semaphore_undo: SpinLock::new(parts.semaphore_undo),
             blocked: AtomicU64::new(parts.blocked.0),
             awaited: AtomicU64::new(0),
             pending: AtomicU64::new(0),
@@ -286,6 +291,17 @@ impl Task {
     pub(crate) fn set_fs(&self, fs: Option<Arc<FsState>>) {
         let old = core::mem::replace(&mut *self.fs.lock(), fs);
         drop(old);
+    }
+
+    /// What is to be undone to semaphores when it and those it shares this with have ended.
+    pub fn semaphore_undo(&self) -> Arc<UndoList> {
+        self.semaphore_undo.lock().get_or_insert_with(UndoList::new).clone()
+    }
+
+    /// Parts with what it shared, which is undone if it was the last (exit, unshare(CLONE_SYSVSEM)).
+    pub fn leave_semaphore_undo(&self) {
+        let left = self.semaphore_undo.lock().take();
+        drop(left);
     }
 
     /// What file operations need to know of it.

@@ -1,12 +1,11 @@
 //! epoll_create, epoll_ctl, epoll_wait and its kin.
 
-use alloc::vec::Vec;
-
 use base::{Capability, Errno, Nanos, Result};
-use hal::user::{UserPtr, copy_out};
-use ipc::epoll::{self, Epoll, EventFlags, Interest};
+use hal::user::UserPtr;
+use ipc::epoll::{self, Epoll, EventFlags, Interest, Occurred};
 use ipc::poll::Until;
 use process::signal::{SigSet, with_temporary_mask};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use crate::args::Args;
 use crate::context::Context;
@@ -15,8 +14,13 @@ use crate::path::only;
 use crate::poll::{mask, until};
 use crate::timespec::Timespec;
 
-/// `struct epoll_event` is packed: 4 bytes of events, 8 of data.
-const EVENT_SIZE: usize = 12;
+/// `struct epoll_event`.
+#[repr(C, packed)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+struct EpollEvent {
+    events: u32,
+    data: u64,
+}
 
 pub(crate) fn epoll_create(cx: &mut Context, a: Args) -> Result<usize> {
     if a.int(0) <= 0 {
@@ -35,10 +39,7 @@ pub(crate) fn epoll_ctl(cx: &mut Context, a: Args) -> Result<usize> {
     const DEL: i32 = 2;
     const MOD: i32 = 3;
     let operation = a.int(1);
-    let mut raw = [0; EVENT_SIZE];
-    if operation != DEL {
-        hal::user::copy_in(&mut raw, a.0[3])?;
-    }
+    let event = if operation == DEL { EpollEvent::new_zeroed() } else { a.ptr::<EpollEvent>(3).read()? };
     let files = cx.task.files();
     let instance = files.get(a.fd(0))?;
     let fd = a.fd(2);
@@ -50,12 +51,11 @@ pub(crate) fn epoll_ctl(cx: &mut Context, a: Args) -> Result<usize> {
         return Err(Errno::EINVAL);
     }
     let epoll = Epoll::of(&instance)?;
-    let mut bits = u32::from_ne_bytes([raw[0], raw[1], raw[2], raw[3]]);
+    let mut bits = event.events;
     if !cx.task.cred().capable(Capability::BlockSuspend) {
         bits &= !EventFlags::WAKEUP.bits();
     }
-    let data = u64::from_ne_bytes([raw[4], raw[5], raw[6], raw[7], raw[8], raw[9], raw[10], raw[11]]);
-    let interest = Interest::new(bits, data);
+    let interest = Interest::new(bits, event.data);
     if operation != DEL && interest.misuses_exclusive() {
         return Err(Errno::EINVAL);
     }
@@ -72,24 +72,21 @@ pub(crate) fn epoll_ctl(cx: &mut Context, a: Args) -> Result<usize> {
 fn wait(cx: &Context, a: Args, until: Until, mask: Option<SigSet>) -> Result<usize> {
     let max = usize::try_from(a.int(2))
         .ok()
-        .filter(|&n| n > 0 && n <= i32::MAX as usize / EVENT_SIZE)
+        .filter(|&n| n > 0 && n <= i32::MAX as usize / size_of::<EpollEvent>())
         .ok_or(Errno::EINVAL)?;
-    if !hal::user::UserBuf::new(a.0[1], max * EVENT_SIZE).in_user_half() {
+    if !hal::user::UserBuf::new(a.0[1], max * size_of::<EpollEvent>()).in_user_half() {
         return Err(Errno::EFAULT);
     }
     let instance = cx.task.files().get(a.fd(0))?;
     let epoll = Epoll::of(&instance)?;
-    let mut events = Vec::new();
-    with_temporary_mask(cx.task, mask, || epoll.wait(max, until, &mut events))?;
-    for (index, event) in events.iter().enumerate() {
-        let mut raw = [0; EVENT_SIZE];
-        raw[..4].copy_from_slice(&event.events.to_ne_bytes());
-        raw[4..].copy_from_slice(&event.data.to_ne_bytes());
-        if let Err(error) = copy_out(a.0[1].wrapping_add(index * EVENT_SIZE), &raw) {
-            return if index > 0 { Ok(index) } else { Err(error) };
-        }
-    }
-    Ok(events.len())
+    let mut at = UserPtr::<EpollEvent>::new(a.0[1]);
+    with_temporary_mask(cx.task, mask, || {
+        epoll.wait(max, until, |Occurred { events, data }| {
+            at.write(&EpollEvent { events, data })?;
+            at = at.at(1);
+            Ok(())
+        })
+    })
 }
 
 /// A timeout in milliseconds; a negative one is none.

@@ -279,6 +279,10 @@ pub(crate) fn fsync(cx: &mut Context, a: Args) -> Result<usize> {
     cx.task.files().get(a.fd(0))?.file().sync().map(|()| 0)
 }
 
+pub(crate) fn fdatasync(cx: &mut Context, a: Args) -> Result<usize> {
+    cx.task.files().get(a.fd(0))?.file().sync_data().map(|()| 0)
+}
+
 pub(crate) fn sync_file_range(cx: &mut Context, a: Args) -> Result<usize> {
     let open = cx.task.files().get(a.fd(0))?;
     let end = a.offset(1).checked_add(a.offset(2));
@@ -288,15 +292,13 @@ pub(crate) fn sync_file_range(cx: &mut Context, a: Args) -> Result<usize> {
     if !open.file().positioned() {
         return Err(Errno::ESPIPE);
     }
-    open.file().sync().map(|()| 0)
+    let from = u64::try_from(a.offset(1)).map_err(|_| Errno::EINVAL)?;
+    let to = end.and_then(|end| u64::try_from(end).ok()).filter(|&end| end > from).unwrap_or(u64::MAX);
+    open.file().write_back(from, to).map(|()| 0)
 }
 
 pub(crate) fn sync(_cx: &mut Context, _a: Args) -> Result<usize> {
-    for mount in fs::vfs::mount::list() {
-        if let Err(error) = mount.superblock.ops.sync() {
-            log::warn!("sync of {}: {error}", mount.superblock.kind);
-        }
-    }
+    fs::writeback::sync_all();
     Ok(0)
 }
 
@@ -343,11 +345,22 @@ pub(crate) fn fadvise64(cx: &mut Context, a: Args) -> Result<usize> {
     if open.inode().kind() == fs::FileKind::Fifo {
         return Err(Errno::ESPIPE);
     }
-    // Advice changes nothing here: the pages of a file in memory are where they are.
-    if a.uint(3) > 5 || a.offset(2) < 0 { Err(Errno::EINVAL) } else { Ok(0) }
+    if a.uint(3) > 5 || a.offset(2) < 0 {
+        return Err(Errno::EINVAL);
+    }
+    let from = u64::try_from(a.offset(1)).unwrap_or(0);
+    let end = match u64::try_from(a.offset(2)) {
+        Ok(len @ 1..) => from.saturating_add(len),
+        _ => u64::MAX,
+    };
+    fs::vfs::advice::advise(&open, from, end, a.uint(3)).map(|()| 0)
 }
 
 pub(crate) fn readahead(cx: &mut Context, a: Args) -> Result<usize> {
     let open = cx.task.files().get_for(a.fd(0), Access::READ)?;
-    if open.inode().kind() == fs::FileKind::Regular { Ok(0) } else { Err(Errno::EINVAL) }
+    if !matches!(open.inode().kind(), fs::FileKind::Regular | fs::FileKind::BlockDevice) {
+        return Err(Errno::EINVAL);
+    }
+    let from = u64::try_from(a.offset(1)).map_err(|_| Errno::EINVAL)?;
+    fs::vfs::advice::read_ahead(&open, from, from.saturating_add(a.size(2) as u64)).map(|()| 0)
 }

@@ -32,6 +32,7 @@ mod shared_memory;
 mod signal;
 mod socket;
 pub mod system;
+mod sysv;
 pub mod table;
 mod time;
 mod timer;

@@ -263,6 +263,9 @@ pub(crate) fn unshare(cx: &mut Context, a: Args) -> Result<usize> {
     if asked & flags::CLONE_FILES != 0 {
         cx.task.unshare_files()?;
     }
+    if asked & flags::CLONE_SYSVSEM != 0 {
+        cx.task.leave_semaphore_undo();
+    }
     Ok(0)
 }
 

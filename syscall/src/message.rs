@@ -7,7 +7,7 @@ use base::{Capability, Errno, Nanos, Result};
 use fs::OpenFile;
 use hal::user::{UserBuf, UserPtr, copy_in, copy_out};
 use mm::{Sink, Source};
-use net::{Control, MessageFlags, Outgoing, Received, Socket, Ucred};
+use net::{Control, ControlMessage, MessageFlags, Outgoing, Received, Socket, Ucred};
 use process::Task;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -74,6 +74,9 @@ fn read_control(task: &Task, addr: usize, len: usize) -> Result<Control> {
                 SCM_CREDENTIALS => control.credentials = Some(check_credentials(task, data)?),
                 _ => return Err(Errno::EINVAL),
             }
+        } else {
+            let message = ControlMessage { level: int_at(rest, 8), kind: int_at(rest, 12), data: data.to_vec() };
+            control.messages.push(message);
         }
         rest = rest.get(size.next_multiple_of(8)..).unwrap_or_default();
     }
@@ -185,7 +188,7 @@ impl ControlWriter {
         (self.room - self.used).saturating_sub(CONTROL_HEADER)
     }
 
-    fn put(&mut self, kind: i32, data: &[u8]) -> Result<()> {
+    fn put(&mut self, level: i32, kind: i32, data: &[u8]) -> Result<()> {
         if self.room - self.used < CONTROL_HEADER {
             self.truncated = true;
             return Ok(());
@@ -193,7 +196,7 @@ impl ControlWriter {
         let len = data.len().min(self.room());
         self.truncated |= len < data.len();
         let mut raw = (CONTROL_HEADER + len).to_ne_bytes().to_vec();
-        raw.extend_from_slice(&SOL_SOCKET.to_ne_bytes());
+        raw.extend_from_slice(&level.to_ne_bytes());
         raw.extend_from_slice(&kind.to_ne_bytes());
         raw.extend_from_slice(&data[..len]);
         copy_out(self.at.wrapping_add(self.used), &raw)?;
@@ -219,7 +222,7 @@ fn install_files(
         }
     }
     writer.truncated |= numbers.len() < count;
-    if numbers.is_empty() { Ok(()) } else { writer.put(SCM_RIGHTS, numbers.as_slice().as_bytes()) }
+    if numbers.is_empty() { Ok(()) } else { writer.put(SOL_SOCKET, SCM_RIGHTS, numbers.as_slice().as_bytes()) }
 }
 
 fn store_received(task: &Task, at: usize, raw: &RawMessage, received: Received, flags: MessageFlags) -> Result<()> {
@@ -233,7 +236,10 @@ fn store_received(task: &Task, at: usize, raw: &RawMessage, received: Received, 
     let room = if raw.control == 0 { 0 } else { raw.control_len };
     let mut writer = ControlWriter { at: raw.control, room, used: 0, truncated: false };
     if let Some(credentials) = received.control.credentials {
-        writer.put(SCM_CREDENTIALS, credentials.as_bytes())?;
+        writer.put(SOL_SOCKET, SCM_CREDENTIALS, credentials.as_bytes())?;
+    }
+    for message in &received.control.messages {
+        writer.put(message.level, message.kind, &message.data)?;
     }
     if !received.control.files.is_empty() {
         install_files(task, received.control.files, &mut writer, flags.contains(MessageFlags::CMSG_CLOEXEC))?;

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use base::{Errno, Events, Nanos, Result};
+use fs::Fd;
 use hal::user::UserPtr;
 use ipc::poll::{Polled, Until, wait};
 use process::signal::{Restart, SigSet, with_temporary_mask};
@@ -42,21 +43,13 @@ fn poll_array(task: &Task, array: UserPtr<PollFd>, count: u32, until: Until) -> 
     files.try_reserve_exact(count).map_err(|_| Errno::ENOMEM)?;
     raw.resize(count, PollFd::default());
     hal::user::copy_in(raw.as_mut_slice().as_mut_bytes(), array.addr())?;
-    let table = task.files();
-    for entry in &raw {
-        let mut polled = Polled {
-            open: None,
-            wanted: Events::from_bits_truncate(entry.events as u16 as u32),
-            ready: Events::empty(),
-        };
-        if entry.fd >= 0 {
-            match table.get(entry.fd) {
-                Ok(open) => polled.open = Some(open),
-                Err(_) => polled.ready = Events::NVAL,
-            }
-        }
-        files.push(polled);
-    }
+    let mut entries = raw.iter();
+    task.files().for_each(raw.iter().map(|entry| entry.fd), |fd, open| {
+        let Some(entry) = entries.next() else { return };
+        let wanted = Events::from_bits_truncate(entry.events as u16 as u32);
+        let ready = if open.is_none() && fd >= 0 { Events::NVAL } else { Events::empty() };
+        files.push(Polled { open: open.cloned(), wanted, ready });
+    });
     let result = wait(&mut files, until);
     for (index, polled) in files.iter().enumerate() {
         let revents = array.at(index).addr().wrapping_add(6);
@@ -127,11 +120,12 @@ pub(crate) fn ppoll(cx: &mut Context, a: Args) -> Result<usize> {
     finish(result, || store_timespec(a.ptr(2), until))
 }
 
-/// The three sets of select(2), as words of 64 descriptors.
+/// The three sets of select(2): words of 64 descriptors each, one set behind the other.
 struct Sets {
-    words: [Vec<u64>; 3],
+    words: Vec<u64>,
+    /// How many a set has.
+    each: usize,
     pointers: [usize; 3],
-    bytes: usize,
 }
 
 /// What the sets ask about, and what counts as ready in each.
@@ -144,52 +138,85 @@ const SET_EVENTS: [Events; 3] = [
 impl Sets {
     /// Copies the sets of `count` descriptors in. `EFAULT`, `ENOMEM`.
     fn read(count: usize, pointers: [usize; 3]) -> Result<Sets> {
-        let bytes = count.div_ceil(64) * 8;
-        let mut words = [Vec::new(), Vec::new(), Vec::new()];
-        for (set, &pointer) in words.iter_mut().zip(&pointers) {
-            set.try_reserve_exact(bytes / 8).map_err(|_| Errno::ENOMEM)?;
-            set.resize(bytes / 8, 0u64);
+        let each = count.div_ceil(64);
+        let mut words = Vec::new();
+        words.try_reserve_exact(3 * each).map_err(|_| Errno::ENOMEM)?;
+        words.resize(3 * each, 0u64);
+        for (index, &pointer) in pointers.iter().enumerate() {
             if pointer != 0 {
-                hal::user::copy_in(set.as_mut_slice().as_mut_bytes(), pointer)?;
+                let set = &mut words[index * each..(index + 1) * each];
+                hal::user::copy_in(set.as_mut_bytes(), pointer)?;
+                if !count.is_multiple_of(64) {
+                    set[each - 1] &= (1 << (count % 64)) - 1;
+                }
             }
         }
-        Ok(Sets { words, pointers, bytes })
+        Ok(Sets { words, each, pointers })
+    }
+
+    /// The words of the three sets that hold descriptors from `64 * index` on.
+    fn row(&self, index: usize) -> [u64; 3] {
+        [self.words[index], self.words[self.each + index], self.words[2 * self.each + index]]
+    }
+
+    /// The descriptors that are asked about.
+    fn numbers(&self) -> impl Iterator<Item = Fd> {
+        (0..self.each).flat_map(|index| {
+            let [a, b, c] = self.row(index);
+            Bits(a | b | c).map(move |bit| (index * 64 + bit) as Fd)
+        })
     }
 
     /// What is asked about descriptor `fd`.
     fn wanted(&self, fd: usize) -> Events {
-        let mut wanted = Events::empty();
-        for (set, events) in self.words.iter().zip(SET_EVENTS) {
-            if set[fd / 64] & (1 << (fd % 64)) != 0 {
-                wanted |= events;
-            }
-        }
-        wanted
+        let row = self.row(fd / 64);
+        let asked = |set: usize| if row[set] >> (fd % 64) & 1 != 0 { SET_EVENTS[set] } else { Events::empty() };
+        asked(0) | asked(1) | asked(2)
     }
 
-    /// Keeps the bits of what is ready, and counts them.
-    fn keep(&mut self, count: usize, polled: &[(usize, Polled)]) -> usize {
-        let asked = core::mem::replace(&mut self.words, [(); 3].map(|()| alloc::vec![0; count.div_ceil(64)]));
+    /// Keeps the bits of what is ready, and counts them. `polled` are those of [`Sets::numbers`].
+    fn keep(&mut self, polled: &[Polled]) -> usize {
+        let mut polled = polled.iter();
         let mut total = 0;
-        for (fd, polled) in polled {
-            for ((set, asked), events) in self.words.iter_mut().zip(&asked).zip(SET_EVENTS) {
-                let bit = asked[fd / 64] & (1 << (fd % 64));
-                if bit != 0 && polled.ready.intersects(events) {
-                    set[fd / 64] |= bit;
-                    total += 1;
+        for index in 0..self.each {
+            let row = self.row(index);
+            let mut ready = [0; 3];
+            for (bit, polled) in Bits(row[0] | row[1] | row[2]).zip(&mut polled) {
+                if !polled.ready.is_empty() {
+                    for (ready, events) in ready.iter_mut().zip(SET_EVENTS) {
+                        *ready |= u64::from(polled.ready.intersects(events)) << bit;
+                    }
                 }
+            }
+            for (set, ready) in ready.iter().enumerate() {
+                self.words[set * self.each + index] &= ready;
+                total += (row[set] & ready).count_ones() as usize;
             }
         }
         total
     }
 
     fn store(&self) -> Result<()> {
-        for (set, &pointer) in self.words.iter().zip(&self.pointers) {
+        for (index, &pointer) in self.pointers.iter().enumerate() {
             if pointer != 0 {
-                hal::user::copy_out(pointer, &set.as_slice().as_bytes()[..self.bytes])?;
+                hal::user::copy_out(pointer, self.words[index * self.each..(index + 1) * self.each].as_bytes())?;
             }
         }
         Ok(())
+    }
+}
+
+/// The numbers of the bits that are set, ascending.
+struct Bits(u64);
+
+impl Iterator for Bits {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        let bit = self.0.trailing_zeros();
+        self.0 &= self.0.checked_sub(1)?;
+        Some(bit as usize)
     }
 }
 
@@ -200,18 +227,21 @@ fn select_sets(task: &Task, count: i32, pointers: [usize; 3], until: Until) -> R
     let count = count.min(table.capacity());
     let mut sets = Sets::read(count, pointers)?;
     let mut files = Vec::new();
-    for fd in 0..count {
-        let wanted = sets.wanted(fd);
-        if !wanted.is_empty() {
-            let open = table.get(fd as i32)?;
-            files.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-            files.push((fd, Polled { open: Some(open), wanted, ready: Events::empty() }));
+    files
+        .try_reserve_exact(sets.words.iter().map(|word| word.count_ones() as usize).sum())
+        .map_err(|_| Errno::ENOMEM)?;
+    let mut missing = false;
+    table.for_each(sets.numbers(), |fd, open| match open {
+        Some(open) => {
+            files.push(Polled { open: Some(open.clone()), wanted: sets.wanted(fd as usize), ready: Events::empty() })
         }
+        None => missing = true,
+    });
+    if missing {
+        return Err(Errno::EBADF);
     }
-    let (numbers, mut polled): (Vec<_>, Vec<_>) = files.into_iter().unzip();
-    wait(&mut polled, until)?;
-    let files: Vec<_> = numbers.into_iter().zip(polled).collect();
-    let ready = sets.keep(count, &files);
+    wait(&mut files, until)?;
+    let ready = sets.keep(&files);
     sets.store()?;
     Ok(ready)
 }

@@ -20,6 +20,9 @@ use crate::transfer::store_pair;
 /// The longest address (`struct sockaddr_storage`).
 const ADDRESS_MAX: usize = 128;
 
+/// The longest option value that is looked at.
+const OPTION_MAX: usize = 4096;
+
 /// Who calls, as sockets want to know.
 pub(crate) fn caller(task: &Task) -> Caller {
     Caller { fs: task.fs_context(), pid: task.pid(), fd_limit: fd_limit(task) }
@@ -107,7 +110,7 @@ fn accept_with(cx: &Context, a: Args, flags: u32) -> Result<usize> {
     let (open, socket) = socket_file(cx.task, a.fd(0))?;
     let accepted = socket.accept(nonblocking(&open))?;
     if a.0[1] != 0 {
-        store_address(&accepted.peer_name().unwrap_or_default(), a.0[1], a.ptr(2))?;
+        store_address(&accepted.accepted_name(), a.0[1], a.ptr(2))?;
     }
     let made = net::open_file(&cx.task.fs_context(), accepted, flags & OpenFlags::NONBLOCK);
     install(cx.task, made, flags.contains(OpenFlags::CLOEXEC))
@@ -136,8 +139,8 @@ pub(crate) fn getpeername(cx: &mut Context, a: Args) -> Result<usize> {
     store_address(&socket.peer_name()?, a.0[1], a.ptr(2)).map(|()| 0)
 }
 
-/// Flags that are only kept, since they matter to families that are not here yet.
-const KEPT: [i32; 8] = [
+/// Flags: kept here, looked at by the families that they matter to.
+const KEPT: [i32; 10] = [
     option::SO_DEBUG,
     option::SO_REUSEADDR,
     option::SO_DONTROUTE,
@@ -146,6 +149,8 @@ const KEPT: [i32; 8] = [
     option::SO_OOBINLINE,
     option::SO_REUSEPORT,
     option::SO_PASSSEC,
+    option::SO_TIMESTAMP,
+    option::SO_TIMESTAMPNS,
 ];
 
 /// A timeout option in nanoseconds; 0 for none. `EDOM`.
@@ -168,6 +173,9 @@ pub(crate) fn setsockopt(cx: &mut Context, a: Args) -> Result<usize> {
     let (_, socket) = socket_file(cx.task, a.fd(0))?;
     let (name, addr) = (a.int(2), a.0[3]);
     let len = usize::try_from(a.int(4)).map_err(|_| Errno::EINVAL)?;
+    if let Some(result) = own_option(cx.task, &socket, a.int(1), name, addr, len)? {
+        return result.map(|()| 0);
+    }
     if a.int(1) != level::SOL_SOCKET {
         return Err(if socket.family() == net::AF_UNIX { Errno::EOPNOTSUPP } else { Errno::ENOPROTOOPT });
     }
@@ -180,9 +188,27 @@ pub(crate) fn setsockopt(cx: &mut Context, a: Args) -> Result<usize> {
                 return Err(Errno::EINVAL);
             }
             set_int(cx.task, options, name, UserPtr::<i32>::new(addr).read()?, addr, len)?;
+            socket.option_changed(name);
         }
     }
     Ok(0)
+}
+
+/// Sets an option of the socket's family or protocol, if it is one. `EFAULT`, `EINVAL`.
+fn own_option(
+    task: &Task,
+    socket: &Arc<dyn Socket>,
+    level: i32,
+    name: i32,
+    addr: usize,
+    len: usize,
+) -> Result<Option<Result<()>>> {
+    if socket.family() == net::AF_UNIX {
+        return Ok(None);
+    }
+    let mut value = alloc::vec![0; len.min(OPTION_MAX)];
+    copy_in(&mut value, addr)?;
+    Ok(socket.set_option(&caller(task), level, name, &value))
 }
 
 fn set_int(task: &Task, options: &Options, name: i32, value: i32, addr: usize, len: usize) -> Result<()> {
@@ -197,7 +223,11 @@ fn set_int(task: &Task, options: &Options, name: i32, value: i32, addr: usize, l
         option::SO_RCVLOWAT => {
             options.low_water.store(if value < 0 { i32::MAX } else { value.max(1) }, Ordering::Relaxed)
         }
-        option::SO_PRIORITY if (0..=6).contains(&value) || privileged() => {}
+        option::SO_PRIORITY if (0..=6).contains(&value) || privileged() => {
+            options.priority.store(value, Ordering::Relaxed);
+        }
+        option::SO_MARK if privileged() => options.mark.store(value, Ordering::Relaxed),
+        option::SO_MARK => return Err(Errno::EPERM),
         option::SO_PRIORITY => return Err(Errno::EPERM),
         option::SO_LINGER => {
             if len < 8 {
@@ -223,14 +253,15 @@ fn get_option(socket: &Arc<dyn Socket>, name: i32) -> Result<Vec<u8>> {
     let value = match name {
         option::SO_TYPE => socket.kind() as i32,
         option::SO_DOMAIN => socket.family(),
-        option::SO_PROTOCOL => 0,
+        option::SO_PROTOCOL => socket.protocol(),
         option::SO_ERROR => socket.take_error().map_or(0, Errno::code),
         option::SO_SNDBUF => options.send_buffer.load(Ordering::Relaxed) as i32,
         option::SO_RCVBUF => options.receive_buffer.load(Ordering::Relaxed) as i32,
         option::SO_PASSCRED => i32::from(options.pass_credentials.load(Ordering::Relaxed)),
         option::SO_RCVLOWAT => options.low_water.load(Ordering::Relaxed),
         option::SO_SNDLOWAT => 1,
-        option::SO_PRIORITY => 0,
+        option::SO_PRIORITY => options.priority.load(Ordering::Relaxed),
+        option::SO_MARK => options.mark.load(Ordering::Relaxed),
         option::SO_ACCEPTCONN => i32::from(socket.is_listening()),
         option::SO_RCVTIMEO => return Ok(time(options.receive_timeout.load(Ordering::Relaxed))),
         option::SO_SNDTIMEO => return Ok(time(options.send_timeout.load(Ordering::Relaxed))),
@@ -247,14 +278,21 @@ fn get_option(socket: &Arc<dyn Socket>, name: i32) -> Result<Vec<u8>> {
     Ok(value.to_ne_bytes().to_vec())
 }
 
+/// A number at IPPROTO_IP that fits a byte may be asked for as one.
+fn short_value(value: Vec<u8>, level: i32, room: usize) -> Vec<u8> {
+    let byte = level == 0 && (1..4).contains(&room) && value.len() == 4 && value[1..] == [0; 3];
+    if byte { value[..1].to_vec() } else { value }
+}
+
 pub(crate) fn getsockopt(cx: &mut Context, a: Args) -> Result<usize> {
     let (_, socket) = socket_file(cx.task, a.fd(0))?;
     let length: UserPtr<i32> = a.ptr(4);
     let room = usize::try_from(length.read()?).map_err(|_| Errno::EINVAL)?;
-    if a.int(1) != level::SOL_SOCKET {
-        return Err(Errno::EOPNOTSUPP);
-    }
-    let value = get_option(&socket, a.int(2))?;
+    let value = match socket.get_option(a.int(1), a.int(2)) {
+        Some(value) => short_value(value?, a.int(1), room),
+        None if a.int(1) == level::SOL_SOCKET => get_option(&socket, a.int(2))?,
+        None => return Err(Errno::EOPNOTSUPP),
+    };
     if a.int(2) == option::SO_PEERGROUPS && value.len() > room {
         length.write(&(value.len() as i32))?;
         return Err(Errno::ERANGE);

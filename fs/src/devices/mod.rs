@@ -91,12 +91,21 @@ impl FileSystem for Kind {
 }
 
 /// Adds a device file to `/dev`, for a driver that found its device. `EEXIST`, `ENOMEM`.
-pub fn add_node(name: &str, kind: FileKind, mode: u32, rdev: DeviceNumber) -> Result<()> {
+pub fn add_node(name: &str, kind: FileKind, mode: u32, gid: u32, rdev: DeviceNumber) -> Result<()> {
     let root = Kind.root()?;
     let directory = root.ops_as::<Directory>().ok_or(Errno::EINVAL)?;
     if directory.get(name.as_bytes()).is_some() {
         return Err(Errno::EEXIST);
     }
-    let new = NewInode { kind, mode, uid: 0, gid: 0, rdev, target: b"" };
+    let new = NewInode { kind, mode, uid: 0, gid, rdev, target: b"" };
     root.ops().create(root, name.as_bytes(), &new).map(drop)
+}
+
+/// Takes a device file out of `/dev`: its device is gone.
+pub fn remove_node(name: &str) {
+    if let Ok(root) = Kind.root()
+        && let Some(directory) = root.ops_as::<Directory>()
+    {
+        drop(directory.remove(name.as_bytes()));
+    }
 }

@@ -40,7 +40,7 @@ pub fn add_port(device: u32, port: Arc<dyn dev::Port>) -> Result<()> {
         Ok(file.clone() as Arc<dyn File>)
     };
     chardev::register("virtio-portsdev", MAJOR, number.minor, number.minor, Arc::new(OpenWith(Box::new(open))))?;
-    super::add_node(&name, FileKind::CharDevice, 0o600, number)
+    super::add_node(&name, FileKind::CharDevice, 0o600, 0, number)
 }
 
 impl PortFile {

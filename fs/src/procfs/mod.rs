@@ -23,6 +23,8 @@ pub use node::{
     Check, FixedDir, Listed, Node, Opener, ProcDir, ProcFile, ProcLink, Shape, dir, file, file_rw, link, open_with,
 };
 
+pub use sysctl::register_sysctl;
+
 use crate::{FileKind, FileSystem, Inode};
 
 /// `f_type` of procfs.

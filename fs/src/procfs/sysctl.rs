@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use hal::sync::Once;
+use hal::sync::{Once, SpinLock};
 
 use crate::procfs::system::{SystemNumbers, fixed, numbers};
 use crate::procfs::{Node, dir, file, file_rw};
@@ -31,6 +31,22 @@ fn random_uuid() -> Vec<u8> {
     uuid(bytes)
 }
 
+static REGISTERED: SpinLock<Vec<(&'static str, &'static str, Node)>> = SpinLock::new(Vec::new());
+
+/// Adds an entry to a directory of `/proc/sys` that is here: `kernel`, `fs`, `vm` or `net`. At boot, before procfs is set up.
+pub fn register_sysctl(directory: &'static str, name: &'static str, node: Node) {
+    REGISTERED.lock().push((directory, name, node));
+}
+
+/// A directory of what is said here and what was registered for it.
+fn directory(name: &str, mut entries: Vec<(&'static str, Node)>) -> Node {
+    let registered = REGISTERED.lock();
+    entries.extend(registered.iter().filter(|(dir, ..)| *dir == name).map(|(_, name, node)| (*name, node.clone())));
+    drop(registered);
+    entries.sort_by_key(|(name, _)| *name);
+    dir(entries)
+}
+
 /// `/proc/sys`. What is here says how things are; only what can be changed is writable.
 pub(super) fn tree() -> Node {
     dir(vec![("fs", limits()), ("kernel", kernel()), ("net", net()), ("vm", memory())])
@@ -54,64 +70,73 @@ fn kernel() -> Node {
         ("poolsize", fixed("256\n")),
     ]);
     let lines = |text: fn(&dyn SystemNumbers) -> String| file(move || Ok((text(&**numbers()?) + "\n").into_bytes()));
-    dir(vec![
-        ("cap_last_cap", fixed("40\n")),
-        ("core_pattern", fixed("core\n")),
-        ("core_uses_pid", fixed("0\n")),
-        ("dmesg_restrict", fixed("0\n")),
-        ("domainname", fixed("(none)\n")),
-        ("hostname", host_name),
-        ("kptr_restrict", fixed("0\n")),
-        ("ngroups_max", fixed("65536\n")),
-        ("osrelease", lines(|n| n.release().into())),
-        ("ostype", fixed("Linux\n")),
-        ("overflowgid", fixed("65534\n")),
-        ("overflowuid", fixed("65534\n")),
-        ("perf_event_paranoid", fixed("4\n")),
-        ("pid_max", lines(|n| format!("{}", n.pid_max()))),
-        ("pty", dir(vec![("max", fixed("4096\n"))])),
-        ("random", random),
-        ("randomize_va_space", fixed("2\n")),
-        ("sched_rr_timeslice_ms", fixed("100\n")),
-        ("threads-max", file(|| Ok(format!("{}\n", mm::frames::stats().total / (1 << 17)).into_bytes()))),
-        ("version", lines(|n| n.version().into())),
-    ])
+    directory(
+        "kernel",
+        vec![
+            ("cap_last_cap", fixed("40\n")),
+            ("core_pattern", fixed("core\n")),
+            ("core_uses_pid", fixed("0\n")),
+            ("dmesg_restrict", fixed("0\n")),
+            ("domainname", fixed("(none)\n")),
+            ("hostname", host_name),
+            ("kptr_restrict", fixed("0\n")),
+            ("ngroups_max", fixed("65536\n")),
+            ("osrelease", lines(|n| n.release().into())),
+            ("ostype", fixed("Linux\n")),
+            ("overflowgid", fixed("65534\n")),
+            ("overflowuid", fixed("65534\n")),
+            ("perf_event_paranoid", fixed("4\n")),
+            ("pid_max", lines(|n| format!("{}", n.pid_max()))),
+            ("pty", dir(vec![("max", fixed("4096\n"))])),
+            ("random", random),
+            ("randomize_va_space", fixed("2\n")),
+            ("sched_rr_timeslice_ms", fixed("100\n")),
+            ("threads-max", file(|| Ok(format!("{}\n", mm::frames::stats().total / (1 << 17)).into_bytes()))),
+            ("version", lines(|n| n.version().into())),
+        ],
+    )
 }
 
 fn memory() -> Node {
-    dir(vec![
-        ("max_map_count", fixed("65530\n")),
-        ("mmap_min_addr", fixed("65536\n")),
-        ("overcommit_memory", fixed("0\n")),
-        ("overcommit_ratio", fixed("50\n")),
-        ("swappiness", fixed("60\n")),
-    ])
+    directory(
+        "vm",
+        vec![
+            ("max_map_count", fixed("65530\n")),
+            ("mmap_min_addr", fixed("65536\n")),
+            ("overcommit_memory", fixed("0\n")),
+            ("overcommit_ratio", fixed("50\n")),
+            ("swappiness", fixed("60\n")),
+        ],
+    )
 }
 
 fn limits() -> Node {
-    dir(vec![
-        ("aio-max-nr", fixed("65536\n")),
-        ("file-max", fixed("9223372036854775807\n")),
-        (
-            "inotify",
-            dir(vec![
-                ("max_queued_events", fixed("16384\n")),
-                ("max_user_instances", fixed("128\n")),
-                ("max_user_watches", fixed("65536\n")),
-            ]),
-        ),
-        ("nr_open", fixed("1048576\n")),
-        ("pipe-max-size", fixed("1048576\n")),
-        ("protected_fifos", fixed("0\n")),
-        ("protected_hardlinks", fixed("0\n")),
-        ("protected_regular", fixed("0\n")),
-        ("protected_symlinks", fixed("0\n")),
-    ])
+    directory(
+        "fs",
+        vec![
+            ("aio-max-nr", fixed("65536\n")),
+            ("file-max", fixed("9223372036854775807\n")),
+            (
+                "inotify",
+                dir(vec![
+                    ("max_queued_events", fixed("16384\n")),
+                    ("max_user_instances", fixed("128\n")),
+                    ("max_user_watches", fixed("65536\n")),
+                ]),
+            ),
+            ("nr_open", fixed("1048576\n")),
+            ("pipe-max-size", fixed("1048576\n")),
+            ("protected_fifos", fixed("0\n")),
+            ("protected_hardlinks", fixed("0\n")),
+            ("protected_regular", fixed("0\n")),
+            ("protected_symlinks", fixed("0\n")),
+        ],
+    )
 }
 
 fn net() -> Node {
     let unix = dir(vec![("max_dgram_qlen", fixed("10\n"))]);
-    dir(vec![("core", dir(vec![("somaxconn", fixed("4096\n"))])), ("unix", unix)])
+    directory("net", vec![("core", dir(vec![("somaxconn", fixed("4096\n"))])), ("unix", unix)])
 }
 
 #[cfg(test)]

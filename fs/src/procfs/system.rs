@@ -150,6 +150,14 @@ fn devices() -> Result<Vec<u8>> {
         out.push_str(&format!("{major:3} {name}\n"));
     }
     out.push_str("\nBlock devices:\n");
+    let mut last = None;
+    for device in crate::block::list() {
+        let major = device.number().major;
+        if last.replace(major) != Some(major) {
+            let name = device.name().trim_end_matches(|c: char| c.is_ascii_digit());
+            out.push_str(&format!("{major:3} {}\n", if name.starts_with("vd") { "virtblk" } else { name }));
+        }
+    }
     Ok(out.into_bytes())
 }
 
@@ -232,7 +240,7 @@ pub fn register() {
     register_root("consoles", fixed("ttyS0                -W- (EC p a)    4:64\n"));
     register_root("cpuinfo", file(super::cpuinfo::read));
     register_root("devices", file(devices));
-    register_root("diskstats", fixed(""));
+    register_root("diskstats", file(crate::block::report::diskstats));
     register_root("filesystems", file(filesystems));
     register_root("interrupts", file(interrupts));
     register_root("loadavg", file(loadavg));
@@ -240,7 +248,7 @@ pub fn register() {
     register_root("modules", fixed(""));
     register_root("mounts", to_self("self/mounts"));
     register_root("net", to_self("self/net"));
-    register_root("partitions", fixed("major minor  #blocks  name\n\n"));
+    register_root("partitions", file(crate::block::report::partitions));
     register_root("stat", file(stat));
     register_root("swaps", fixed("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"));
     register_root("sys", super::sysctl::tree());

@@ -252,7 +252,8 @@ fn open_object(cx: &FsContext, path: &Path, inode: &Arc<Inode>, flags: OpenFlags
         FileKind::CharDevice => chardev::open(inode.rdev(), cx, flags),
         FileKind::Fifo => FIFO_OPENER.get().ok_or(Errno::ENXIO)?(inode, flags),
         FileKind::Symlink => Err(Errno::ELOOP),
-        FileKind::BlockDevice | FileKind::Socket | FileKind::None => Err(Errno::ENXIO),
+        FileKind::BlockDevice => crate::block::node::open(inode.rdev(), flags),
+        FileKind::Socket | FileKind::None => Err(Errno::ENXIO),
     }
 }
 

@@ -15,6 +15,8 @@ use crate::task::Task;
 /// Bytes of the legacy area (FXSAVE) and of the header behind it.
 const LEGACY: usize = 512;
 const HEADER: usize = 64;
+/// What XSAVE wants.
+const ALIGN: usize = 64;
 
 struct Layout {
     size: usize,
@@ -23,7 +25,7 @@ struct Layout {
 }
 
 static LAYOUT: Once<Layout> = Once::new();
-/// The task whose registers each processor holds, as an address to compare only.
+/// The task whose registers each processor loaded last, as an address to compare only.
 static OWNER: crate::cpu::PerCpu<AtomicUsize> = crate::per_cpu!(AtomicUsize::new(0));
 
 /// Turns the unit on, on this processor.
@@ -65,20 +67,23 @@ fn reset(area: &mut [u8]) {
     area[24..28].copy_from_slice(&0x1f80u32.to_le_bytes());
 }
 
-/// Does this processor hold `task`'s registers?
+/// Does this processor hold `task`'s registers? It does if it was the last to load them, and has loaded no other's since.
 #[inline]
 pub(super) fn holds(task: &Task) -> bool {
     OWNER.get().load(Ordering::Relaxed) == core::ptr::from_ref(task).addr()
+        && task.fpu_loaded_on.load(Ordering::Relaxed) == crate::cpu::id()
 }
 
-/// Nobody's registers are here any more (the task's memory is about to go, or its image was changed).
-pub(crate) fn forget(task: &Task) {
-    let address = core::ptr::from_ref(task).addr();
-    for owner in OWNER.iter() {
-        if owner.load(Ordering::Relaxed) == address {
-            let _ = owner.compare_exchange(address, 0, Ordering::Relaxed, Ordering::Relaxed);
-        }
-    }
+/// This processor has `task`'s registers now. Interrupts are off.
+fn loaded(task: &Task) {
+    OWNER.get().store(core::ptr::from_ref(task).addr(), Ordering::Relaxed);
+    task.fpu_loaded_on.store(crate::cpu::id(), Ordering::Relaxed);
+    task.work.fetch_and(!super::task::LOAD_FPU, Ordering::Relaxed);
+}
+
+/// What processors hold for `task` is void: its image was changed, or is about to be.
+fn forget(task: &Task) {
+    task.fpu_loaded_on.store(usize::MAX, Ordering::Relaxed);
     task.work.fetch_or(super::task::LOAD_FPU, Ordering::Relaxed);
 }
 
@@ -109,8 +114,7 @@ pub(super) fn load(task: &Task) {
             asm!("fxrstor64 [{}]", in(reg) area, options(nostack));
         }
     });
-    OWNER.get().store(core::ptr::from_ref(task).addr(), Ordering::Relaxed);
-    task.work.fetch_and(!super::task::LOAD_FPU, Ordering::Relaxed);
+    loaded(task);
 }
 
 /// The current registers of the running task, as a signal frame holds them.
@@ -129,6 +133,9 @@ pub(crate) fn size() -> usize {
 
 /// Writes the running task's registers to user space; false if that faults. The caller checked that the range is in the user half.
 pub(crate) fn to_user(task: &Task, dst: usize) -> bool {
+    if save_to_user(task, dst) {
+        return true;
+    }
     let area = {
         let _irq = crate::irq::disable();
         if holds(task) {
@@ -141,9 +148,28 @@ pub(crate) fn to_user(task: &Task, dst: usize) -> bool {
     area.is_some_and(|area| unsafe { super::copy_to_user_raw(dst, area, size()) } == size())
 }
 
+/// The quick way of [`to_user`], straight from the registers: false where the memory isn't ready for it, or the registers aren't here.
+fn save_to_user(task: &Task, dst: usize) -> bool {
+    let _irq = crate::irq::disable();
+    features::get().xsave && dst.is_multiple_of(ALIGN) && holds(task) && super::uaccess::user_xsave(dst)
+}
+
+/// The quick way of [`from_user`], straight into the registers. Where it fails, they hold nothing of use.
+fn load_from_user(task: &Task, src: usize) -> bool {
+    let _irq = crate::irq::disable();
+    if !features::get().xsave || !src.is_multiple_of(ALIGN) || !super::uaccess::user_xrstor(src) {
+        return false;
+    }
+    loaded(task);
+    true
+}
+
 /// Reads the running task's registers from `len` bytes of user space (at most [`size`]); false if that faults: then they are in the initial
 /// state. What the processor would not take is made harmless.
 pub(crate) fn from_user(task: &Task, src: usize, len: usize) -> bool {
+    if len == size() && load_from_user(task, src) {
+        return true;
+    }
     let area = {
         let _irq = crate::irq::disable();
         forget(task);

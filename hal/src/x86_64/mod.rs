@@ -157,3 +157,11 @@ pub(crate) fn backtrace(mut f: impl FnMut(usize)) {
         frame = next;
     }
 }
+
+/// [`crate::cpu::user_capabilities`].
+pub(crate) fn user_capabilities() -> [u64; 2] {
+    // There is no virtual 8086 mode in long mode.
+    const VME: u64 = 2;
+    let fsgsbase = if features::get().fsgsbase { 2 } else { 0 };
+    [u64::from(cpu_regs::cpuid(1, 0).edx) & !VME, fsgsbase]
+}

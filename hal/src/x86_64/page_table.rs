@@ -3,6 +3,8 @@
 //! Invariants: a user entry that is not zero owns one reference to the frame it names; the upper three levels belong to one
 //! [`PageTable`] alone; a last-level table may hang in several, each owning a reference to its frame, and is then write-protected in
 //! all of their page directories and changed by none.
+//!
+//! Tables are sparse, so each keeps (in its frame's metadata) which of its cache lines may hold entries: fork and exit read those alone.
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -31,6 +33,8 @@ pub(super) const NX: u64 = 1 << 63;
 pub(super) const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 const ENTRIES: usize = 512;
+/// Entries in 64 bytes.
+const ENTRIES_IN_LINE: usize = 8;
 /// Bytes that a last-level table maps.
 const TABLE_SPAN: usize = 2 << 20;
 
@@ -65,6 +69,60 @@ impl Table {
     pub(super) fn store(&self, index: usize, value: u64) {
         self.entry(index).store(value, Ordering::Release);
     }
+
+    /// Which lines may hold entries: bit n stands for entries 8n to 8n + 7.
+    #[inline]
+    fn lines(&self) -> &'static AtomicU64 {
+        let number = super::virt_to_phys(self.0.cast()) / abi::PAGE_SIZE;
+        &crate::frame::meta(number).expect("tables lie in frames").data
+    }
+
+    /// As [`Table::store`], of an entry that is in use, noting where. Only for tables that nobody else changes.
+    #[inline]
+    fn put(&self, index: usize, value: u64) {
+        self.store(index, value);
+        let (lines, line) = (self.lines(), 1 << (index / ENTRIES_IN_LINE));
+        let noted = lines.load(Ordering::Relaxed);
+        if noted & line == 0 {
+            lines.store(noted | line, Ordering::Relaxed);
+        }
+    }
+
+    /// Calls `f` on each entry that is in use, with its index, until it fails.
+    #[inline]
+    fn try_for_each<E>(&self, mut f: impl FnMut(usize, u64) -> Result<(), E>) -> Result<(), E> {
+        let mut lines = self.lines().load(Ordering::Relaxed);
+        while lines != 0 {
+            let first = lines.trailing_zeros() as usize * ENTRIES_IN_LINE;
+            lines &= lines - 1;
+            for index in first..first + ENTRIES_IN_LINE {
+                let entry = self.load(index);
+                if entry != 0 {
+                    f(index, entry)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `f` on each entry that is in use, with its index.
+    #[inline]
+    fn for_each(&self, mut f: impl FnMut(usize, u64)) {
+        let done: Result<(), core::convert::Infallible> = self.try_for_each(|index, entry| {
+            f(index, entry);
+            Ok(())
+        });
+        match done {
+            Ok(()) => {}
+        }
+    }
+}
+
+/// A frame for a table of a user address space, with no entry in use.
+fn new_table(frame: Option<Frame>) -> Result<Frame, OutOfFrames> {
+    let frame = frame.ok_or(OutOfFrames)?;
+    frame.meta().data.store(0, Ordering::Relaxed);
+    Ok(frame)
 }
 
 #[inline]
@@ -92,6 +150,7 @@ fn clone_frame(entry: u64) -> Frame {
     (*owned).clone()
 }
 
+#[inline]
 fn encode(frame: usize, flags: MapFlags) -> u64 {
     let mut entry = (frame as u64) << 12 | HELD | U;
     if flags.has(MapFlags::READ) || flags.has(MapFlags::WRITE) || flags.has(MapFlags::EXEC) {
@@ -115,18 +174,17 @@ fn encode(frame: usize, flags: MapFlags) -> u64 {
     entry
 }
 
+#[inline]
 fn decode(entry: u64) -> MapFlags {
-    let mut flags = MapFlags::NONE;
-    let bits = [(P, MapFlags::READ), (W, MapFlags::WRITE), (SHARED, MapFlags::SHARED), (FILE, MapFlags::FILE)];
-    for (bit, flag) in bits.into_iter().chain([(D, MapFlags::DIRTY), (A, MapFlags::ACCESSED)]) {
-        if entry & bit != 0 {
-            flags = flags.with(flag);
-        }
-    }
-    if entry & P != 0 && entry & NX == 0 {
-        flags = flags.with(MapFlags::EXEC);
-    }
-    flags
+    let flag = |bits: u64, flag: MapFlags| if entry & bits != 0 { flag } else { MapFlags::NONE };
+    let executable = if entry & (P | NX) == P { MapFlags::EXEC } else { MapFlags::NONE };
+    flag(P, MapFlags::READ)
+        .with(flag(W, MapFlags::WRITE))
+        .with(executable)
+        .with(flag(SHARED, MapFlags::SHARED))
+        .with(flag(FILE, MapFlags::FILE))
+        .with(flag(D, MapFlags::DIRTY))
+        .with(flag(A, MapFlags::ACCESSED))
 }
 
 /// The page table of a user address space.
@@ -141,7 +199,7 @@ pub struct PageTable {
 impl PageTable {
     /// An empty one, sharing the kernel's half. `None` when memory is exhausted.
     pub fn new() -> Option<Arc<PageTable>> {
-        let root = Frame::alloc_zeroed()?;
+        let root = new_table(Frame::alloc_zeroed()).ok()?;
         let (table, kernel) = (Table::of(&root), super::kernel_map::root());
         for slot in 256..ENTRIES {
             table.store(slot, kernel.load(slot));
@@ -182,36 +240,32 @@ impl PageTable {
 
 impl Drop for PageTable {
     fn drop(&mut self) {
-        drop_level(Table::of(&self.root), 4, 256);
+        drop_level(Table::of(&self.root), 4);
     }
 }
 
-/// Frees what hangs below the first `count` entries of a table of `level`.
-fn drop_level(table: Table, level: u32, count: usize) {
-    for i in 0..count {
-        let entry = table.load(i);
-        if entry == 0 {
-            continue;
-        }
+/// Frees what hangs below a table of `level`.
+fn drop_level(table: Table, level: u32) {
+    table.for_each(|_, entry| {
         // SAFETY: the table is being dropped with its owner, so each entry's reference passes to us.
         let frame = unsafe { take_frame(entry) };
         match level {
             1 => drop(frame),
             2 => release_table(frame),
             _ => {
-                drop_level(Table::below(entry), level - 1, ENTRIES);
+                drop_level(Table::below(entry), level - 1);
                 drop(frame);
             }
         }
-    }
+    });
 }
 
 /// Gives up one reference to a last-level table; with the last, what its entries own.
 fn release_table(table: Frame) {
     if table.refs() == 1 {
-        drop_level(Table::of(&table), 1, ENTRIES);
+        drop_level(Table::of(&table), 1);
     } else if let Some(last) = try_unwrap_shared(table) {
-        drop_level(Table::of(&last), 1, ENTRIES);
+        drop_level(Table::of(&last), 1);
     }
 }
 
@@ -233,20 +287,31 @@ pub struct Tables<'a> {
 }
 
 impl Tables<'_> {
-    /// The last-level table that maps `va`, for reading.
-    fn find(&self, va: usize) -> Option<Table> {
+    /// The last-level table that maps `va`, for reading, and whether the processor lets its pages be written.
+    #[inline]
+    fn find(&self, va: usize) -> Option<(Table, bool)> {
         if va >= USER_END {
             return None;
         }
         let mut table = Table::of(&self.table.root);
+        let mut entry = 0;
         for level in [4, 3, 2] {
-            let entry = table.load(index(va, level));
+            entry = table.load(index(va, level));
             if entry == 0 {
                 return None;
             }
             table = Table::below(entry);
         }
-        Some(table)
+        Some((table, entry & W != 0))
+    }
+
+    /// What is mapped at `va`: the entry and its flags, a page in a shared table not being writable.
+    #[inline]
+    fn entry(&self, va: usize) -> Option<(u64, MapFlags)> {
+        let (table, writable) = self.find(va)?;
+        let entry = table.load(index(va, 1));
+        let flags = decode(entry);
+        (entry != 0).then_some((entry, if writable { flags } else { flags.without(MapFlags::WRITE) }))
     }
 
     /// The page directory that covers `va`.
@@ -259,10 +324,10 @@ impl Tables<'_> {
                 if !create {
                     return Ok(None);
                 }
-                let frame = Frame::alloc_zeroed().ok_or(OutOfFrames)?;
+                let frame = new_table(Frame::alloc_zeroed())?;
                 entry = frame.physical() as u64 | P | W | U | A;
                 frame.into_number();
-                table.store(slot, entry);
+                table.put(slot, entry);
             }
             table = Table::below(entry);
         }
@@ -276,8 +341,8 @@ impl Tables<'_> {
         let slot = index(va, 2);
         let entry = directory.load(slot);
         if entry == 0 {
-            let frame = Frame::alloc_zeroed().ok_or(OutOfFrames)?;
-            directory.store(slot, frame.physical() as u64 | P | W | U | A);
+            let frame = new_table(Frame::alloc_zeroed())?;
+            directory.put(slot, frame.physical() as u64 | P | W | U | A);
             return Ok(Table::below((frame.into_number() as u64) << 12));
         }
         if entry & W == 0 {
@@ -294,18 +359,15 @@ impl Tables<'_> {
             directory.store(slot, entry | W);
             return Ok(shared);
         }
-        let copy = Frame::alloc_table().ok_or(OutOfFrames)?;
+        let copy = new_table(Frame::alloc_table())?;
         let table = Table::of(&copy);
-        for i in 0..ENTRIES {
-            let mut old = shared.load(i);
-            if old != 0 {
-                if old & (W | SHARED) == W {
-                    old = shared.entry(i).fetch_and(!W, Ordering::AcqRel) & !W;
-                }
-                clone_frame(old).into_number();
+        shared.for_each(|i, mut old| {
+            if old & (W | SHARED) == W {
+                old = shared.entry(i).fetch_and(!W, Ordering::AcqRel) & !W;
             }
-            table.store(i, old);
-        }
+            clone_frame(old).into_number();
+            table.put(i, old);
+        });
         directory.store(slot, copy.physical() as u64 | P | W | U | A);
         copy.into_number();
         // SAFETY: the directory entry that owned this reference was just overwritten.
@@ -316,23 +378,13 @@ impl Tables<'_> {
     /// What is mapped at `va`: another reference to the frame, and its flags.
     #[inline]
     pub fn get(&self, va: usize) -> Option<(Frame, MapFlags)> {
-        let entry = self.find(va)?.load(index(va, 1));
-        (entry != 0).then(|| (clone_frame(entry), self.effective(va, entry)))
+        self.entry(va).map(|(entry, flags)| (clone_frame(entry), flags))
     }
 
     /// The flags at `va`, without a reference to the frame; a page in a shared table is not writable.
     #[inline]
     pub fn flags(&self, va: usize) -> Option<MapFlags> {
-        let entry = self.find(va)?.load(index(va, 1));
-        (entry != 0).then(|| self.effective(va, entry))
-    }
-
-    fn effective(&self, va: usize, entry: u64) -> MapFlags {
-        let flags = decode(entry);
-        match self.directory(va, false) {
-            Ok(Some(d)) if d.load(index(va, 2)) & W == 0 => flags.without(MapFlags::WRITE),
-            _ => flags,
-        }
+        self.entry(va).map(|(_, flags)| flags)
     }
 
     /// Maps `frame` at `va` (page-aligned, in the user half); gives what was mapped there, which the caller keeps until after a flush.
@@ -340,7 +392,7 @@ impl Tables<'_> {
     pub fn map(&mut self, va: usize, frame: Frame, flags: MapFlags) -> Result<Option<Frame>, OutOfFrames> {
         let table = self.own(va)?;
         let old = table.load(index(va, 1));
-        table.store(index(va, 1), encode(frame.into_number(), flags));
+        table.put(index(va, 1), encode(frame.into_number(), flags));
         // SAFETY: the entry was just overwritten under the lock.
         Ok((old != 0).then(|| unsafe { take_frame(old) }))
     }
@@ -359,7 +411,7 @@ impl Tables<'_> {
         if table.load(index(va, 1)) != 0 {
             return false;
         }
-        table.store(index(va, 1), encode(frame.clone().into_number(), flags) & !A);
+        table.put(index(va, 1), encode(frame.clone().into_number(), flags) & !A);
         true
     }
 
@@ -384,7 +436,7 @@ impl Tables<'_> {
         let mut va = start;
         while va < end {
             let next = ((va & !(TABLE_SPAN - 1)) + TABLE_SPAN).min(end);
-            if let Some(table) = self.find(va) {
+            if let Some((table, _)) = self.find(va) {
                 while va < next {
                     let entry = table.load(index(va, 1));
                     if entry != 0 {
@@ -430,17 +482,13 @@ impl Tables<'_> {
         let frame = unsafe { take_frame(entry) };
         let shared = if frame.refs() == 1 { Some(frame) } else { try_unwrap_shared(frame) };
         let last = shared.is_some();
-        for i in 0..ENTRIES {
-            let entry = table.load(i);
-            if entry == 0 {
-                continue;
-            }
+        table.for_each(|_, entry| {
             count(entry, batch);
             if last {
                 // SAFETY: the table is ours alone and about to be freed, so the reference passes to us.
                 batch.frames.push(unsafe { take_frame(entry) });
             }
-        }
+        });
         batch.frames.extend(shared);
     }
 
@@ -481,7 +529,7 @@ impl Tables<'_> {
             let target = self.own(new + offset)?;
             let source = self.own(old + offset)?;
             let entry = source.entry(index(old + offset, 1)).swap(0, Ordering::AcqRel);
-            target.store(index(new + offset, 1), entry);
+            target.put(index(new + offset, 1), entry);
         }
         batch.touch(old, old + len);
         Ok(())
@@ -489,29 +537,24 @@ impl Tables<'_> {
 
     /// Gives `child` (empty) all that is mapped here, sharing the last-level tables, write-protected in both. The caller flushes this one.
     pub fn share_with(&mut self, child: &mut Tables<'_>) -> Result<(), OutOfFrames> {
-        share_level(Table::of(&self.table.root), Table::of(&child.table.root), 4, 256)
+        share_level(Table::of(&self.table.root), Table::of(&child.table.root), 4)
     }
 }
 
-fn share_level(from: Table, to: Table, level: u32, count: usize) -> Result<(), OutOfFrames> {
-    for i in 0..count {
-        let entry = from.load(i);
-        if entry == 0 {
-            continue;
-        }
+fn share_level(from: Table, to: Table, level: u32) -> Result<(), OutOfFrames> {
+    from.try_for_each(|i, entry| {
         if level == 2 {
             clone_frame(entry).into_number();
             from.entry(i).fetch_and(!W, Ordering::AcqRel);
-            to.store(i, entry & !W);
-        } else {
-            let frame = Frame::alloc_table().ok_or(OutOfFrames)?;
-            let below = Table::of(&frame);
-            to.store(i, frame.physical() as u64 | P | W | U | A);
-            frame.into_number();
-            share_level(Table::below(entry), below, level - 1, ENTRIES)?;
+            to.put(i, entry & !W);
+            return Ok(());
         }
-    }
-    Ok(())
+        let frame = new_table(Frame::alloc_table())?;
+        let below = Table::of(&frame);
+        to.put(i, frame.physical() as u64 | P | W | U | A);
+        frame.into_number();
+        share_level(Table::below(entry), below, level - 1)
+    })
 }
 
 fn unmap_entry(table: &Table, slot: usize, batch: &mut Batch) {

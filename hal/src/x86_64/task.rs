@@ -29,6 +29,8 @@ pub struct Task {
     fs_base: AtomicUsize,
     gs_base: AtomicUsize,
     fpu: Option<UnsafeCell<AlignedBuf>>,
+    /// The processor that loaded `fpu` last; `usize::MAX` if that image has changed since, or none has.
+    pub(super) fpu_loaded_on: AtomicUsize,
     start: SpinLock<Option<Start>>,
     /// What the switched-to side does with the one it came from: monomorphic in the scheduler's thread type.
     after_switch: AtomicPtr<()>,
@@ -97,6 +99,7 @@ impl Task {
             fs_base: AtomicUsize::new(0),
             gs_base: AtomicUsize::new(0),
             fpu: fpu.map(UnsafeCell::new),
+            fpu_loaded_on: AtomicUsize::new(usize::MAX),
             start: SpinLock::new(start),
             after_switch: AtomicPtr::new(core::ptr::null_mut()),
         }
@@ -262,7 +265,6 @@ impl Task {
 impl Drop for Task {
     fn drop(&mut self) {
         assert!(!*self.on_cpu.get_mut() || self.stack.is_none(), "a running task is dropped");
-        fpu::forget(self);
     }
 }
 

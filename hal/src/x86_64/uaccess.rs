@@ -69,6 +69,14 @@ user_copy:
     jae 14b
 16: add rdx, 8
     jz 21f
+    cmp rdx, 4
+    jb 20f
+17: mov r8d, [rsi]
+18: mov [rdi], r8d
+    add rsi, 4
+    add rdi, 4
+    sub rdx, 4
+    jz 21f
 // Byte by byte: the rest, or after a fault, up to the byte that faults.
 20: mov r8b, [rsi]
 22: mov [rdi], r8b
@@ -109,6 +117,8 @@ user_copy:
     FIXUP 114b, 40b
     FIXUP 14b, 41b
     FIXUP 15b, 41b
+    FIXUP 17b, 20b
+    FIXUP 18b, 20b
     FIXUP 20b, 21b
     FIXUP 22b, 21b
     FIXUP 31b, 32b
@@ -182,6 +192,62 @@ user_cmpxchg:
     clac
 4:  ret
     FIXUP 5b, 2b
+
+// rdi: address, 64-aligned. Saves the floating-point registers there. rax: 0, or -1 at a fault.
+.align 16
+.global user_xsave
+user_xsave:
+    cmp byte ptr [rip + SMAP_ON], 0
+    je 1f
+    stac
+1:  xor eax, eax
+// XSAVE leaves the header's reserved bytes alone.
+5:  mov [rdi + 512], rax
+50: mov [rdi + 520], rax
+51: mov [rdi + 528], rax
+52: mov [rdi + 536], rax
+53: mov [rdi + 544], rax
+54: mov [rdi + 552], rax
+55: mov [rdi + 560], rax
+56: mov [rdi + 568], rax
+    mov eax, -1
+    mov edx, -1
+57: xsave64 [rdi]
+    xor eax, eax
+    jmp 3f
+2:  mov rax, -1
+3:  cmp byte ptr [rip + SMAP_ON], 0
+    je 4f
+    clac
+4:  ret
+    FIXUP 5b, 2b
+    FIXUP 50b, 2b
+    FIXUP 51b, 2b
+    FIXUP 52b, 2b
+    FIXUP 53b, 2b
+    FIXUP 54b, 2b
+    FIXUP 55b, 2b
+    FIXUP 56b, 2b
+    FIXUP 57b, 2b
+
+// rdi: address, 64-aligned. Loads the floating-point registers from there. rax: 0, or -1 at a fault or a bad image.
+.align 16
+.global user_xrstor
+user_xrstor:
+    cmp byte ptr [rip + SMAP_ON], 0
+    je 1f
+    stac
+1:  mov eax, -1
+    mov edx, -1
+5:  xrstor64 [rdi]
+    xor eax, eax
+    jmp 3f
+2:  mov rax, -1
+3:  cmp byte ptr [rip + SMAP_ON], 0
+    je 4f
+    clac
+4:  ret
+    FIXUP 5b, 2b
 "#
 );
 
@@ -241,6 +307,19 @@ pub(crate) fn user_load_u32(addr: usize) -> Option<u32> {
 pub(crate) fn user_cmpxchg_u32(addr: usize, old: u32, new: u32) -> Option<u32> {
     // SAFETY: as for `clear_user`.
     u32::try_from(unsafe { call!("user_cmpxchg", addr, old as usize, new as usize) }).ok()
+}
+
+/// Saves this processor's floating-point registers to user memory; false at a fault. Interrupts are off, so that a page that isn't there is
+/// not waited for; the caller checked that the image is in the user half.
+pub(super) fn user_xsave(dst: usize) -> bool {
+    // SAFETY: as for `clear_user`.
+    unsafe { call!("user_xsave", dst, 0usize, 0usize) == 0 }
+}
+
+/// Loads them from user memory; false at a fault or where the processor does not take the image. As [`user_xsave`].
+pub(super) fn user_xrstor(src: usize) -> bool {
+    // SAFETY: the kernel uses none of the registers that this changes.
+    unsafe { call!("user_xrstor", src, 0usize, 0usize) == 0 }
 }
 
 /// Copies between kernel pointers, tolerating that user programs change either side meanwhile.

@@ -133,27 +133,27 @@ impl Item {
         self.queued.store(false, Ordering::Release);
     }
 
-    fn ready(&self) -> Events {
-        self.file().map_or(Events::empty(), |open| open.poll(&mut PollTable::ask()) & self.interest().events)
+    /// What there is to report now.
+    #[inline]
+    pub(super) fn occurred(&self) -> Option<Occurred> {
+        let interest = self.interest();
+        let ready = self.file()?.poll(&mut PollTable::ask()) & interest.events;
+        (!ready.is_empty()).then_some(Occurred { events: ready.bits(), data: interest.data })
     }
 
     pub(super) fn is_ready(&self) -> bool {
-        !self.ready().is_empty()
+        self.occurred().is_some()
     }
 
-    /// The event to report, and whether it is to be looked at again next time. A one-shot item is spent by that.
-    pub(super) fn take_event(&self) -> Option<(Occurred, bool)> {
-        let ready = self.ready();
-        if ready.is_empty() {
-            return None;
-        }
+    /// It was reported, which spends a one-shot item. Is it to be looked at again next time?
+    #[inline]
+    pub(super) fn reported(&self) -> bool {
         let mut interest = self.interest.lock_irq();
-        let occurred = Occurred { events: ready.bits(), data: interest.data };
         let oneshot = interest.flags.contains(EventFlags::ONESHOT);
         if oneshot {
             interest.events = Events::empty();
         }
-        Some((occurred, !oneshot && !interest.flags.contains(EventFlags::EDGE)))
+        !oneshot && !interest.flags.contains(EventFlags::EDGE)
     }
 }
 

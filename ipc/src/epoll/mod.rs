@@ -140,9 +140,7 @@ impl Epoll {
 
     /// Puts an item on the ready list, unless it is there. True if a thread was waiting for it.
     fn queue(&self, item: Arc<Item>) -> bool {
-        if item.mark_queued() {
-            self.ready.lock_irq().push_back(item);
-        }
+        self.queue_again(item);
         let waiting = self.waiters.has_waiters();
         self.waiters.wake_one();
         self.pollers.wake_for(Events::READABLE, usize::MAX);
@@ -153,13 +151,13 @@ impl Epoll {
         !self.ready.lock_irq().is_empty()
     }
 
-    /// epoll_wait(2): up to `max` events into `out`; none when time ran out. `EINTR` at a signal, `ENOMEM`.
-    pub fn wait(&self, max: usize, until: Until, out: &mut Vec<Occurred>) -> Result<()> {
-        out.try_reserve(max.min(128)).map_err(|_| Errno::ENOMEM)?;
+    /// epoll_wait(2): gives up to `max` events to `store`, and says how many; none when time ran out. An event that can't be stored stays.
+    /// `EINTR` at a signal, and what `store` gives for the first event.
+    pub fn wait(&self, max: usize, until: Until, mut store: impl FnMut(Occurred) -> Result<()>) -> Result<usize> {
         loop {
-            self.collect(max, out);
-            if !out.is_empty() || until == Until::Now {
-                return Ok(());
+            let count = self.collect(max, &mut store)?;
+            if count > 0 || until == Until::Now {
+                return Ok(count);
             }
             let deadline = match until {
                 Until::Deadline(nanos) => Some(nanos),
@@ -168,33 +166,50 @@ impl Epoll {
             let ready = || self.has_ready().then_some(());
             match self.waiters.wait_exclusive(Sleep::Interruptible, deadline, ready) {
                 Ok(()) => {}
-                Err(WaitError::TimedOut) => return Ok(()),
+                Err(WaitError::TimedOut) => return Ok(0),
                 Err(WaitError::Interrupted) => return Err(Errno::EINTR),
             }
         }
     }
 
-    /// Looks at the items on the ready list, each once, and takes down what is really ready.
-    fn collect(&self, max: usize, out: &mut Vec<Occurred>) {
-        let _items = self.items.lock();
-        let mut left = self.ready.lock_irq().len();
-        while out.len() < max && left > 0 {
-            left -= 1;
-            let Some(item) = self.ready.lock_irq().pop_front() else { break };
+    /// Looks at the items on the ready list, each once, and stores what is really ready.
+    fn collect(&self, max: usize, store: &mut impl FnMut(Occurred) -> Result<()>) -> Result<usize> {
+        let items = self.items.lock();
+        let (mut count, mut left) = (0, usize::MAX);
+        while count < max {
+            let item = {
+                let mut ready = self.ready.lock_irq();
+                left = left.min(ready.len());
+                if left == 0 {
+                    break;
+                }
+                left -= 1;
+                ready.pop_front()
+            };
+            let Some(item) = item else { break };
             item.unmark_queued();
-            let Some((occurred, again)) = item.take_event() else { continue };
-            if again && item.mark_queued() {
-                self.ready.lock_irq().push_back(item);
+            let Some(occurred) = item.occurred() else { continue };
+            let stored = store(occurred);
+            if stored.is_err() || item.reported() {
+                self.queue_again(item);
             }
-            if out.try_reserve(1).is_err() {
-                break;
+            match stored {
+                Ok(()) => count += 1,
+                Err(error) if count == 0 => return Err(error),
+                Err(_) => break,
             }
-            out.push(occurred);
         }
-        drop(_items);
+        drop(items);
         // Another waiter may take what is left.
-        if self.has_ready() && !out.is_empty() {
+        if count > 0 && self.waiters.has_waiters() && self.has_ready() {
             self.waiters.wake_one();
+        }
+        Ok(count)
+    }
+
+    fn queue_again(&self, item: Arc<Item>) {
+        if item.mark_queued() {
+            self.ready.lock_irq().push_back(item);
         }
     }
 

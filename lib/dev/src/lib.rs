@@ -2,7 +2,11 @@
 #![no_std]
 extern crate alloc;
 
+mod block;
+
 use alloc::boxed::Box;
+
+pub use block::{BlockDevice, BlockFault, BlockGeometry, BlockOp, BlockRequest, SECTOR, Segment};
 
 /// A byte-stream port to the host (a virtio-serial port).
 pub trait Port: Send + Sync {

@@ -1,6 +1,7 @@
 //! Page faults.
 
 use abi::PAGE_SIZE;
+use base::Errno;
 use hal::frame::Frame;
 use hal::paging::{Batch, MapFlags};
 use hal::regs::PageFault;
@@ -25,6 +26,8 @@ pub enum FaultError {
 
 /// Pages that are mapped together around a fault on a file, if they are in memory: an aligned window of so many.
 const AROUND: usize = 16;
+/// File pages that are dropped when there is no memory for a fault.
+const RECLAIM: usize = 256;
 
 static ZEROS: Once<Frame> = Once::new();
 
@@ -52,9 +55,27 @@ pub(super) fn flags_of(mapping: &Mapping, writable: bool) -> MapFlags {
     flags
 }
 
+/// What a fault becomes when the file's page can't be had.
+fn fault_of(error: Errno) -> FaultError {
+    if error == Errno::ENOMEM { FaultError::NoMemory } else { FaultError::Bus }
+}
+
+/// May pages of a shared mapping be mapped so that writes need no fault? Not where there is storage to write them back to.
+pub(super) fn writable_at_once(mapping: &Mapping) -> bool {
+    mapping.shared && mapping.cache.as_ref().is_none_or(|(cache, _)| !cache.is_paged())
+}
+
 impl AddressSpace {
     /// Resolves a page fault of a thread that lives here.
     pub fn handle_fault(&self, fault: &PageFault) -> Result<(), FaultError> {
+        match self.resolve(fault) {
+            // Clean file pages go before anybody is killed for want of memory.
+            Err(FaultError::NoMemory) if crate::shrink(RECLAIM) > 0 => self.resolve(fault),
+            result => result,
+        }
+    }
+
+    fn resolve(&self, fault: &PageFault) -> Result<(), FaultError> {
         let page = fault.address & !(PAGE_SIZE - 1);
         loop {
             {
@@ -86,9 +107,15 @@ impl AddressSpace {
                 if index >= cache.size().div_ceil(PAGE_SIZE as u64) {
                     return Err(FaultError::Bus);
                 }
-                let frame = cache.page(index, true).map_err(|_| FaultError::Bus)?.ok_or(FaultError::Bus)?;
+                let changes = write && mapping.shared && cache.is_paged();
+                let frame = if changes { cache.make_dirty(index).map(Some) } else { cache.page(index, true) };
+                let frame = frame.map_err(fault_of)?.ok_or(FaultError::Bus)?;
                 if mapping.shared {
                     self.bring_in_shared(mapping, page, frame, write)?;
+                    if changes {
+                        // Write-back may have taken the mark before the page was mapped, and so not taken the right to write it.
+                        cache.touch(index);
+                    }
                 } else {
                     self.bring_in_private(mapping, page, &frame, write)?;
                 }
@@ -117,11 +144,12 @@ impl AddressSpace {
         Ok(())
     }
 
-    fn bring_in_shared(&self, mapping: &Mapping, page: usize, frame: Frame, _write: bool) -> Result<(), FaultError> {
-        let flags = flags_of(mapping, true).with(MapFlags::FILE);
+    fn bring_in_shared(&self, mapping: &Mapping, page: usize, frame: Frame, write: bool) -> Result<(), FaultError> {
+        let flags = flags_of(mapping, write || writable_at_once(mapping)).with(MapFlags::FILE);
         let mut tables = self.page_table.lock();
-        if tables.flags(page).is_some() {
-            // Another thread was faster, or a table shared since a fork has to be copied to get the right to write.
+        if let Some(now) = tables.flags(page) {
+            let flags = if now.has(MapFlags::WRITE) { flags_of(mapping, true).with(MapFlags::FILE) } else { flags };
+            // Another thread was faster, the page was only read so far, or a table shared since a fork has to be copied to get the right to write.
             tables.set_flags(page, flags).map_err(|_| FaultError::NoMemory)?;
         } else {
             tables.map(page, frame, flags).map_err(|_| FaultError::NoMemory)?;
@@ -213,7 +241,7 @@ impl AddressSpace {
         let window = page & !(AROUND * PAGE_SIZE - 1);
         let from = window.max(start);
         let to = (window + AROUND * PAGE_SIZE).min(mapping.end);
-        let flags = flags_of(mapping, mapping.shared).with(MapFlags::FILE);
+        let flags = flags_of(mapping, writable_at_once(mapping)).with(MapFlags::FILE);
         let pages = cache.size().div_ceil(PAGE_SIZE as u64);
         let mut mapped = 0;
         let mut tables = self.page_table.lock();

@@ -12,7 +12,7 @@ use abi::general::{
 use base::{Errno, Result};
 use hal::paging::{Batch, MapFlags};
 
-use super::fault::flags_of;
+use super::fault::{flags_of, writable_at_once};
 use super::layout::range_end;
 use super::{AddressSpace, FaultError, no_memory};
 use crate::{Backing, Prot};
@@ -60,7 +60,7 @@ impl AddressSpace {
                 continue;
             };
             let (from, to) = (start.max(addr), mapping.end.min(end));
-            let (shared, private) = (flags_of(mapping, true), flags_of(mapping, false));
+            let (shared, private) = (flags_of(mapping, writable_at_once(mapping)), flags_of(mapping, false));
             let change = |old: MapFlags| {
                 let kept = if old.has(MapFlags::FILE) { MapFlags::FILE } else { MapFlags::NONE };
                 let keep_write = old.has(MapFlags::WRITE) && prot.contains(Prot::WRITE);
@@ -172,6 +172,30 @@ impl AddressSpace {
         }
     }
 
+    /// Takes the right to write pages `first` to `last` of a cache away wherever this address space shares them: the next write faults.
+    pub(crate) fn protect_cache(&self, cache: &crate::PageCache, first: u64, last: u64) {
+        let layout = self.layout.read();
+        let mut batch = Batch::new();
+        for (&start, mapping) in layout.mappings.iter().filter(|(_, mapping)| mapping.shared) {
+            let Some((mapped, index)) = &mapping.cache else {
+                continue;
+            };
+            if !core::ptr::eq(&raw const **mapped, cache) {
+                continue;
+            }
+            let pages = ((mapping.end - start) / PAGE_SIZE) as u64;
+            let from = first.max(*index);
+            let to = last.saturating_add(1).min(index + pages);
+            if from < to {
+                let va = |i: u64| start + (i - index) as usize * PAGE_SIZE;
+                let flags = flags_of(mapping, false).with(MapFlags::FILE);
+                // Without memory for a table that a fork shares, the old entry stays: the page is only written once too rarely.
+                let _ = self.page_table.lock().protect(va(from), va(to), &mut batch, |_| flags);
+            }
+        }
+        self.finish(&mut batch);
+    }
+
     /// mlock(2) and munlock(2). `ENOMEM`, `EAGAIN`, `EINVAL`.
     pub fn lock(&self, addr: usize, len: usize, lock: bool) -> Result<()> {
         let start = addr & !(PAGE_SIZE - 1);
@@ -212,7 +236,8 @@ impl AddressSpace {
         Ok(())
     }
 
-    /// msync(2): memory is the storage of all that can be mapped so far, so it is in step at once. `EINVAL`, `ENOMEM`, `EBUSY`.
+    /// msync(2). Memory and file are the same pages, so only MS_SYNC has something to do: to write them back. `EINVAL`, `ENOMEM`,
+    /// `EBUSY`, `EIO`.
     pub fn sync(&self, addr: usize, len: usize, flags: u32) -> Result<()> {
         if flags & !(MS_ASYNC | MS_SYNC | MS_INVALIDATE) != 0 || flags & MS_ASYNC != 0 && flags & MS_SYNC != 0 {
             return Err(Errno::EINVAL);
@@ -223,7 +248,22 @@ impl AddressSpace {
         if flags & MS_INVALIDATE != 0 && layout.starts_in(addr, end).into_iter().any(locked) {
             return Err(Errno::EBUSY);
         }
-        if layout.covers(addr, end) { Ok(()) } else { Err(Errno::ENOMEM) }
+        let mut files = Vec::new();
+        if flags & MS_SYNC != 0 {
+            for start in layout.starts_in(addr, end) {
+                let Some(mapping) = layout.mappings.get(&start).filter(|m| m.shared) else { continue };
+                if let Backing::File { file, offset } = &mapping.backing {
+                    let from = offset + (start.max(addr) - start) as u64;
+                    files.push((file.clone(), from, from + (mapping.end.min(end) - start.max(addr)) as u64));
+                }
+            }
+        }
+        let covered = layout.covers(addr, end);
+        drop(layout);
+        for (file, from, to) in files {
+            file.sync(from, to)?;
+        }
+        if covered { Ok(()) } else { Err(Errno::ENOMEM) }
     }
 
     /// mincore(2): for each page, is it in memory? `EINVAL`, `ENOMEM`.

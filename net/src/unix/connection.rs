@@ -5,22 +5,13 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use base::{Errno, Events, Result};
-use sched::{Sleep, WaitError};
+use sched::Sleep;
 
 use super::{Backlog, Socket, SocketKind, UnixSocket, names, own_credentials};
-use crate::socket::{Caller, Shutdown};
+use crate::socket::{Caller, Shutdown, wait_error};
 
 /// The most connections that may wait (`net.core.somaxconn`).
 const BACKLOG_MAX: usize = 4096;
-
-/// The error of a wait that ended early: `EAGAIN` for the socket's timeout; a signal restarts the call only where there is no timeout.
-pub(super) fn wait_error(error: WaitError, timed: bool) -> Errno {
-    match error {
-        WaitError::TimedOut => Errno::EAGAIN,
-        WaitError::Interrupted if timed => Errno::EINTR,
-        WaitError::Interrupted => Errno::ERESTARTSYS,
-    }
-}
 
 pub(super) fn listen(socket: &UnixSocket, caller: &Caller, backlog: i32) -> Result<()> {
     if socket.is_datagram() {

@@ -9,11 +9,10 @@ use fs::PollTable;
 use mm::{Sink, Source};
 use sched::Sleep;
 
-use super::connection::wait_error;
 use super::inbox::Message;
 use super::inflight::Inflight;
 use super::{Socket, SocketKind, UnixSocket, names};
-use crate::socket::{Caller, Control, MessageFlags, Outgoing, Received, Ucred};
+use crate::socket::{Caller, Control, MessageFlags, Outgoing, Received, Ucred, wait_error};
 
 /// Bytes of a stream that are put into one message.
 const PIECE: usize = 32 << 10;

@@ -14,7 +14,6 @@ use core::sync::atomic::Ordering;
 use base::{Cred, Errno, Result};
 use fs::{FsContext, OpenFile, Path};
 use hal::regs::UserRegs;
-use hal::sync::Once;
 use hal::user::USER_END;
 use mm::{AddressSpace, MapRequest, MappingName, Prot};
 
@@ -35,24 +34,6 @@ const RELOCATED_BASE: usize = (USER_END / 3 * 2) & !0xfff;
 const STACK_ROOM: usize = 128 << 10;
 /// personality(2)'s ADDR_NO_RANDOMIZE.
 const ADDR_NO_RANDOMIZE: u32 = 0x0004_0000;
-
-/// What the processor offers, for AT_HWCAP and AT_HWCAP2, and the least signal stack, for AT_MINSIGSTKSZ.
-#[derive(Clone, Copy, Debug)]
-pub struct Hardware {
-    /// CPUID leaf 1, EDX.
-    pub capabilities: u64,
-    /// Linux's second word (bit 1: FSGSBASE).
-    pub capabilities2: u64,
-    /// Bytes that a signal frame needs.
-    pub signal_stack: u64,
-}
-
-static HARDWARE: Once<Hardware> = Once::new();
-
-/// Sets what the auxiliary vector says of the processor. Once, at boot.
-pub fn set_hardware(hardware: Hardware) {
-    let _ = HARDWARE.set(hardware);
-}
 
 /// What to run.
 pub struct Request {
@@ -236,12 +217,11 @@ fn auxiliary_vector(
     cred: &Cred,
     secure: bool,
 ) -> Vec<(u64, u64)> {
-    const DEFAULT: Hardware = Hardware { capabilities: 0x078b_fbff, capabilities2: 0, signal_stack: 3632 };
-    let hardware = HARDWARE.get().unwrap_or(&DEFAULT);
+    let [capabilities, capabilities2] = hal::cpu::user_capabilities();
     let table = program.layout.table_address.map_or(0, |address| address.wrapping_add(loaded.bias));
     alloc::vec![
-        (at::MINSIGSTKSZ, hardware.signal_stack),
-        (at::HWCAP, hardware.capabilities),
+        (at::MINSIGSTKSZ, crate::signal::frame::stack_needed() as u64),
+        (at::HWCAP, capabilities),
         (at::PAGESZ, abi::PAGE_SIZE as u64),
         (at::CLKTCK, crate::accounting::TICKS_PER_SEC),
         (at::PHDR, table as u64),
@@ -255,7 +235,7 @@ fn auxiliary_vector(
         (at::GID, u64::from(cred.gid)),
         (at::EGID, u64::from(cred.egid)),
         (at::SECURE, u64::from(secure)),
-        (at::HWCAP2, hardware.capabilities2),
+        (at::HWCAP2, capabilities2),
     ]
 }
 

@@ -151,6 +151,13 @@ fn place(stack: &AltStack, sp: usize, on_stack: bool, fpu: usize) -> Result<(usi
     Ok((image, frame))
 }
 
+/// Bytes that the largest signal frame takes on a stack, as AT_MINSIGSTKSZ tells programs: what Linux counts for a frame of either word size
+/// with its alignment, and the FPU image.
+pub(crate) fn stack_needed() -> usize {
+    const FRAME: usize = 932;
+    (FRAME + hal::task::Task::fpu_size()).next_multiple_of(16)
+}
+
 /// Pushes a frame and points `regs` at the handler. `EFAULT` where the stack can't be written.
 pub(super) fn set_up(task: &Task, regs: &mut UserRegs, info: &SigInfo, action: &Action, mask: SigSet) -> Result<()> {
     if action.flags & SA_RESTORER == 0 {

@@ -7,7 +7,7 @@
 mod action;
 pub mod deliver;
 mod fault;
-mod frame;
+pub(crate) mod frame;
 mod info;
 pub mod info_codes;
 pub(crate) mod mask;

@@ -31,6 +31,8 @@ const SKIPPED: &[i64] = &[
     libc::SYS_rt_tgsigqueueinfo,
     libc::SYS_ptrace,
     libc::SYS_process_madvise,
+    libc::SYS_process_vm_writev,
+    libc::SYS_prlimit64,
     // They would make the rest of the run meaningless.
     libc::SYS_umount2,
     libc::SYS_pivot_root,

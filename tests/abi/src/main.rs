@@ -12,6 +12,9 @@ mod case;
 mod fuzz;
 mod harness;
 mod sys;
+mod sysv_message;
+mod sysv_semaphore;
+mod sysv_shared_memory;
 
 mod cred;
 mod epoll;
@@ -63,6 +66,9 @@ const THEMES: &[&[Case]] = &[
     session::CASES,
     signal::CASES,
     signal_info::CASES,
+    sysv_message::CASES,
+    sysv_semaphore::CASES,
+    sysv_shared_memory::CASES,
     thread::CASES,
     timer::CASES,
     unix_socket::CASES,

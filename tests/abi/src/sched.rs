@@ -17,6 +17,31 @@ fn policy(policy: i32, priority: i32) -> i32 {
     unsafe { libc::sched_setscheduler(0, policy, &libc::sched_param { sched_priority: priority }) }
 }
 
+fn all_cpus() -> libc::cpu_set_t {
+    let mut all: libc::cpu_set_t = unsafe { zeroed() };
+    (0..1024).for_each(|cpu| unsafe { libc::CPU_SET(cpu, &mut all) });
+    all
+}
+
+/// Puts `first` into xmm15, moves to the processors of `there`, puts `second` into it, moves to those of `here`, and says what it holds.
+fn carry_vector(here: &libc::cpu_set_t, there: &libc::cpu_set_t, first: u64, second: u64) -> u64 {
+    let found: u64;
+    unsafe {
+        std::arch::asm!(
+            "movq xmm15, r12",
+            "mov rdx, r8", "mov eax, {call}", "syscall",
+            "movq xmm15, r13",
+            "mov rdx, r9", "mov eax, {call}", "syscall",
+            "movq r13, xmm15",
+            call = const libc::SYS_sched_setaffinity,
+            in("rdi") 0, in("rsi") size_of::<libc::cpu_set_t>(), in("r8") there, in("r9") here,
+            in("r12") first, inout("r13") second => found,
+            out("rax") _, out("rcx") _, out("rdx") _, out("r11") _, out("xmm15") _,
+        );
+    }
+    found
+}
+
 cases! {
     fn affinity_binds_to_one_cpu() {
         for cpu in cpus(&affinity()) {
@@ -26,8 +51,20 @@ cases! {
             assert_eq!(cpus(&affinity()), [cpu]);
             for _ in 0..10 { assert_eq!(ok!(libc::sched_getcpu()) as usize, cpu); nap(1); }
             in_child(|| assert_eq!(cpus(&affinity()), [cpu]));
-            let all = unsafe { let mut all: libc::cpu_set_t = zeroed(); (0..1024).for_each(|cpu| libc::CPU_SET(cpu, &mut all)); all };
-            ok!(libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &all));
+            ok!(libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &all_cpus()));
+        }
+    }
+
+    fn vector_registers_move_with_their_thread() {
+        let on = |cpu: usize| unsafe { let mut set: libc::cpu_set_t = zeroed(); libc::CPU_SET(cpu, &mut set); set };
+        for cpu in cpus(&affinity()) {
+            let (here, there) = (on(cpus(&affinity())[0]), on(cpu));
+            ok!(libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &here));
+            for round in 0..20 {
+                // What was left behind here must not come back.
+                assert_eq!(carry_vector(&here, &there, round, round + 1000), round + 1000);
+            }
+            ok!(libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &all_cpus()));
         }
     }
 

@@ -1,7 +1,21 @@
-//! The page cache: the pages of one file, or of one shared-memory object.
+//! The page cache: the pages of one file, of one shared-memory object, or of one disk.
 //!
 //! It is the storage itself for what lives in memory (tmpfs, shared anonymous memory): a page that was never written is a hole and
-//! reads as zeros.
+//! reads as zeros. Where a [`Pager`] is behind it, pages are read in when they are first used ([`fill`]), are dirty from being changed
+//! until they are written back ([`write_back`]), and clean ones may be dropped ([`reclaim`]).
+//!
+//! A page's states while it is in a cache with a pager:
+//!
+//! ```text
+//! absent -> READING -> clean -> DIRTY -> WRITING -> clean -> absent
+//!                        ^                  |
+//!                        +---- DIRTY <------+  changed while it was written: once more
+//! ```
+
+mod fill;
+mod pager;
+mod reclaim;
+mod write_back;
 
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -11,9 +25,15 @@ use abi::PAGE_SIZE;
 use base::{Errno, Result};
 use hal::frame::Frame;
 use hal::sync::SpinLock;
+use sched::WaitQueue;
 
 use crate::radix_tree::RadixTree;
 use crate::{AddressSpace, Sink, Source};
+
+pub use fill::Pattern;
+pub use pager::Pager;
+pub use reclaim::{drop_clean, shrink};
+pub use write_back::{Figures, figures};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
@@ -24,23 +44,73 @@ pub(crate) fn total_pages() -> usize {
     TOTAL.load(Ordering::Relaxed)
 }
 
+/// The page is being read in; its contents mean nothing yet.
+const READING: u8 = 1;
+/// It was changed since it was last written.
+const DIRTY: u8 = 2;
+/// It is being written.
+const WRITING: u8 = 4;
+/// The pager has reserved what writing it may need.
+const RESERVED: u8 = 8;
+/// It was used since reclaim last looked.
+const USED: u8 = 16;
+
+/// A page in a cache.
+struct Page {
+    frame: Frame,
+    state: u8,
+}
+
+struct Pages {
+    tree: RadixTree<Page>,
+    /// The indices of dirty pages.
+    dirty: RadixTree<()>,
+}
+
 /// The pages of one file. Reads and writes may run from any number of threads at once; a page's bytes may tear, as POSIX allows.
 pub struct PageCache {
-    pages: SpinLock<RadixTree<Frame>>,
+    pages: SpinLock<Pages>,
     size: AtomicU64,
     /// Address spaces that map or have mapped it, to be told of truncation.
     mappers: SpinLock<Vec<Weak<AddressSpace>>>,
+    /// The storage behind it; none where it is the storage.
+    pager: Option<Arc<dyn Pager>>,
+    /// Who waits for a page to be read or written.
+    waiters: WaitQueue,
+    read_ahead: fill::ReadAhead,
+    errors: write_back::ErrorSequence,
 }
 
 impl PageCache {
     /// An empty cache that is its own storage.
     #[allow(clippy::new_ret_no_self, reason = "a cache is always shared between its inode and mappings")]
     pub fn new() -> Arc<PageCache> {
+        PageCache::with(None, 0)
+    }
+
+    /// An empty cache of `size` bytes in front of a pager. It is known to reclaim until it is dropped.
+    pub fn with_pager(pager: Arc<dyn Pager>, size: u64) -> Arc<PageCache> {
+        let cache = PageCache::with(Some(pager), size);
+        reclaim::register(&cache);
+        cache
+    }
+
+    fn with(pager: Option<Arc<dyn Pager>>, size: u64) -> Arc<PageCache> {
         Arc::new(PageCache {
-            pages: SpinLock::new(RadixTree::new()),
-            size: AtomicU64::new(0),
+            pages: SpinLock::new(Pages { tree: RadixTree::new(), dirty: RadixTree::new() }),
+            size: AtomicU64::new(size),
             mappers: SpinLock::new(Vec::new()),
+            pager,
+            waiters: WaitQueue::new(),
+            read_ahead: fill::ReadAhead::new(),
+            errors: write_back::ErrorSequence::new(),
         })
+    }
+
+    /// Is there storage behind it?
+    #[inline]
+    pub fn is_paged(&self) -> bool {
+        self.pager.is_some()
     }
 
     /// The file's size in bytes.
@@ -50,24 +120,35 @@ impl PageCache {
     }
 
     /// Sets the size. Shrinking drops the pages behind it, zeroes the rest of the last and takes them out of all mappings (whose
-    /// accesses then get SIGBUS).
+    /// accesses then get SIGBUS). `EIO`, `ENOSPC` where there is a pager: then nothing has changed.
     pub fn resize(&self, size: u64) -> Result<()> {
-        let old = self.size.swap(size, Ordering::AcqRel);
-        if size < old {
+        let shrinks = size < self.size();
+        let within = (size % PAGE) as usize;
+        if shrinks && within != 0 && self.is_paged() {
+            self.make_dirty(size / PAGE)?;
+        }
+        self.size.store(size, Ordering::Release);
+        if shrinks {
             self.drop_pages(size.div_ceil(PAGE), u64::MAX);
-            if !size.is_multiple_of(PAGE)
+            if within != 0
                 && let Some(frame) = self.lookup(size / PAGE)
             {
-                let rest = (size % PAGE) as usize;
-                frame.zero_range(rest, PAGE_SIZE - rest);
+                frame.zero_range(within, PAGE_SIZE - within);
+                self.touch(size / PAGE);
             }
         }
         Ok(())
     }
 
+    /// The page at `index` if it is there and read in.
     #[inline]
     fn lookup(&self, index: u64) -> Option<Frame> {
-        self.pages.lock().get(index).cloned()
+        let mut pages = self.pages.lock();
+        let page = pages.tree.get_mut(index).filter(|page| page.state & READING == 0)?;
+        if self.pager.is_some() {
+            page.state |= USED;
+        }
+        Some(page.frame.clone())
     }
 
     /// Frees the pages from `first` to `last` and unmaps them everywhere.
@@ -78,13 +159,13 @@ impl PageCache {
             {
                 let mut pages = self.pages.lock();
                 while dropped.len() < 256
-                    && let Some(index) = pages.next(next).filter(|&i| i <= last)
+                    && let Some(index) = pages.tree.next(next).filter(|&i| i <= last)
                 {
-                    dropped.extend(pages.remove(index));
+                    dropped.extend(pages.take(index));
                     next = index + 1;
                 }
             }
-            TOTAL.fetch_sub(dropped.len(), Ordering::Relaxed);
+            self.dropped(&dropped);
             if dropped.len() < 256 {
                 break;
             }
@@ -107,7 +188,7 @@ impl PageCache {
         mappers.push(space.clone());
     }
 
-    /// Reads from `offset` until the sink is full or the file ends; the number of bytes. `EFAULT`.
+    /// Reads from `offset` until the sink is full or the file ends; the number of bytes. `EFAULT`; `EIO` and `ENOMEM` with a pager.
     pub fn read(&self, offset: u64, sink: &mut Sink) -> Result<usize> {
         let mut at = offset;
         let mut done = 0;
@@ -118,9 +199,10 @@ impl PageCache {
             }
             let within = (at % PAGE) as usize;
             let len = (PAGE_SIZE - within).min(sink.remaining()).min(usize::try_from(left).unwrap_or(usize::MAX));
-            let moved = match self.lookup(at / PAGE) {
-                Some(frame) => sink.put_frame(&frame, within, len),
-                None => sink.put_zeros(len),
+            let moved = match self.page_to_read(at / PAGE) {
+                Ok(Some(frame)) => sink.put_frame(&frame, within, len),
+                Ok(None) => sink.put_zeros(len),
+                Err(error) => Err(error),
             };
             match moved {
                 Ok(n) => {
@@ -137,14 +219,18 @@ impl PageCache {
         Ok(done)
     }
 
-    /// Writes at `offset`, growing the file; the number of bytes. `EFAULT`, `ENOMEM`.
+    /// Writes at `offset`, growing the file; the number of bytes. `EFAULT`, `ENOMEM`; `EIO` and `ENOSPC` with a pager.
     pub fn write(&self, offset: u64, source: &mut Source) -> Result<usize> {
         let mut at = offset;
         let mut done = 0;
         while source.remaining() > 0 {
             let within = (at % PAGE) as usize;
             let len = (PAGE_SIZE - within).min(source.remaining());
-            match self.write_page(at / PAGE, within, len, source) {
+            let written = match self.pager {
+                None => self.write_page(at / PAGE, within, len, source),
+                Some(_) => self.write_paged(at / PAGE, within, len, source),
+            };
+            match written {
                 Ok(n) => {
                     done += n;
                     at += n as u64;
@@ -180,9 +266,9 @@ impl PageCache {
     fn insert_new(&self, index: u64, frame: Frame, merge: impl FnOnce(&Frame, &Frame)) -> Frame {
         let other = {
             let mut pages = self.pages.lock();
-            let other = pages.get(index).cloned();
+            let other = pages.tree.get(index).map(|page| page.frame.clone());
             if other.is_none() {
-                pages.insert(index, frame.clone());
+                pages.tree.insert(index, Page { frame: frame.clone(), state: 0 });
                 TOTAL.fetch_add(1, Ordering::Relaxed);
             }
             other
@@ -196,7 +282,8 @@ impl PageCache {
         }
     }
 
-    /// The page at `index`. With `create`, a hole gets a page of zeros; without, it is `None`. `ENOMEM`.
+    /// The page at `index`. With `create`, it is read in, and a hole gets a page of zeros; without, what is not in memory is `None`.
+    /// `ENOMEM`, `EIO`.
     #[inline]
     pub fn page(&self, index: u64, create: bool) -> Result<Option<Frame>> {
         if let Some(frame) = self.lookup(index) {
@@ -205,26 +292,38 @@ impl PageCache {
         if !create {
             return Ok(None);
         }
+        if self.pager.is_some() {
+            return self.fill(index).map(Some);
+        }
         let frame = Frame::alloc_zeroed().ok_or(Errno::ENOMEM)?;
         Ok(Some(self.insert_new(index, frame, |_, _| {})))
     }
 
-    /// Puts a frame in as the page at `index` (initramfs without copying, pages moved in by splice). The caller sets the size.
+    /// Puts a frame in as the page at `index` (initramfs without copying) of a cache without a pager. The caller sets the size.
     pub fn insert(&self, index: u64, frame: Frame) {
-        let old = self.pages.lock().insert(index, frame);
+        let old = self.pages.lock().tree.insert(index, Page { frame, state: 0 });
         if old.is_none() {
             TOTAL.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Zeroes `start..end` and frees whole pages in it (FALLOC_FL_PUNCH_HOLE).
+    /// Zeroes `start..end` and frees whole pages in it (FALLOC_FL_PUNCH_HOLE). With a pager, what is behind the whole pages is the
+    /// caller's to free. `EIO`, `ENOSPC`.
     pub fn punch_hole(&self, start: u64, end: u64) -> Result<()> {
         let (first, last) = (start.div_ceil(PAGE), end / PAGE);
+        if self.is_paged() {
+            for index in [start / PAGE, end / PAGE].into_iter().filter(|i| !(first..last).contains(i)) {
+                if index * PAGE < self.size() {
+                    self.make_dirty(index)?;
+                }
+            }
+        }
         let zero = |from: u64, to: u64| {
             if from < to
                 && let Some(frame) = self.lookup(from / PAGE)
             {
                 frame.zero_range((from % PAGE) as usize, (to - from) as usize);
+                self.touch(from / PAGE);
             }
         };
         if first > last {
@@ -241,7 +340,7 @@ impl PageCache {
 
     /// The number of pages held.
     pub fn pages(&self) -> usize {
-        self.pages.lock().len()
+        self.pages.lock().tree.len()
     }
 
     /// The next offset from `offset` that has data (`data`) or is in a hole (`!data`), page by page; `None` past the end.
@@ -253,10 +352,10 @@ impl PageCache {
         let pages = self.pages.lock();
         let mut index = offset / PAGE;
         if data {
-            let found = pages.next(index)? * PAGE;
+            let found = pages.tree.next(index)? * PAGE;
             return (found < size).then_some(found.max(offset));
         }
-        while pages.get(index).is_some() {
+        while pages.tree.get(index).is_some() {
             index += 1;
         }
         Some((index * PAGE).max(offset).min(size))
@@ -265,7 +364,19 @@ impl PageCache {
 
 impl Drop for PageCache {
     fn drop(&mut self) {
-        TOTAL.fetch_sub(self.pages.get_mut().len(), Ordering::Relaxed);
+        let pages = self.pages.get_mut();
+        TOTAL.fetch_sub(pages.tree.len(), Ordering::Relaxed);
+        write_back::forget_dirty(pages.dirty.len());
+    }
+}
+
+impl Pages {
+    /// Takes a page out.
+    fn take(&mut self, index: u64) -> Option<Page> {
+        if self.dirty.remove(index).is_some() {
+            write_back::forget_dirty(1);
+        }
+        self.tree.remove(index)
     }
 }
 

@@ -1,0 +1,664 @@
+//! Sockets that send and receive whole messages: UDP (udp(7)), ICMP echoes ("ping sockets", icmp(7)) and raw IP (raw(7)). They differ in the header
+//! they put in front and in how packets find them: [`super::udp`], [`super::ping`], [`super::raw`].
+
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+
+use base::{Errno, Events, Result};
+use fs::PollTable;
+use hal::sync::SpinLock;
+use mm::{Sink, Source};
+use sched::{Sleep, WaitQueue};
+
+use super::address::{AF_UNSPEC, Endpoint, Family, family_of};
+use super::options::{IP_MTU, SOL_IP, SOL_IPV6, Settings};
+use super::port::{Binding, Claim, Ports};
+use super::queue::{Datagram, Inbox};
+use super::{check_bindable, check_port, control, ping, raw, udp};
+use crate::backlog;
+use crate::ip::{Outgoing, protocol};
+use crate::options::{Options, option};
+use crate::packet::{Filler, Packet, Rope};
+use crate::route::{self, Kind, Path};
+use crate::socket::{Caller, MessageFlags, Outgoing as Message, Received, Shutdown, Socket, SocketKind, wait_error};
+
+/// What kind of messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flavour {
+    /// UDP.
+    Udp,
+    /// ICMP echo requests and replies.
+    Ping,
+    /// A protocol of IP, by its number.
+    Raw(u8),
+}
+
+/// Where it is, and where its messages go.
+pub(super) struct State {
+    pub(super) local: Endpoint,
+    pub(super) remote: Option<Endpoint>,
+    binding: Option<Arc<Binding>>,
+    path: Option<Path>,
+    error: Option<Errno>,
+    shut_read: bool,
+    shut_write: bool,
+    /// UDP_CORK or MSG_MORE: what is collected, and where it goes.
+    cork: Option<(Endpoint, Rope)>,
+    corked: bool,
+    /// UDP_SEGMENT.
+    segment: u16,
+    pub(super) no_checksum: bool,
+}
+
+/// A socket for messages.
+pub struct DatagramSocket {
+    me: Weak<DatagramSocket>,
+    pub(super) family: Family,
+    pub(super) flavour: Flavour,
+    pub(super) options: Options,
+    pub(super) settings: SpinLock<Settings>,
+    pub(super) state: SpinLock<State>,
+    inbox: SpinLock<Inbox>,
+    filler: sched::Mutex<Filler>,
+    news: Arc<WaitQueue>,
+}
+
+static UDP_PORTS: Ports = Ports::new();
+static PING_PORTS: Ports = Ports::new();
+/// The largest datagram.
+const MAX: usize = 65535;
+
+impl DatagramSocket {
+    /// A socket that is not bound (a raw one receives from now on).
+    pub fn create(family: Family, flavour: Flavour) -> Arc<DatagramSocket> {
+        let socket = Arc::new_cyclic(|me| DatagramSocket {
+            me: me.clone(),
+            family,
+            flavour,
+            options: Options::default(),
+            settings: SpinLock::new(Settings::default()),
+            state: SpinLock::new(State {
+                local: Endpoint::any(family),
+                remote: None,
+                binding: None,
+                path: None,
+                error: None,
+                shut_read: false,
+                shut_write: false,
+                cork: None,
+                corked: false,
+                segment: 0,
+                no_checksum: false,
+            }),
+            inbox: SpinLock::new(Inbox::default()),
+            filler: sched::Mutex::new(Filler::new()),
+            news: Arc::new(WaitQueue::new()),
+        });
+        if let Flavour::Raw(number) = flavour {
+            raw::register(&socket);
+            let mut settings = socket.settings.lock();
+            settings.header_included = number == protocol::RAW;
+            if family == Family::V6 && number == protocol::ICMPV6 {
+                settings.checksum_at = 2;
+            }
+        }
+        socket
+    }
+
+    /// The protocol in its packets.
+    pub(super) fn protocol(&self) -> u8 {
+        match (self.flavour, self.family) {
+            (Flavour::Udp, _) => protocol::UDP,
+            (Flavour::Ping, Family::V4) => protocol::ICMP,
+            (Flavour::Ping, Family::V6) => protocol::ICMPV6,
+            (Flavour::Raw(number), _) => number,
+        }
+    }
+
+    /// Gives it a received message; false if there was no room.
+    pub(super) fn receive_datagram(&self, datagram: Datagram) -> bool {
+        let limit = self.options.receive_buffer.load(Ordering::Relaxed);
+        let pushed = self.inbox.lock().push(datagram, limit);
+        if pushed {
+            self.news.wake_for(Events::READABLE, 1);
+        }
+        pushed
+    }
+
+    /// Tells it of an error that one of its messages met.
+    pub(super) fn report_error(&self, errno: Errno, hard: bool) {
+        let wanted = {
+            let settings = self.settings.lock();
+            settings.receive_errors || settings.receive_errors6
+        };
+        let mut state = self.state.lock();
+        if wanted || hard && state.remote.is_some() {
+            state.error = Some(errno);
+            drop(state);
+            self.news.wake_for(Events::ERR | Events::READABLE | Events::WRITABLE, usize::MAX);
+        }
+    }
+
+    fn claim(&self, ip: core::net::IpAddr, user: u32) -> Claim {
+        let settings = self.settings.lock();
+        Claim {
+            ip,
+            v6_only: settings.v6_only,
+            device: settings.device,
+            reuse_address: self.options.flag(option::SO_REUSEADDR),
+            reuse_port: self.options.flag(option::SO_REUSEPORT),
+            user,
+        }
+    }
+
+    /// Takes a port (or echo identity) if it has none.
+    fn auto_bind(&self) -> Result<()> {
+        let ports = match self.flavour {
+            Flavour::Udp => &UDP_PORTS,
+            Flavour::Ping => &PING_PORTS,
+            Flavour::Raw(_) => return Ok(()),
+        };
+        let local = self.state.lock().local;
+        if local.port != 0 {
+            return Ok(());
+        }
+        let claim = self.claim(local.ip, 0);
+        let binding = ports.bind_any(claim, false, |_| false).map_err(|_| Errno::EAGAIN)?;
+        self.hold(binding)
+    }
+
+    fn hold(&self, binding: Arc<Binding>) -> Result<()> {
+        let mut state = self.state.lock();
+        state.local.port = binding.port;
+        state.binding = Some(binding);
+        let port = state.local.port;
+        drop(state);
+        let me = self.me.upgrade().ok_or(Errno::EINVAL)?;
+        match self.flavour {
+            Flavour::Udp => udp::register(port, me),
+            Flavour::Ping => ping::register(port, me),
+            Flavour::Raw(_) => {}
+        }
+        Ok(())
+    }
+
+    fn connect_to(&self, to: Endpoint) -> Result<()> {
+        let to = normalise(to);
+        let settings = self.settings.lock().clone();
+        let device = if to.scope != 0 { to.scope } else { settings.device };
+        let path = route::lookup(to.ip, device)?;
+        if path.kind == Kind::Broadcast && !self.options.flag(option::SO_BROADCAST) {
+            return Err(Errno::EACCES);
+        }
+        if settings.v6_only && to.ip.is_ipv4() && self.family == Family::V6 {
+            return Err(Errno::ENETUNREACH);
+        }
+        self.auto_bind()?;
+        let mut state = self.state.lock();
+        if state.local.ip.is_unspecified() {
+            state.local.ip = if settings.multicast_source.is_some() && to.ip.is_multicast() {
+                settings.multicast_source.map_or(path.source, Into::into)
+            } else {
+                path.source
+            };
+        } else if state.local.ip.is_ipv4() != to.ip.is_ipv4() {
+            return Err(Errno::ENETUNREACH);
+        }
+        let port = if matches!(self.flavour, Flavour::Udp) { to.port } else { 0 };
+        state.remote = Some(Endpoint { port, ..to });
+        state.path = Some(path);
+        Ok(())
+    }
+
+    fn disconnect(&self) {
+        let mut state = self.state.lock();
+        state.remote = None;
+        state.path = None;
+        let explicit = state.binding.as_ref().map(|b| b.claim.ip);
+        state.local.ip = explicit.unwrap_or(self.family.any());
+    }
+
+    /// Where a message goes: the destination, and the way there.
+    fn destination(&self, to: Option<&[u8]>, wishes: &control::Wishes) -> Result<(Endpoint, Path)> {
+        let mut state = self.state.lock();
+        let target = match to {
+            None => state.remote.ok_or(Errno::EDESTADDRREQ)?,
+            Some(raw) if family_of(raw)? == AF_UNSPEC && self.family == Family::V4 => {
+                let raw = [&2u16.to_ne_bytes()[..], raw.get(2..).unwrap_or_default()].concat();
+                Endpoint::parse(&raw, self.family)?
+            }
+            Some(raw) => Endpoint::parse(raw, self.family)?,
+        };
+        if self.flavour == Flavour::Udp && target.port == 0 {
+            return Err(Errno::EINVAL);
+        }
+        let target = normalise(target);
+        if to.is_none()
+            && wishes.interface == 0
+            && let Some(path) = state.path.as_ref().filter(|path| path.is_current())
+        {
+            return Ok((target, path.clone()));
+        }
+        let settings = self.settings.lock();
+        let mut device = settings.device;
+        if target.ip.is_multicast() && settings.multicast_interface != 0 {
+            device = settings.multicast_interface;
+        }
+        if settings.v6_only && target.ip.is_ipv4() && self.family == Family::V6 {
+            return Err(Errno::ENETUNREACH);
+        }
+        for named in [target.scope, wishes.interface] {
+            device = if named != 0 { named } else { device };
+        }
+        let path = route::lookup(target.ip, device)?;
+        if path.kind == Kind::Broadcast && !self.options.flag(option::SO_BROADCAST) {
+            return Err(Errno::EACCES);
+        }
+        if to.is_none() {
+            state.path = Some(path.clone());
+        }
+        Ok((target, path))
+    }
+
+    /// Puts headers in front of a message and sends it.
+    fn transmit(&self, data: Rope, target: Endpoint, path: &Path, wishes: &control::Wishes) -> Result<()> {
+        let (local, no_checksum) = {
+            let state = self.state.lock();
+            (state.local, state.no_checksum)
+        };
+        let settings = self.settings.lock().clone();
+        let bound = (!local.ip.is_unspecified() && !local.ip.is_multicast()).then_some(local.ip);
+        let multicast = settings.multicast_source.filter(|_| target.ip.is_multicast()).map(Into::into);
+        let source = wishes.source.or(bound).or(multicast).unwrap_or(path.source);
+        if source.is_ipv4() != target.ip.is_ipv4() {
+            return Err(Errno::ENETUNREACH);
+        }
+        let out = Outgoing {
+            source,
+            destination: target.ip,
+            protocol: self.protocol(),
+            ttl: wishes.ttl.unwrap_or_else(|| settings.ttl_for(target.ip)),
+            tos: wishes.tos.unwrap_or_else(|| settings.tos_for(target.ip)),
+            whole: settings.whole(),
+        };
+        match self.flavour {
+            Flavour::Udp => udp::send(data, local.port, target.port, &out, path, no_checksum),
+            Flavour::Ping => ping::send(data, local.port, &out, path),
+            Flavour::Raw(_) => raw::send(data, &out, path, &settings),
+        }
+    }
+
+    fn check_size(&self, len: usize, target: &Endpoint) -> Result<()> {
+        let headers = match self.flavour {
+            Flavour::Udp => 8,
+            _ => 0,
+        };
+        let most = if target.ip.is_ipv4() { MAX - 20 } else { MAX } - headers;
+        if len > most { Err(Errno::EMSGSIZE) } else { Ok(()) }
+    }
+
+    /// Sends what UDP_CORK has collected.
+    fn uncork(&self) -> Result<()> {
+        let collected = self.state.lock().cork.take();
+        let Some((target, data)) = collected else { return Ok(()) };
+        let path = route::lookup(target.ip, target.scope)?;
+        self.check_size(data.len(), &target)?;
+        let result = self.transmit(data, target, &path, &control::Wishes::default());
+        backlog::run();
+        result
+    }
+
+    fn send_data(&self, data: Rope, target: Endpoint, path: &Path, wishes: &control::Wishes) -> Result<usize> {
+        let len = data.len();
+        let segment = usize::from(if wishes.segment != 0 { wishes.segment } else { self.state.lock().segment });
+        if segment == 0 || len <= segment || self.flavour != Flavour::Udp {
+            self.transmit(data, target, path, wishes)?;
+            return Ok(len);
+        }
+        const SEGMENTS_MAX: usize = 64;
+        if len.div_ceil(segment) > SEGMENTS_MAX {
+            return Err(Errno::EINVAL);
+        }
+        let mut rest = data;
+        while !rest.is_empty() {
+            let part = rest.split_to(segment);
+            self.transmit(part, target, path, wishes)?;
+        }
+        Ok(len)
+    }
+
+    fn wait_datagram(&self, nonblocking: bool) -> Result<bool> {
+        let deadline = self.options.receive_deadline();
+        let attempt = || {
+            let mut state = self.state.lock();
+            if let Some(error) = state.error.take() {
+                return Some(Err(error));
+            }
+            let ended = state.shut_read;
+            drop(state);
+            match (self.inbox.lock().is_empty(), ended) {
+                (false, _) => Some(Ok(true)),
+                (true, true) => Some(Ok(false)),
+                (true, false) if nonblocking => Some(Err(Errno::EAGAIN)),
+                (true, false) => None,
+            }
+        };
+        let waited = self.news.wait_exclusive(Sleep::Interruptible, deadline, attempt);
+        waited.map_err(|e| wait_error(e, deadline.is_some()))?
+    }
+
+    fn give(&self, datagram: &Datagram, sink: &mut Sink, flags: MessageFlags) -> Result<Received> {
+        let whole = datagram.data.len();
+        let stored = if whole == 0 || sink.remaining() == 0 { 0 } else { datagram.data.put(sink)? };
+        let mut received = Received { len: stored, ..Received::default() };
+        received.from = datagram.from.encode(self.family);
+        if stored < whole {
+            received.flags |= MessageFlags::TRUNC;
+            if flags.contains(MessageFlags::TRUNC) {
+                received.len = whole;
+            }
+        }
+        let settings = self.settings.lock();
+        received.control.messages = control::write(&settings, self.family, datagram);
+        drop(settings);
+        crate::options::stamp(&self.options, datagram.received, &mut received.control.messages);
+        Ok(received)
+    }
+}
+
+/// The unspecified address as a destination means this machine.
+fn normalise(mut to: Endpoint) -> Endpoint {
+    if to.ip.is_unspecified() {
+        to.ip = match to.ip {
+            core::net::IpAddr::V4(_) => core::net::Ipv4Addr::LOCALHOST.into(),
+            core::net::IpAddr::V6(_) => core::net::Ipv6Addr::LOCALHOST.into(),
+        };
+    }
+    to
+}
+
+impl Socket for DatagramSocket {
+    fn family(&self) -> i32 {
+        self.family.number()
+    }
+
+    fn kind(&self) -> SocketKind {
+        if matches!(self.flavour, Flavour::Raw(_)) { SocketKind::Raw } else { SocketKind::Datagram }
+    }
+
+    fn protocol(&self) -> i32 {
+        self.protocol().into()
+    }
+
+    fn options(&self) -> &Options {
+        &self.options
+    }
+
+    fn bind(&self, caller: &Caller, address: &[u8]) -> Result<()> {
+        let at = match family_of(address)? {
+            AF_UNSPEC if self.family == Family::V4 && address.len() >= 16 && address[4..8] == [0; 4] => {
+                let port = u16::from_be_bytes([address[2], address[3]]);
+                Endpoint { port, ..Endpoint::any(self.family) }
+            }
+            _ => Endpoint::parse(address, self.family)?,
+        };
+        if self.family == Family::V6 && u16::from_ne_bytes([address[0], address[1]]) != super::address::AF_INET6 {
+            return Err(Errno::EAFNOSUPPORT);
+        }
+        let settings = self.settings.lock().clone();
+        check_bindable(&at, &settings, true)?;
+        let raw = matches!(self.flavour, Flavour::Raw(_));
+        if !raw {
+            check_port(caller, at.port)?;
+        }
+        {
+            let state = self.state.lock();
+            if state.binding.is_some() || state.local.port != 0 {
+                return Err(Errno::EINVAL);
+            }
+        }
+        if raw {
+            self.state.lock().local = Endpoint { port: self.protocol().into(), ..at };
+            return Ok(());
+        }
+        let ports = if self.flavour == Flavour::Udp { &UDP_PORTS } else { &PING_PORTS };
+        let claim = self.claim(at.ip, caller.fs.cred.euid);
+        let binding =
+            if at.port == 0 { ports.bind_any(claim, false, |_| false)? } else { ports.bind(at.port, claim)? };
+        self.state.lock().local = Endpoint { port: 0, ..at };
+        self.hold(binding)
+    }
+
+    fn connect(&self, _caller: &Caller, address: &[u8], _nonblocking: bool) -> Result<()> {
+        if family_of(address)? == AF_UNSPEC {
+            self.disconnect();
+            return Ok(());
+        }
+        self.connect_to(Endpoint::parse(address, self.family)?)
+    }
+
+    fn listen(&self, _caller: &Caller, _backlog: i32) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    fn accept(&self, _nonblocking: bool) -> Result<Arc<dyn Socket>> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    fn shutdown(&self, how: Shutdown) -> Result<()> {
+        let mut state = self.state.lock();
+        state.shut_read |= how.read;
+        state.shut_write |= how.write;
+        let connected = state.remote.is_some();
+        drop(state);
+        self.news.wake_for(Events::all(), usize::MAX);
+        if connected { Ok(()) } else { Err(Errno::ENOTCONN) }
+    }
+
+    fn name(&self) -> Vec<u8> {
+        self.state.lock().local.encode(self.family)
+    }
+
+    fn peer_name(&self) -> Result<Vec<u8>> {
+        let remote = self.state.lock().remote.ok_or(Errno::ENOTCONN)?;
+        Ok(remote.encode(self.family))
+    }
+
+    fn send(
+        &self,
+        _caller: Option<&Caller>,
+        source: &mut Source,
+        message: Message,
+        _nonblocking: bool,
+    ) -> Result<usize> {
+        if message.flags.contains(MessageFlags::OOB) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        {
+            let mut state = self.state.lock();
+            if state.shut_write {
+                return Err(Errno::EPIPE);
+            }
+            if let Some(error) = state.error.take() {
+                return Err(error);
+            }
+        }
+        let wishes = control::read(&message.control.messages)?;
+        let (target, path) = self.destination(message.to, &wishes)?;
+        let len = source.remaining();
+        self.check_size(len, &target)?;
+        self.auto_bind()?;
+        let data = self.filler.lock().take_all(source)?;
+        let keep = message.flags.contains(MessageFlags::MORE);
+        if self.flavour == Flavour::Udp {
+            let mut state = self.state.lock();
+            if keep || state.corked || state.cork.is_some() {
+                let (_, collected) = state.cork.get_or_insert((target, Rope::new()));
+                collected.append(data);
+                let go = !keep && !state.corked;
+                drop(state);
+                return if go { self.uncork().map(|()| len) } else { Ok(len) };
+            }
+        }
+        let result = self.send_data(data, target, &path, &wishes);
+        backlog::run();
+        result
+    }
+
+    fn receive(&self, sink: &mut Sink, flags: MessageFlags, nonblocking: bool) -> Result<Received> {
+        if flags.contains(MessageFlags::OOB) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        if flags.contains(MessageFlags::ERRQUEUE) {
+            return Err(Errno::EAGAIN);
+        }
+        let nonblocking = nonblocking || flags.contains(MessageFlags::DONTWAIT);
+        loop {
+            if !self.wait_datagram(nonblocking)? {
+                return Ok(Received::default());
+            }
+            let datagram = {
+                let mut inbox = self.inbox.lock();
+                if flags.contains(MessageFlags::PEEK) { inbox.first().cloned() } else { inbox.pop() }
+            };
+            if let Some(datagram) = datagram {
+                return self.give(&datagram, sink, flags);
+            }
+        }
+    }
+
+    fn poll(&self, table: &mut PollTable) -> Events {
+        table.register(&self.news);
+        let mut ready = Events::WRITABLE | Events::WRBAND;
+        let state = self.state.lock();
+        if state.error.is_some() {
+            ready |= Events::ERR;
+        }
+        if state.shut_read {
+            ready |= Events::READABLE | Events::RDHUP;
+        }
+        if state.shut_read && state.shut_write {
+            ready |= Events::HUP;
+        }
+        drop(state);
+        if !self.inbox.lock().is_empty() {
+            ready |= Events::READABLE;
+        }
+        ready
+    }
+
+    fn queued(&self) -> Result<(usize, usize)> {
+        Ok((self.inbox.lock().first().map_or(0, |d| d.data.len()), 0))
+    }
+
+    fn set_option(&self, _caller: &Caller, level: i32, name: i32, value: &[u8]) -> Option<Result<()>> {
+        const SOL_UDP: i32 = 17;
+        const SOL_RAW: i32 = 255;
+        const SOL_ICMPV6: i32 = 58;
+        const SO_NO_CHECK: i32 = 11;
+        match (level, self.flavour) {
+            (SOL_UDP, Flavour::Udp) => return Some(self.set_udp(name, value)),
+            (SOL_RAW | SOL_ICMPV6, Flavour::Raw(_)) if name == 1 => {
+                return Some(super::options::word(value).map(|bits| self.settings.lock().filter = bits as u32));
+            }
+            (crate::options::level::SOL_SOCKET, _) if name == SO_NO_CHECK => {
+                return Some(super::options::word(value).map(|on| self.state.lock().no_checksum = on != 0));
+            }
+            _ => {}
+        }
+        let bound = self.state.lock().binding.is_some();
+        self.settings.lock().set(self.family, level, name, value, bound)
+    }
+
+    fn get_option(&self, level: i32, name: i32) -> Option<Result<Vec<u8>>> {
+        const SOL_UDP: i32 = 17;
+        const UDP_CORK: i32 = 1;
+        const UDP_SEGMENT: i32 = 103;
+        const SO_NO_CHECK: i32 = 11;
+        let state = self.state.lock();
+        let word = |n: i32| Some(Ok(n.to_ne_bytes().to_vec()));
+        match (level, name) {
+            (SOL_UDP, UDP_CORK) if self.flavour == Flavour::Udp => word(state.corked.into()),
+            (SOL_UDP, UDP_SEGMENT) if self.flavour == Flavour::Udp => word(state.segment.into()),
+            (crate::options::level::SOL_SOCKET, SO_NO_CHECK) => word(state.no_checksum.into()),
+            (SOL_IP, IP_MTU) | (SOL_IPV6, 24) => match &state.path {
+                Some(path) => word(path.interface.mtu() as i32),
+                None => Some(Err(Errno::ENOTCONN)),
+            },
+            _ => {
+                drop(state);
+                self.settings.lock().get(self.family, level, name)
+            }
+        }
+    }
+
+    fn is_listening(&self) -> bool {
+        false
+    }
+
+    fn take_error(&self) -> Option<Errno> {
+        self.state.lock().error.take()
+    }
+
+    fn close(&self) {
+        // What is still collected is lost with the socket, as on Linux.
+        let (port, binding) = {
+            let mut state = self.state.lock();
+            state.shut_read = true;
+            state.cork = None;
+            (state.local.port, state.binding.take())
+        };
+        if let Some(me) = self.me.upgrade() {
+            match self.flavour {
+                Flavour::Udp => udp::unregister(port, &me),
+                Flavour::Ping => ping::unregister(port, &me),
+                Flavour::Raw(_) => raw::unregister(&me),
+            }
+        }
+        drop(binding);
+        let unread = self.inbox.lock().drain();
+        drop(unread);
+    }
+}
+
+impl DatagramSocket {
+    fn set_udp(&self, name: i32, value: &[u8]) -> Result<()> {
+        const UDP_CORK: i32 = 1;
+        const UDP_SEGMENT: i32 = 103;
+        const UDP_GRO: i32 = 104;
+        let value = super::options::word(value)?;
+        match name {
+            UDP_CORK => {
+                self.state.lock().corked = value != 0;
+                if value == 0 { self.uncork() } else { Ok(()) }
+            }
+            UDP_SEGMENT => {
+                self.state.lock().segment = u16::try_from(value).map_err(|_| Errno::EINVAL)?;
+                Ok(())
+            }
+            // Datagrams that were sent as one lump are received one by one here: nothing to join.
+            UDP_GRO => Err(Errno::ENOPROTOOPT),
+            _ => Err(Errno::ENOPROTOOPT),
+        }
+    }
+
+    /// Its entry in a table of `/proc/net`: local, remote, bytes that wait to be received, the owner's number.
+    pub(crate) fn summary(&self) -> (Endpoint, Endpoint, usize) {
+        let state = self.state.lock();
+        let remote = state.remote.unwrap_or(Endpoint::any(self.family));
+        (state.local, remote, self.inbox.lock().size())
+    }
+
+    /// Which family it is of.
+    pub(crate) fn socket_family(&self) -> Family {
+        self.family
+    }
+}
+
+/// Makes a packet of a message with room for its header.
+pub(super) fn packet_with_header(data: Rope, header: &[u8]) -> Result<alloc::boxed::Box<Packet>> {
+    let mut packet = Packet::outgoing(data);
+    packet.push(header.len())?.copy_from_slice(header);
+    Ok(packet)
+}

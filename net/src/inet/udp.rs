@@ -1,0 +1,206 @@
+//! UDP (RFC 768): the header, and which socket a datagram is for.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+use base::{Errno, Result};
+use hal::sync::SpinLock;
+
+use super::address::{Endpoint, Family};
+use super::datagram::{DatagramSocket, packet_with_header};
+use super::queue::Datagram;
+use crate::hash::{self, Table};
+use crate::ip::icmp::{self, Report, Unreachable};
+use crate::ip::{Header, Outgoing, checksum_ok, output, set_checksum};
+use crate::options::option;
+use crate::packet::{Addressed, Packet, Rope};
+use crate::route::{self, Path};
+use crate::statistics::{self, Counter};
+
+/// Bytes of the header.
+const HEADER: usize = 8;
+
+static SOCKETS: SpinLock<Option<Table<u16, Vec<Arc<DatagramSocket>>>>> = SpinLock::new(None);
+
+pub(super) fn register(port: u16, socket: Arc<DatagramSocket>) {
+    SOCKETS.lock().get_or_insert_with(Table::default).entry(port).or_default().push(socket);
+}
+
+pub(super) fn unregister(port: u16, socket: &Arc<DatagramSocket>) {
+    let mut sockets = SOCKETS.lock();
+    let Some(table) = sockets.as_mut() else { return };
+    if let Some(holders) = table.get_mut(&port) {
+        holders.retain(|other| !Arc::ptr_eq(other, socket));
+        if holders.is_empty() {
+            table.remove(&port);
+        }
+    }
+}
+
+/// All bound sockets, for `/proc/net`.
+pub(crate) fn all() -> Vec<Arc<DatagramSocket>> {
+    let sockets = SOCKETS.lock();
+    sockets.iter().flat_map(|table| table.values()).flatten().cloned().collect()
+}
+
+/// Sends a datagram. Errors of `output`.
+pub(super) fn send(data: Rope, from: u16, to: u16, out: &Outgoing, path: &Path, no_checksum: bool) -> Result<()> {
+    let len = data.len() + HEADER;
+    let mut header = [0; HEADER];
+    header[..2].copy_from_slice(&from.to_be_bytes());
+    header[2..4].copy_from_slice(&to.to_be_bytes());
+    header[4..6].copy_from_slice(&(len as u16).to_be_bytes());
+    let mut packet = packet_with_header(data, &header)?;
+    if !no_checksum || out.source.is_ipv6() {
+        set_checksum(&mut packet, out, 6, path);
+    }
+    statistics::add(Counter::UdpOutDatagrams, 1);
+    output(packet, out, path)
+}
+
+/// How well a socket fits a datagram; `None` if not at all.
+fn score(socket: &DatagramSocket, source: (IpAddr, u16), destination: IpAddr, interface: u32) -> Option<u32> {
+    let state = socket.state.lock();
+    let mut score = 1;
+    let any = state.local.ip.is_unspecified();
+    if any {
+        let fits = match (state.local.ip, destination) {
+            (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_)) => true,
+            (IpAddr::V6(_), IpAddr::V4(_)) => !socket.settings.lock().v6_only,
+            (IpAddr::V4(_), IpAddr::V6(_)) => false,
+        };
+        if !fits {
+            return None;
+        }
+    } else if state.local.ip != destination {
+        return None;
+    } else {
+        score += 4;
+    }
+    if socket.family == Family::V4 {
+        score += 1;
+    }
+    if let Some(remote) = state.remote {
+        if (remote.ip, remote.port) != source {
+            return None;
+        }
+        score += 8;
+    }
+    let device = socket.settings.lock().device;
+    if device != 0 {
+        if device != interface {
+            return None;
+        }
+        score += 2;
+    }
+    Some(score)
+}
+
+fn holders(port: u16) -> Vec<Arc<DatagramSocket>> {
+    SOCKETS.lock().as_ref().and_then(|table| table.get(&port)).cloned().unwrap_or_default()
+}
+
+/// The sockets that a datagram is for: the best one, or with SO_REUSEPORT one of the best; for groups and broadcasts all that want it.
+fn receivers(packet: &Packet, header: &Header, source: (IpAddr, u16), port: u16) -> Vec<Arc<DatagramSocket>> {
+    let mut found = holders(port);
+    if found.len() == 1 && !header.destination.is_multicast() {
+        found.retain(|s| score(s, source, header.destination, header.interface).is_some());
+        return found;
+    }
+    let to = header.destination;
+    let many = to.is_multicast() || packet.addressed == Addressed::Broadcast || route::is_broadcast_anywhere(to);
+    let mut best = 0;
+    let mut chosen = Vec::new();
+    for socket in found {
+        let Some(score) = score(&socket, source, to, header.interface) else { continue };
+        if many {
+            let wants = !to.is_multicast() || wants_group(&socket, to, header.interface);
+            if wants {
+                chosen.push(socket);
+            }
+            continue;
+        }
+        if score > best {
+            best = score;
+            chosen.clear();
+        }
+        if score == best {
+            chosen.push(socket);
+        }
+    }
+    if !many && chosen.len() > 1 {
+        let shares = chosen.iter().all(|s| s.options.flag(option::SO_REUSEPORT));
+        // Among sockets that merely reuse the address the last one gets it.
+        let index =
+            if shares { hash::of_pair((to, port), source, 2) as usize % chosen.len() } else { chosen.len() - 1 };
+        let one = chosen.swap_remove(index);
+        chosen.clear();
+        chosen.push(one);
+    }
+    chosen
+}
+
+fn wants_group(socket: &DatagramSocket, group: IpAddr, interface: u32) -> bool {
+    let settings = socket.settings.lock();
+    let everything = settings.multicast_all && settings.groups.is_empty() && socket.family == Family::V4;
+    settings.is_member(group, interface) || everything && interface == 1
+}
+
+/// Receives a datagram.
+pub(crate) fn input(mut packet: Box<Packet>, header: Header) {
+    if !packet.ensure(HEADER) {
+        statistics::add(Counter::UdpInErrors, 1);
+        return;
+    }
+    let head = packet.head();
+    let ports = (u16::from_be_bytes([head[0], head[1]]), u16::from_be_bytes([head[2], head[3]]));
+    let len = usize::from(u16::from_be_bytes([head[4], head[5]]));
+    let checksum = u16::from_be_bytes([head[6], head[7]]);
+    // A jumbogram from this machine to itself does not exist: its length fits the field.
+    if len < HEADER || len > packet.len() {
+        statistics::add(Counter::UdpInErrors, 1);
+        return;
+    }
+    packet.truncate(len);
+    let unchecked = checksum == 0 && header.source.is_ipv4();
+    if !unchecked && !checksum_ok(&packet, &header) {
+        statistics::add(Counter::UdpInCsumErrors, 1);
+        statistics::add(Counter::UdpInErrors, 1);
+        return;
+    }
+    let receivers = receivers(&packet, &header, (header.source, ports.0), ports.1);
+    if receivers.is_empty() {
+        statistics::add(Counter::UdpNoPorts, 1);
+        icmp::unreachable(&mut packet, &header, Unreachable::Port);
+        return;
+    }
+    packet.pull(HEADER);
+    let Ok(data) = packet.into_rope() else { return };
+    let scope = if route::is_link_local(header.source) { header.interface } else { 0 };
+    let datagram = Datagram {
+        data,
+        from: Endpoint { ip: header.source, port: ports.0, scope },
+        to: header.destination,
+        interface: header.interface,
+        ttl: header.ttl,
+        tos: header.tos,
+        received: sched::time::realtime(),
+    };
+    for socket in receivers {
+        let counter =
+            if socket.receive_datagram(datagram.clone()) { Counter::UdpInDatagrams } else { Counter::UdpRcvbufErrors };
+        statistics::add(counter, 1);
+    }
+}
+
+/// An error message about a datagram that was sent from `local` to `remote`.
+pub(crate) fn on_report(local: (IpAddr, u16), remote: (IpAddr, u16), _packet: Box<Packet>, report: &Report) {
+    for socket in holders(local.1) {
+        if score(&socket, remote, local.0, 0).is_some() {
+            let hard = report.hard || report.errno == Errno::ECONNREFUSED;
+            socket.report_error(report.errno, hard);
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The Internet layer: headers of IPv4 (RFC 791) and IPv6 (RFC 8200), sending, receiving, and handing up to the protocols.
+
+mod fragment;
+pub mod icmp;
+mod v4;
+mod v6;
+
+use alloc::boxed::Box;
+use core::net::IpAddr;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use base::{Errno, Result};
+
+use crate::checksum::Sum;
+use crate::inet::{raw, udp};
+use crate::packet::{Addressed, Checksum, Packet};
+use crate::route::{self, Kind, Path};
+use crate::statistics::{self, Counter};
+use crate::{link, tcp};
+
+/// Protocol numbers.
+#[allow(missing_docs, reason = "protocols(5) has them")]
+pub mod protocol {
+    pub const ICMP: u8 = 1;
+    pub const IGMP: u8 = 2;
+    pub const TCP: u8 = 6;
+    pub const UDP: u8 = 17;
+    pub const ICMPV6: u8 = 58;
+    pub const UDPLITE: u8 = 136;
+    pub const RAW: u8 = 255;
+}
+
+/// What the header of a received packet says.
+#[derive(Clone, Copy, Debug)]
+pub struct Header {
+    /// Who sent it.
+    pub source: IpAddr,
+    /// To whom.
+    pub destination: IpAddr,
+    /// What comes after the headers.
+    pub protocol: u8,
+    /// Time to live, hop limit.
+    pub ttl: u8,
+    /// Type of service, traffic class.
+    pub tos: u8,
+    /// Bytes of all headers of this layer.
+    pub len: usize,
+    /// The interface it came in by.
+    pub interface: u32,
+}
+
+/// What the header of a packet to be sent is to say.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing {
+    /// From.
+    pub source: IpAddr,
+    /// To.
+    pub destination: IpAddr,
+    /// The protocol.
+    pub protocol: u8,
+    /// Time to live, hop limit.
+    pub ttl: u8,
+    /// Type of service, traffic class.
+    pub tos: u8,
+    /// Not to be cut on its way: too large a packet is refused.
+    pub whole: bool,
+}
+
+/// The time to live of packets (`net.ipv4.ip_default_ttl`).
+pub static DEFAULT_TTL: AtomicU32 = AtomicU32::new(64);
+
+/// The time to live for what is sent to `destination`, unless the sender has chosen.
+pub fn default_ttl(destination: IpAddr) -> u8 {
+    if destination.is_multicast() { 1 } else { DEFAULT_TTL.load(Ordering::Relaxed) as u8 }
+}
+
+/// Bytes of a header without options.
+pub fn header_len(ip: IpAddr) -> usize {
+    if ip.is_ipv4() { v4::HEADER } else { v6::HEADER }
+}
+
+/// Stores the checksum of a transport header in front of the payload: left to the device if that can, else computed. `at` is where in the header
+/// it goes.
+pub fn set_checksum(packet: &mut Packet, out: &Outgoing, at: usize, path: &Path) {
+    let sum = Sum::pseudo(out.source, out.destination, out.protocol, packet.len());
+    let offloaded = path.interface.checksums();
+    let value = if offloaded {
+        packet.checksum = Checksum::Partial { start: header_len(out.source) as u16, offset: at as u16 };
+        sum.folded()
+    } else {
+        let mut sum = sum;
+        sum.add(packet.head());
+        sum.add_rope(&packet.payload);
+        // UDP sends zero as its complement, since zero says that there is none; TCP may do so too.
+        if sum.finish() == 0 { 0xffff } else { sum.finish() }
+    };
+    if let Some(field) = packet.head_mut().get_mut(at..at + 2) {
+        field.copy_from_slice(&value.to_be_bytes());
+    }
+}
+
+/// Is the checksum of a received packet, now at its transport header, right?
+pub fn checksum_ok(packet: &Packet, header: &Header) -> bool {
+    if packet.checksum == Checksum::Good {
+        return true;
+    }
+    let mut sum = Sum::pseudo(header.source, header.destination, header.protocol, packet.len());
+    sum.add(packet.head());
+    sum.add_rope(&packet.payload);
+    sum.folded() == 0xffff
+}
+
+/// Sends a packet that begins with its transport header. `EMSGSIZE` where it may not be cut and is too large, `ENETDOWN`.
+pub fn output(mut packet: Box<Packet>, out: &Outgoing, path: &Path) -> Result<()> {
+    statistics::add(Counter::IpOutRequests, 1);
+    let most = path.interface.mtu();
+    let len = packet.len() + header_len(out.source);
+    if len > most && packet.segment_size == 0 {
+        if out.whole {
+            return Err(Errno::EMSGSIZE);
+        }
+        return fragment::output(packet, out, path, most);
+    }
+    match (out.source, out.destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => v4::push(&mut packet, out, source, destination, None)?,
+        (IpAddr::V6(source), IpAddr::V6(destination)) => v6::push(&mut packet, out, source, destination)?,
+        _ => return Err(Errno::EAFNOSUPPORT),
+    }
+    transmit(packet, path)
+}
+
+/// Sends a packet that has its IP header already.
+pub fn transmit(packet: Box<Packet>, path: &Path) -> Result<()> {
+    if !path.interface.is_up() {
+        return Err(Errno::ENETDOWN);
+    }
+    if matches!(path.kind, Kind::Multicast | Kind::Broadcast) && !path.interface.is_loopback() {
+        // This machine may be among the receivers.
+        loop_back(&packet);
+    }
+    path.interface.transmit(packet, path.next_hop);
+    Ok(())
+}
+
+/// Gives this machine's members of a group their copy.
+fn loop_back(packet: &Packet) {
+    if let Some(lo) = link::by_index(1) {
+        let mut copy = Box::new(packet.clone());
+        copy.addressed = Addressed::Multicast;
+        let next_hop = IpAddr::V4(core::net::Ipv4Addr::LOCALHOST);
+        lo.transmit(copy, next_hop);
+    }
+}
+
+/// Receives a packet that begins with its IP header, without locks held.
+pub fn input(mut packet: Box<Packet>) {
+    statistics::add(Counter::IpInReceives, 1);
+    if !packet.ensure(1) {
+        return;
+    }
+    let header = match packet.head()[0] >> 4 {
+        4 => v4::parse(&mut packet),
+        6 => v6::parse(&mut packet),
+        _ => None,
+    };
+    let Some((header, piece)) = header else {
+        statistics::add(Counter::IpInHdrErrors, 1);
+        return;
+    };
+    if !is_for_us(&packet, &header) {
+        statistics::add(Counter::IpInAddrErrors, 1);
+        return;
+    }
+    match piece {
+        None => deliver(packet, header),
+        Some(piece) => {
+            if let Some((packet, header)) = fragment::input(packet, header, piece) {
+                deliver(packet, header);
+            }
+        }
+    }
+}
+
+fn is_for_us(packet: &Packet, header: &Header) -> bool {
+    let Some(interface) = link::by_index(packet.interface) else { return false };
+    interface.is_loopback()
+        || header.destination.is_multicast()
+        || route::is_broadcast(header.destination, &interface)
+        || route::is_local(header.destination)
+        // A machine without an address yet takes what is sent to its hardware address: DHCP offers come so.
+        || interface.addresses().iter().all(|a| !a.ip.is_ipv4()) && header.destination.is_ipv4()
+}
+
+/// Hands a whole packet, still with its IP header, to who it is for.
+fn deliver(mut packet: Box<Packet>, header: Header) {
+    statistics::add(Counter::IpInDelivers, 1);
+    let taken = raw::input(&packet, &header);
+    packet.pull(header.len);
+    match header.protocol {
+        protocol::TCP => tcp::input(packet, header),
+        protocol::UDP => udp::input(packet, header),
+        protocol::ICMP if header.source.is_ipv4() => icmp::input(packet, header),
+        protocol::ICMPV6 if header.source.is_ipv6() => icmp::input(packet, header),
+        _ if !taken && header.destination.is_ipv4() => {
+            icmp::unreachable(&mut packet, &header, icmp::Unreachable::Protocol)
+        }
+        _ => {}
+    }
+}
+
+/// Computes a checksum that was left to a device which will not see the packet whole.
+fn finish_checksum(packet: &mut Packet, out: &Outgoing) {
+    let Checksum::Partial { offset, .. } = packet.checksum else { return };
+    let at = usize::from(offset);
+    let len = packet.len();
+    if let Some(field) = packet.head_mut().get_mut(at..at + 2) {
+        field.fill(0);
+    }
+    let mut sum = Sum::pseudo(out.source, out.destination, out.protocol, len);
+    sum.add(packet.head());
+    sum.add_rope(&packet.payload);
+    let value = if sum.finish() == 0 { 0xffff } else { sum.finish() };
+    if let Some(field) = packet.head_mut().get_mut(at..at + 2) {
+        field.copy_from_slice(&value.to_be_bytes());
+    }
+    packet.checksum = Checksum::Unknown;
+}
+
+/// Source and destination of a header that is quoted, of which 20 or 40 bytes are here.
+fn inner_addresses(head: &[u8], v4: bool) -> (IpAddr, IpAddr) {
+    if v4 {
+        let at = |i: usize| IpAddr::from([head[i], head[i + 1], head[i + 2], head[i + 3]]);
+        (at(12), at(16))
+    } else {
+        let at = |i: usize| IpAddr::from(<[u8; 16]>::try_from(&head[i..i + 16]).unwrap_or_default());
+        (at(8), at(24))
+    }
+}

@@ -1,0 +1,816 @@
+//! A connection: the variables of RFC 9293, 3.3.1, and what its user does with it.
+//!
+//! The machine is pure: time and random numbers are arguments, segments go in and come out, and it tells what happened ([`Effects`]) and when it
+//! wants to be called again ([`Connection::deadline`]). What segments bring is in [`super::input`], acknowledgements and losses in
+//! [`super::acknowledge`], received data in [`super::receive`], sending in [`super::output`], timers in [`super::timers`].
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use base::{Errno, NANOS_PER_SEC, Nanos};
+use bitflags::bitflags;
+
+use super::congestion::{self, Algorithm, Window};
+use super::rtt::{MS, RoundTrip};
+use super::segment::{Block, Flags, Segment};
+use super::seq::Seq;
+use crate::packet::Rope;
+
+/// The states of RFC 9293, with Linux's numbers. (LISTEN is not a connection's.)
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "RFC 9293, 3.3.2 names them")]
+#[repr(u8)]
+pub enum State {
+    Established = 1,
+    SynSent = 2,
+    SynReceived = 3,
+    FinWait1 = 4,
+    FinWait2 = 5,
+    TimeWait = 6,
+    Closed = 7,
+    CloseWait = 8,
+    LastAck = 9,
+    Listen = 10,
+    Closing = 11,
+}
+
+bitflags! {
+    /// What a call has brought about, for the layer above to tell.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct Effects: u8 {
+        /// There is data to receive, or its end.
+        const READABLE = 1;
+        /// There is room to send.
+        const WRITABLE = 2;
+        /// It is established.
+        const CONNECTED = 4;
+        /// It ended by an error.
+        const FAILED = 8;
+        /// Nothing is left: it can be forgotten.
+        const CLOSED = 0x10;
+        /// Urgent data is announced.
+        const URGENT = 0x20;
+    }
+}
+
+/// Where segments go.
+pub type Out<'a> = &'a mut dyn FnMut(Segment);
+
+/// What the user of a connection sets.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// TCP_NODELAY.
+    pub no_delay: bool,
+    /// TCP_CORK.
+    pub cork: bool,
+    /// SO_KEEPALIVE.
+    pub keep_alive: bool,
+    /// TCP_KEEPIDLE.
+    pub keep_idle: Nanos,
+    /// TCP_KEEPINTVL.
+    pub keep_interval: Nanos,
+    /// TCP_KEEPCNT.
+    pub keep_count: u32,
+    /// TCP_USER_TIMEOUT; 0 for the system's.
+    pub user_timeout: Nanos,
+    /// TCP_LINGER2: how long FIN_WAIT2 lasts without a user.
+    pub linger2: Nanos,
+    /// TCP_MAXSEG; 0 for the path's.
+    pub max_segment: u16,
+    /// TCP_SYNCNT.
+    pub syn_retries: u32,
+    /// `tcp_retries2`.
+    pub retries: u32,
+    /// SO_OOBINLINE.
+    pub urgent_inline: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            no_delay: false,
+            cork: false,
+            keep_alive: false,
+            keep_idle: 7200 * NANOS_PER_SEC,
+            keep_interval: 75 * NANOS_PER_SEC,
+            keep_count: 9,
+            user_timeout: 0,
+            linger2: 60 * NANOS_PER_SEC,
+            max_segment: 0,
+            syn_retries: 6,
+            retries: 15,
+            urgent_inline: false,
+        }
+    }
+}
+
+/// What the path gives a new connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Path {
+    /// The largest segment that fits the interface.
+    pub mss: u16,
+    /// The interface (or the layer below) cuts large segments by itself.
+    pub segmentation: bool,
+}
+
+/// What two ends have agreed on in their SYNs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Agreed {
+    /// The peer's maximum segment size.
+    pub mss: Option<u16>,
+    /// The peer's window scale; `None` for no scaling.
+    pub scale: Option<u8>,
+    /// SACK.
+    pub sack: bool,
+    /// The peer's last timestamp; `None` for no timestamps.
+    pub timestamp: Option<u32>,
+}
+
+/// Where a segment that was sent is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Flight {
+    /// Under way.
+    Flying,
+    /// The peer has it, out of order.
+    Sacked,
+    /// Lost, to be sent again.
+    Lost,
+}
+
+/// A segment that was sent and is not acknowledged.
+#[derive(Clone, Debug)]
+pub(super) struct Sent {
+    pub(super) seq: Seq,
+    pub(super) payload: Rope,
+    /// SYN or FIN, PSH.
+    pub(super) flags: Flags,
+    pub(super) sent_at: Nanos,
+    pub(super) again: bool,
+    pub(super) flight: Flight,
+    /// Segments delivered, and when, as it was sent: for the delivery rate.
+    pub(super) delivered: u64,
+    pub(super) delivered_at: Nanos,
+    pub(super) app_limited: bool,
+}
+
+impl Sent {
+    pub(super) fn span(&self) -> usize {
+        self.payload.len() + (self.flags & (Flags::SYN | Flags::FIN)).bits().count_ones() as usize
+    }
+
+    pub(super) fn end(&self) -> Seq {
+        self.seq + self.span()
+    }
+}
+
+/// The sending side.
+pub(super) struct Send {
+    pub(super) una: Seq,
+    pub(super) nxt: Seq,
+    pub(super) iss: Seq,
+    /// The peer's window in bytes.
+    pub(super) window: usize,
+    pub(super) max_window: usize,
+    /// The segment that set the window last.
+    pub(super) wl1: Seq,
+    pub(super) wl2: Seq,
+    pub(super) scale: u8,
+    pub(super) mss: usize,
+    pub(super) unsent: Rope,
+    /// SYN or FIN is still to be sent after `unsent`.
+    pub(super) fin: bool,
+    pub(super) fin_sent: bool,
+    pub(super) queue: VecDeque<Sent>,
+    /// The end of the last segment that was short of a full one.
+    pub(super) small: Seq,
+    /// One past the urgent byte.
+    pub(super) urgent: Option<Seq>,
+    /// Bytes that may wait here.
+    pub(super) limit: usize,
+    /// The user has fixed `limit`.
+    pub(super) fixed: bool,
+    /// The user wanted to send more than that: tell it when there is room.
+    pub(super) wanted: bool,
+    /// More is to come (MSG_MORE).
+    pub(super) more: bool,
+    pub(super) last_data_at: Nanos,
+}
+
+/// The receiving side.
+pub(super) struct Receive {
+    pub(super) nxt: Seq,
+    pub(super) irs: Seq,
+    /// The right edge of the window as last announced.
+    pub(super) edge: Seq,
+    /// `nxt` as last acknowledged.
+    pub(super) acked: Seq,
+    pub(super) scale: u8,
+    pub(super) queue: Rope,
+    /// Out of order: by sequence number, not overlapping.
+    pub(super) early: Vec<(Seq, Rope, bool)>,
+    pub(super) early_bytes: usize,
+    /// The ranges to report, the latest first.
+    pub(super) blocks: Vec<Block>,
+    /// A duplicate to report (RFC 2883).
+    pub(super) duplicate: Option<Block>,
+    pub(super) fin: bool,
+    /// Bytes that may wait here, bookkeeping included.
+    pub(super) limit: usize,
+    /// The user has fixed `limit`.
+    pub(super) fixed: bool,
+    pub(super) copied_in_round: usize,
+    pub(super) round_at: Nanos,
+    /// The round trip as the receiver sees it: the least of late; 0 if unknown.
+    pub(super) rtt: Nanos,
+    /// The largest segment seen lately.
+    pub(super) mss: usize,
+    pub(super) advertised_mss: u16,
+    /// Acknowledgements to send at once.
+    pub(super) quick: u32,
+    /// Data flows both ways: acknowledgements wait to ride along.
+    pub(super) interactive: bool,
+    pub(super) ack_at: Option<Nanos>,
+    pub(super) last_data_at: Nanos,
+    /// One past the urgent byte.
+    pub(super) urgent: Option<Seq>,
+    pub(super) urgent_byte: Option<u8>,
+    /// The user takes nothing more.
+    pub(super) shut: bool,
+}
+
+/// Loss recovery.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Recovery {
+    /// Nothing is missing.
+    Open,
+    /// A loss is being repaired.
+    Repair,
+    /// A time-out has happened.
+    Timeout,
+}
+
+/// What a recovery that was in vain is undone to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Undo {
+    pub(super) window: u32,
+    pub(super) threshold: u32,
+    /// The timestamp of the first retransmission.
+    pub(super) stamp: u32,
+}
+
+pub(super) struct Loss {
+    pub(super) state: Recovery,
+    /// Recovery ends when this is acknowledged.
+    pub(super) high: Seq,
+    pub(super) undo: Option<Undo>,
+    pub(super) duplicates: u32,
+    /// Proportional rate reduction (RFC 6937): segments delivered and sent since it began, and how many were under way then.
+    pub(super) delivered: u32,
+    pub(super) sent: u32,
+    pub(super) flight_at_start: u32,
+    /// RACK: when the last delivered segment was sent, where it ended, its round trip.
+    pub(super) rack_at: Nanos,
+    pub(super) rack_end: Seq,
+    pub(super) rack_rtt: Nanos,
+    /// Reordering was seen.
+    pub(super) reordered: bool,
+    pub(super) highest_sacked: Seq,
+    pub(super) reorder_timer: Option<Nanos>,
+    /// A tail loss probe went out for the data up to here.
+    pub(super) probed: Option<Seq>,
+    pub(super) retransmitted: u64,
+    pub(super) timeouts: u32,
+}
+
+/// What the timer of the sending side is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum SendTimer {
+    /// Retransmission.
+    Retransmit,
+    /// A tail loss probe (RFC 8985, 7).
+    Probe,
+    /// A probe of a closed window, or a corked segment whose time is up.
+    Persist,
+}
+
+/// Counts for TCP_INFO.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Bytes that the peer has acknowledged.
+    pub bytes_acked: u64,
+    /// Bytes received in order.
+    pub bytes_received: u64,
+    /// Bytes sent, repetitions included.
+    pub bytes_sent: u64,
+    /// Bytes sent again.
+    pub bytes_again: u64,
+    /// Segments out.
+    pub segments_out: u32,
+    /// Segments in.
+    pub segments_in: u32,
+    /// Segments with data out.
+    pub data_out: u32,
+    /// Segments with data in.
+    pub data_in: u32,
+    /// Segments delivered.
+    pub delivered: u64,
+    /// Out of order segments in.
+    pub early: u32,
+}
+
+/// A connection.
+pub struct Connection {
+    pub(super) state: State,
+    /// What its user has set. After a change call [`Connection::settings_changed`].
+    pub settings: Settings,
+    pub(super) send: Send,
+    pub(super) receive: Receive,
+    pub(super) rtt: RoundTrip,
+    pub(super) loss: Loss,
+    pub(super) window: Window,
+    pub(super) algorithm: Box<dyn Algorithm>,
+    pub(super) path: Path,
+    pub(super) sack: bool,
+    pub(super) timestamps: bool,
+    /// The peer's last timestamp, and when it came.
+    pub(super) peer_stamp: u32,
+    pub(super) peer_stamp_at: Nanos,
+    /// Added to our clock, so that it tells strangers nothing.
+    pub(super) stamp_offset: u32,
+    /// Segments (of the maximum size) under way, lost, and arrived out of order.
+    pub(super) flying: u32,
+    pub(super) lost: u32,
+    pub(super) sacked: u32,
+    pub(super) delivered_at: Nanos,
+    pub(super) delivery_rate: u64,
+    pub(super) round_end: u64,
+    pub(super) app_limited: u64,
+    pub(super) window_limited: bool,
+    pub(super) pace_at: Nanos,
+    pub(super) send_timer: Option<(Nanos, SendTimer)>,
+    pub(super) keep_timer: Option<Nanos>,
+    /// The end of FIN_WAIT2 without a user, or of TIME_WAIT.
+    pub(super) end_timer: Option<Nanos>,
+    pub(super) probes: u32,
+    /// When what is now unanswered was first sent.
+    pub(super) stalled_at: Nanos,
+    pub(super) last_heard: Nanos,
+    pub(super) challenge: (Nanos, u32),
+    pub(super) error: Option<Errno>,
+    /// The last error that did not end it (an ICMP message).
+    pub soft_error: Option<Errno>,
+    /// The user has closed it.
+    pub(super) orphan: bool,
+    /// Counts.
+    pub counts: Counts,
+}
+
+/// How long TIME_WAIT lasts.
+pub const TIME_WAIT: Nanos = 60 * NANOS_PER_SEC;
+/// The window scale that is offered: for the most that the receive buffer grows to.
+pub const SCALE: u8 = 7;
+/// The first and the largest receive buffer (`net.ipv4.tcp_rmem`).
+pub const RECEIVE_BUFFER: [usize; 3] = [4096, 131_072, 6_291_456];
+/// The first and the largest send buffer (`net.ipv4.tcp_wmem`).
+pub const SEND_BUFFER: [usize; 3] = [4096, 16384, 4_194_304];
+/// The largest piece that is handed to a device that segments.
+pub(super) const SEGMENT_MAX: usize = 65_483;
+/// The least maximum segment size that is used.
+pub const MIN_MSS: usize = 48;
+
+impl Connection {
+    fn new(path: Path, settings: Settings, algorithm: Box<dyn Algorithm>, iss: Seq, offset: u32) -> Connection {
+        let mss = usize::from(path.mss).max(MIN_MSS);
+        Connection {
+            state: State::Closed,
+            settings,
+            send: Send {
+                una: iss,
+                nxt: iss,
+                iss,
+                window: 0,
+                max_window: 0,
+                wl1: Seq(0),
+                wl2: Seq(0),
+                scale: 0,
+                mss,
+                unsent: Rope::new(),
+                fin: false,
+                fin_sent: false,
+                queue: VecDeque::new(),
+                small: iss,
+                urgent: None,
+                limit: SEND_BUFFER[1],
+                fixed: false,
+                wanted: false,
+                more: false,
+                last_data_at: 0,
+            },
+            receive: Receive {
+                nxt: Seq(0),
+                irs: Seq(0),
+                edge: Seq(0),
+                acked: Seq(0),
+                scale: 0,
+                queue: Rope::new(),
+                early: Vec::new(),
+                early_bytes: 0,
+                blocks: Vec::new(),
+                duplicate: None,
+                fin: false,
+                limit: RECEIVE_BUFFER[1],
+                fixed: false,
+                copied_in_round: 0,
+                round_at: 0,
+                rtt: 0,
+                mss: 536,
+                advertised_mss: path.mss,
+                quick: 16,
+                interactive: false,
+                ack_at: None,
+                last_data_at: 0,
+                urgent: None,
+                urgent_byte: None,
+                shut: false,
+            },
+            rtt: RoundTrip::new(),
+            loss: Loss {
+                state: Recovery::Open,
+                high: iss,
+                undo: None,
+                duplicates: 0,
+                delivered: 0,
+                sent: 0,
+                flight_at_start: 0,
+                rack_at: 0,
+                rack_end: iss,
+                rack_rtt: 0,
+                reordered: false,
+                highest_sacked: iss,
+                reorder_timer: None,
+                probed: None,
+                retransmitted: 0,
+                timeouts: 0,
+            },
+            window: Window::new(),
+            algorithm,
+            path,
+            sack: false,
+            timestamps: false,
+            peer_stamp: 0,
+            peer_stamp_at: 0,
+            stamp_offset: offset,
+            flying: 0,
+            lost: 0,
+            sacked: 0,
+            delivered_at: 0,
+            delivery_rate: 0,
+            round_end: 0,
+            app_limited: 0,
+            window_limited: false,
+            pace_at: 0,
+            send_timer: None,
+            keep_timer: None,
+            end_timer: None,
+            probes: 0,
+            stalled_at: 0,
+            last_heard: 0,
+            challenge: (0, 0),
+            error: None,
+            soft_error: None,
+            orphan: false,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Opens actively: the SYN goes out. `random` becomes the first sequence number and the offset of the timestamps.
+    pub fn connect(
+        now: Nanos,
+        path: Path,
+        settings: Settings,
+        algorithm: Box<dyn Algorithm>,
+        random: (u32, u32),
+        out: Out,
+    ) -> Connection {
+        let iss = Seq(random.0);
+        let mut this = Connection::new(path, settings, algorithm, iss, random.1);
+        this.state = State::SynSent;
+        this.timestamps = true;
+        this.sack = true;
+        this.receive.scale = SCALE;
+        this.apply_max_segment();
+        this.stalled_at = now;
+        this.delivered_at = now;
+        this.last_heard = now;
+        this.queue_mark(now, Flags::SYN);
+        this.transmit(now, 0, out);
+        this.arm_retransmit(now);
+        this
+    }
+
+    /// Opens passively: the peer has answered our SYN-ACK of sequence number `iss` to its SYN of `irs`. The segment that did so is to be passed to
+    /// [`Connection::on_segment`] next. `edge` is the window that the SYN-ACK announced.
+    #[allow(clippy::too_many_arguments, reason = "each is one fact of the handshake")]
+    pub fn accept(
+        now: Nanos,
+        path: Path,
+        settings: Settings,
+        algorithm: Box<dyn Algorithm>,
+        (iss, irs): (Seq, Seq),
+        agreed: Agreed,
+        stamp_offset: u32,
+        window: usize,
+    ) -> Connection {
+        let mut this = Connection::new(path, settings, algorithm, iss, stamp_offset);
+        this.state = State::SynReceived;
+        this.send.nxt = iss + 1;
+        this.receive.irs = irs;
+        this.receive.nxt = irs + 1;
+        this.receive.acked = this.receive.nxt;
+        this.receive.edge = this.receive.nxt + window;
+        this.send.wl1 = irs;
+        this.delivered_at = now;
+        this.last_heard = now;
+        this.apply_max_segment();
+        this.agree(now, agreed);
+        this
+    }
+
+    /// Takes over what the SYNs agreed on.
+    pub(super) fn agree(&mut self, now: Nanos, agreed: Agreed) {
+        let peers = usize::from(agreed.mss.unwrap_or(536)).max(MIN_MSS);
+        self.send.mss = self.send.mss.min(peers);
+        self.timestamps = agreed.timestamp.is_some();
+        if let Some(stamp) = agreed.timestamp {
+            self.peer_stamp = stamp;
+            self.peer_stamp_at = now;
+            self.send.mss = self.send.mss.saturating_sub(super::segment::TIMESTAMPS_LEN).max(MIN_MSS - 12);
+        }
+        self.sack = agreed.sack;
+        match agreed.scale {
+            Some(scale) => {
+                self.send.scale = scale.min(14);
+                self.receive.scale = SCALE;
+            }
+            None => {
+                self.send.scale = 0;
+                self.receive.scale = 0;
+            }
+        }
+        self.receive.mss = self.send.mss.min(536);
+    }
+
+    fn apply_max_segment(&mut self) {
+        let max = usize::from(self.settings.max_segment);
+        if max != 0 {
+            self.send.mss = self.send.mss.min(max);
+            self.receive.advertised_mss = self.receive.advertised_mss.min(self.settings.max_segment);
+        }
+    }
+
+    /// Its state.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Our clock for timestamps, in milliseconds.
+    pub(super) fn stamp(&self, now: Nanos) -> u32 {
+        ((now / MS) as u32).wrapping_add(self.stamp_offset)
+    }
+
+    /// May the user send (now or when there is room)?
+    pub fn can_send_ever(&self) -> bool {
+        matches!(self.state, State::Established | State::CloseWait) && !self.send.fin
+    }
+
+    /// Is it still being opened?
+    pub fn is_opening(&self) -> bool {
+        matches!(self.state, State::SynSent | State::SynReceived)
+    }
+
+    /// Will there be nothing more to receive after what is here?
+    pub fn at_end(&self) -> bool {
+        self.receive.fin
+            || self.receive.shut
+            || matches!(self.state, State::Closed | State::TimeWait | State::Closing | State::LastAck)
+    }
+
+    /// Bytes that can be received now.
+    pub fn readable(&self) -> usize {
+        self.receive.queue.len()
+    }
+
+    /// Bytes not acknowledged yet.
+    pub fn unacknowledged(&self) -> usize {
+        self.unsent() + self.send.nxt.since(self.send.una)
+    }
+
+    /// Bytes not sent yet.
+    pub fn unsent(&self) -> usize {
+        self.send.unsent.len()
+    }
+
+    /// Bytes that may be added to what is to be sent; 0 where that would exceed the buffer.
+    pub fn room(&self) -> usize {
+        self.send.limit.saturating_sub(self.queued())
+    }
+
+    fn queued(&self) -> usize {
+        self.send.unsent.len() + self.send.nxt.since(self.send.una)
+    }
+
+    /// Is there so much room that a writer who waits should be told?
+    pub fn has_room(&self) -> bool {
+        let queued = self.queued();
+        queued * 3 <= self.send.limit * 2
+    }
+
+    /// A writer found no room: tell when there is.
+    pub fn want_room(&mut self) {
+        self.send.wanted = true;
+    }
+
+    /// The maximum segment size towards the peer.
+    pub fn mss(&self) -> usize {
+        self.send.mss
+    }
+
+    /// Is this a sequence number of something under way?
+    pub fn has_sent(&self, seq: Seq) -> bool {
+        seq.within(self.send.una, self.send.nxt)
+    }
+
+    /// Acknowledges what is not acknowledged yet.
+    pub fn acknowledge_now(&mut self, now: Nanos, out: Out) {
+        self.receive.interactive = false;
+        if self.receive.ack_at.is_some() {
+            self.send_ack(now, out);
+        }
+    }
+
+    /// Takes the error that ended it.
+    pub fn take_error(&mut self) -> Option<Errno> {
+        self.error.take()
+    }
+
+    /// Is there an error to take?
+    pub fn has_error(&self) -> bool {
+        self.error.is_some()
+    }
+
+    /// The congestion control's name.
+    pub fn congestion(&self) -> &'static str {
+        self.algorithm.name()
+    }
+
+    /// Changes the congestion control.
+    pub fn set_congestion(&mut self, algorithm: Box<dyn Algorithm>) {
+        self.algorithm = algorithm;
+        self.window.credit = 0;
+    }
+
+    /// Chooses the congestion control by name; false if there is none of that name.
+    pub fn choose_congestion(&mut self, name: &[u8]) -> bool {
+        let found = congestion::by_name(name);
+        let known = found.is_some();
+        if let Some(algorithm) = found {
+            self.set_congestion(algorithm);
+        }
+        known
+    }
+
+    /// Sets the send buffer.
+    pub fn set_send_limit(&mut self, bytes: usize) {
+        self.send.limit = bytes.max(SEND_BUFFER[0]);
+        self.send.fixed = true;
+    }
+
+    /// Sets the receive buffer; it then no longer grows by itself.
+    pub fn set_receive_limit(&mut self, bytes: usize) {
+        self.receive.limit = bytes;
+        self.receive.fixed = true;
+    }
+
+    /// Adds data to send, and sends what may go. `more`: the user has more to come (MSG_MORE). `urgent`: the last byte is urgent data.
+    pub fn write(&mut self, now: Nanos, data: Rope, more: bool, urgent: bool, out: Out) {
+        if self.queued() == 0 && self.send.last_data_at != 0 {
+            self.restart_after_idle(now);
+        }
+        if now.saturating_sub(self.receive.last_data_at) < 40 * MS {
+            self.receive.interactive = true;
+        }
+        self.send.unsent.append(data);
+        self.send.more = more;
+        if urgent {
+            self.send.urgent = Some(self.send.nxt + self.send.unsent.len());
+        }
+        self.pump(now, out);
+    }
+
+    /// Sends what waited for a change of settings.
+    pub fn settings_changed(&mut self, now: Nanos, out: Out) {
+        if self.settings.no_delay {
+            self.send.more = false;
+        }
+        self.rearm_keep_alive(now);
+        if !self.is_opening() {
+            self.pump(now, out);
+        }
+    }
+
+    /// Sends what MSG_MORE or TCP_CORK kept back.
+    pub fn flush(&mut self, now: Nanos, out: Out) {
+        self.send.more = false;
+        self.pump(now, out);
+    }
+
+    /// shutdown(2) of the sending side: FIN after all that waits.
+    pub fn finish(&mut self, now: Nanos, out: Out) {
+        match self.state {
+            State::Established | State::SynReceived => self.state = State::FinWait1,
+            State::CloseWait => self.state = State::LastAck,
+            _ => return,
+        }
+        self.send.fin = true;
+        self.send.more = false;
+        self.pump(now, out);
+    }
+
+    /// The user takes nothing more.
+    pub fn shut_receive(&mut self) {
+        self.receive.shut = true;
+    }
+
+    /// close(2): FIN if all was received, reset if not or if `abort`.
+    pub fn close(&mut self, now: Nanos, abort: bool, out: Out) -> Effects {
+        self.orphan = true;
+        let unread = !self.receive.queue.is_empty();
+        self.receive.queue = Rope::new();
+        if self.state == State::SynSent {
+            self.state = State::Closed;
+            return Effects::CLOSED;
+        }
+        let open = !matches!(self.state, State::Closed | State::TimeWait);
+        if open && (abort || unread && self.can_reset_for_unread()) {
+            self.send_reset(now, out);
+            return self.die(None);
+        }
+        self.finish(now, out);
+        if self.state == State::FinWait2 {
+            self.end_timer = Some(now + self.settings.linger2);
+        }
+        if self.state == State::Closed { Effects::CLOSED } else { Effects::empty() }
+    }
+
+    fn can_reset_for_unread(&self) -> bool {
+        !matches!(self.state, State::SynReceived)
+    }
+
+    /// Ends it, with an error for the user if there is one.
+    pub(super) fn die(&mut self, error: Option<Errno>) -> Effects {
+        self.state = State::Closed;
+        self.error = error.or(self.error);
+        self.send.queue.clear();
+        self.send.unsent = Rope::new();
+        self.send.una = self.send.nxt;
+        self.receive.early.clear();
+        self.receive.early_bytes = 0;
+        (self.flying, self.lost, self.sacked) = (0, 0, 0);
+        self.send_timer = None;
+        self.keep_timer = None;
+        self.end_timer = None;
+        self.loss.reorder_timer = None;
+        self.receive.ack_at = None;
+        let failed = if error.is_some() { Effects::FAILED } else { Effects::empty() };
+        failed | Effects::CLOSED | Effects::READABLE | Effects::WRITABLE
+    }
+
+    /// Ends it from outside: a listener that closed, an administrator.
+    pub fn abort(&mut self, now: Nanos, error: Option<Errno>, out: Out) -> Effects {
+        if !matches!(self.state, State::Closed | State::TimeWait | State::SynSent) {
+            self.send_reset(now, out);
+        }
+        self.die(error)
+    }
+
+    /// An ICMP message says that the peer cannot be reached: ends an opening, else is only kept for whoever asks.
+    pub fn on_unreachable(&mut self, error: Errno, hard: bool) -> Effects {
+        if self.is_opening() && (hard || self.state == State::SynSent) {
+            return self.die(Some(error));
+        }
+        self.soft_error = Some(error);
+        Effects::empty()
+    }
+
+    /// The path takes only segments of this size from now on: what is under way is sent again.
+    pub fn on_smaller_path(&mut self, now: Nanos, mss: usize, out: Out) {
+        let mss = mss.saturating_sub(if self.timestamps { 12 } else { 0 }).max(MIN_MSS);
+        if mss >= self.send.mss || self.is_opening() {
+            return;
+        }
+        self.send.mss = mss;
+        self.mark_all_lost();
+        self.pump(now, out);
+    }
+}

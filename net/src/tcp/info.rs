@@ -1,0 +1,92 @@
+//! `struct tcp_info` (linux/tcp.h).
+
+use alloc::vec::Vec;
+
+use base::Nanos;
+
+use super::connection::{Connection, Recovery};
+use super::rtt::MS;
+
+/// Bytes of the structure in Linux 6.1.
+pub(super) const SIZE: usize = 240;
+
+impl Connection {
+    /// The structure as of now.
+    pub fn info(&self, now: Nanos) -> Vec<u8> {
+        let mut out = Vec::with_capacity(SIZE);
+        let ms = |at: Nanos| (now.saturating_sub(at) / MS) as u32;
+        let us = |nanos: Nanos| (nanos / 1000) as u32;
+        let ca_state = match self.loss.state {
+            Recovery::Open if self.sacked > 0 => 1,
+            Recovery::Open => 0,
+            Recovery::Repair => 3,
+            Recovery::Timeout => 4,
+        };
+        const TIMESTAMPS: u8 = 1;
+        const SACK: u8 = 2;
+        const SCALE: u8 = 4;
+        let mut options = if self.timestamps { TIMESTAMPS } else { 0 };
+        options |= if self.sack { SACK } else { 0 };
+        options |= if self.receive.scale != 0 { SCALE } else { 0 };
+        let limited = u8::from(self.app_limited != 0);
+        out.extend_from_slice(&[
+            self.state as u8,
+            ca_state,
+            self.rtt.backoff as u8,
+            self.probes as u8,
+            self.rtt.backoff as u8,
+            options,
+            self.send.scale | self.receive.scale << 4,
+            limited,
+        ]);
+        let under_way = self.flying + self.lost + self.sacked;
+        let words: [u32; 24] = [
+            us(self.rtt.timeout()),
+            40_000,
+            self.send.mss as u32,
+            self.receive.mss as u32,
+            under_way,
+            self.sacked,
+            self.lost,
+            self.send.queue.iter().filter(|sent| sent.again).count() as u32,
+            0,
+            ms(self.send.last_data_at),
+            0,
+            ms(self.receive.last_data_at),
+            ms(self.last_heard),
+            u32::from(self.path.mss) + 40,
+            (self.receive.limit / 2) as u32,
+            us(self.rtt.smoothed),
+            us(self.rtt.variation),
+            self.window.threshold.min(i32::MAX as u32),
+            self.window.size,
+            self.receive.advertised_mss.into(),
+            3,
+            us(self.rtt.smoothed),
+            (self.receive.limit / 2) as u32,
+            self.loss.retransmitted as u32,
+        ];
+        words.iter().for_each(|word| out.extend_from_slice(&word.to_ne_bytes()));
+        let pacing = self.algorithm.pacing_rate().unwrap_or(u64::MAX);
+        let c = &self.counts;
+        for long in [pacing, u64::MAX, c.bytes_acked, c.bytes_received] {
+            out.extend_from_slice(&long.to_ne_bytes());
+        }
+        let words =
+            [c.segments_out, c.segments_in, self.send.unsent.len() as u32, us(self.rtt.least), c.data_in, c.data_out];
+        words.iter().for_each(|word| out.extend_from_slice(&word.to_ne_bytes()));
+        out.extend_from_slice(&self.delivery_rate.to_ne_bytes());
+        for long in [0u64, 0, 0] {
+            out.extend_from_slice(&long.to_ne_bytes());
+        }
+        out.extend_from_slice(&(c.delivered as u32).to_ne_bytes());
+        out.extend_from_slice(&0u32.to_ne_bytes());
+        out.extend_from_slice(&c.bytes_sent.to_ne_bytes());
+        out.extend_from_slice(&c.bytes_again.to_ne_bytes());
+        for word in [0u32, u32::from(self.loss.reordered), c.early, self.send.window as u32] {
+            out.extend_from_slice(&word.to_ne_bytes());
+        }
+        out.resize(SIZE, 0);
+        out
+    }
+}

@@ -1,0 +1,350 @@
+//! Passive opening: the SYN queue (requests), the accept queue, and what happens when either is full (listen(2), tcp(7)).
+
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use base::{NANOS_PER_SEC, Nanos};
+use hal::sync::SpinLock;
+
+use super::connection::{Agreed, Connection, Effects, Path as Limits, SCALE};
+use super::link::{Link, answer, refuse};
+use super::segment::{Flags, Options, Segment};
+use super::seq::Seq;
+use super::socket::TcpSocket;
+use super::table::{self, End, Entry, Key};
+use super::{congestion, cookie};
+use crate::alarm::{Alarm, Rings};
+use crate::hash;
+use crate::inet::Endpoint;
+use crate::ip::Header;
+use crate::route;
+use crate::statistics::{self, Counter};
+
+/// SYN cookies: never, when the SYN queue is full, always (`net.ipv4.tcp_syncookies`).
+pub static SYN_COOKIES: AtomicU32 = AtomicU32::new(1);
+/// Repetitions of a SYN-ACK (`net.ipv4.tcp_synack_retries`).
+pub static SYNACK_RETRIES: AtomicU32 = AtomicU32::new(5);
+/// The most requests of a listener (`net.ipv4.tcp_max_syn_backlog`).
+pub static SYN_BACKLOG: AtomicU32 = AtomicU32::new(1024);
+
+/// The queues of a listening socket.
+pub(super) struct Listener {
+    /// Connections that accept(2) gives.
+    pub(super) waiting: VecDeque<Arc<TcpSocket>>,
+    /// How many may wait.
+    pub(super) backlog: usize,
+    /// How many are half open.
+    pub(super) requests: usize,
+}
+
+impl Listener {
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting.len() > self.backlog
+    }
+}
+
+struct Progress {
+    repeated: u32,
+    due: Nanos,
+}
+
+/// A connection that is half open: our SYN-ACK is not acknowledged yet.
+pub(super) struct Request {
+    listener: Arc<TcpSocket>,
+    local: Endpoint,
+    remote: Endpoint,
+    iss: Seq,
+    irs: Seq,
+    agreed: Agreed,
+    limits: Limits,
+    stamp_offset: u32,
+    progress: SpinLock<Progress>,
+    alarm: Alarm,
+}
+
+/// The window of a SYN-ACK.
+const WINDOW: u16 = 65535;
+
+/// The first sequence number of a connection (RFC 6528).
+pub(super) fn initial_sequence(now: Nanos, local: End, remote: End) -> Seq {
+    Seq((hash::of_pair(local, remote, 4) as u32).wrapping_add((now >> 6) as u32))
+}
+
+/// What is added to the timestamps towards a peer.
+pub(super) fn stamp_offset(local: End, remote: End) -> u32 {
+    hash::of_pair((local.0, 0), (remote.0, 0), 5) as u32
+}
+
+fn clock(now: Nanos, offset: u32) -> u32 {
+    ((now / super::rtt::MS) as u32).wrapping_add(offset)
+}
+
+impl Request {
+    fn key(&self) -> Key {
+        ((self.local.ip, self.local.port), (self.remote.ip, self.remote.port))
+    }
+
+    fn link(&self) -> Link {
+        let (ttl, tos) = self.listener.header_fields(self.remote.ip);
+        Link {
+            local: self.local,
+            remote: self.remote,
+            ttl,
+            tos,
+            device: if self.remote.scope != 0 { self.remote.scope } else { self.listener.bound_to().device },
+            path: None,
+            mss: self.limits.mss,
+        }
+    }
+
+    fn answer(&self, now: Nanos) {
+        let stamp = clock(now, self.stamp_offset);
+        self.link().send(syn_ack(self.iss, self.irs, &self.agreed, self.limits.mss, stamp));
+    }
+}
+
+fn syn_ack(iss: Seq, irs: Seq, agreed: &Agreed, mss: u16, stamp: u32) -> Segment {
+    Segment {
+        seq: iss,
+        ack: irs + 1,
+        flags: Flags::SYN | Flags::ACK,
+        window: WINDOW,
+        options: Options {
+            mss: Some(mss),
+            scale: agreed.scale.map(|_| SCALE),
+            sack_permitted: agreed.sack,
+            timestamps: agreed.timestamp.map(|theirs| (stamp, theirs)),
+            ..Options::default()
+        },
+        ..Segment::default()
+    }
+}
+
+impl Rings for Request {
+    /// The SYN-ACK is not answered: again, or never again.
+    fn ring(self: Arc<Self>, now: Nanos) {
+        let mut progress = self.progress.lock();
+        self.alarm.rung(now);
+        let gone = !matches!(table::get(&self.key()), Some(Entry::Request(r)) if Arc::ptr_eq(&r, &self));
+        if gone {
+            return;
+        }
+        if progress.repeated >= SYNACK_RETRIES.load(Ordering::Relaxed) || !self.listener.listens() {
+            drop(progress);
+            forget(&self);
+            return;
+        }
+        progress.repeated += 1;
+        progress.due = now + (NANOS_PER_SEC << progress.repeated.min(7));
+        self.alarm.set(Some(progress.due), || Some(self.clone()));
+        drop(progress);
+        statistics::add(Counter::TcpRetransSegs, 1);
+        self.answer(now);
+    }
+}
+
+fn forget(request: &Request) {
+    if table::remove_request(&request.key(), request) {
+        request.listener.with_listener(|listener| listener.requests = listener.requests.saturating_sub(1));
+    }
+    request.alarm.cancel();
+}
+
+/// A segment for a listener: a SYN, or the answer to a cookie.
+pub(super) fn on_segment(listener: &Arc<TcpSocket>, segment: Segment, header: &Header, ports: (u16, u16)) {
+    if segment.has(Flags::SYN) && !segment.has(Flags::ACK) {
+        if !segment.has(Flags::FIN) && !header.destination.is_multicast() {
+            on_syn(listener, segment, header, ports);
+        }
+    } else if !on_cookie(listener, &segment, header, ports) {
+        refuse(&segment, header, ports);
+    }
+}
+
+fn ends(header: &Header, ports: (u16, u16)) -> (Endpoint, Endpoint) {
+    let scope = if route::is_link_local(header.source) { header.interface } else { 0 };
+    let local = Endpoint { ip: header.destination, port: ports.1, scope };
+    (local, Endpoint { ip: header.source, port: ports.0, scope })
+}
+
+fn on_syn(listener: &Arc<TcpSocket>, syn: Segment, header: &Header, ports: (u16, u16)) {
+    let now = sched::time::now();
+    let (local, remote) = ends(header, ports);
+    let (local_end, remote_end) = ((local.ip, local.port), (remote.ip, remote.port));
+    let mut link = Link { local, remote, ttl: 64, tos: 0, device: 0, path: None, mss: u16::MAX };
+    let Ok(mut limits) = link.limits() else { return };
+    if let Some(most) = listener.max_segment() {
+        limits.mss = limits.mss.min(most);
+    }
+    let agreed = Agreed {
+        mss: syn.options.mss,
+        scale: syn.options.scale,
+        sack: syn.options.sack_permitted,
+        timestamp: syn.options.timestamps.map(|(value, _)| value),
+    };
+    let state = listener.with_listener(|l| (l.is_full(), l.requests >= l.backlog.max(8).min(most_requests())));
+    let Some((accept_full, requests_full)) = state else { return };
+    if accept_full {
+        statistics::add(Counter::ListenOverflows, 1);
+        statistics::add(Counter::ListenDrops, 1);
+        return;
+    }
+    let cookies = SYN_COOKIES.load(Ordering::Relaxed);
+    let offset = stamp_offset(local_end, remote_end);
+    if cookies == 2 || requests_full && cookies == 1 {
+        statistics::add(Counter::SyncookiesSent, 1);
+        let iss = cookie::make(now, local_end, remote_end, syn.seq, agreed.mss.unwrap_or(536));
+        let stamp = cookie::stamp(clock(now, offset), &agreed);
+        let agreed = if agreed.timestamp.is_some() { agreed } else { Agreed { scale: None, sack: false, ..agreed } };
+        answer(syn_ack(iss, syn.seq, &agreed, limits.mss, stamp), header, ports);
+        return;
+    }
+    if requests_full {
+        statistics::add(Counter::ListenDrops, 1);
+        return;
+    }
+    let request = Arc::new(Request {
+        listener: listener.clone(),
+        local,
+        remote,
+        iss: initial_sequence(now, local_end, remote_end),
+        irs: syn.seq,
+        agreed,
+        limits,
+        stamp_offset: offset,
+        progress: SpinLock::new(Progress { repeated: 0, due: now + NANOS_PER_SEC }),
+        alarm: Alarm::default(),
+    });
+    if !table::insert(request.key(), Entry::Request(request.clone())) {
+        return;
+    }
+    listener.with_listener(|listener| listener.requests += 1);
+    request.answer(now);
+    let _held = request.progress.lock();
+    request.alarm.set(Some(now + NANOS_PER_SEC), || Some(request.clone()));
+}
+
+fn most_requests() -> usize {
+    SYN_BACKLOG.load(Ordering::Relaxed) as usize
+}
+
+/// A segment for a request.
+pub(super) fn on_request_segment(request: &Arc<Request>, segment: Segment, header: &Header, ports: (u16, u16)) {
+    let now = sched::time::now();
+    if segment.has(Flags::RST) {
+        if segment.seq == request.irs + 1 {
+            forget(request);
+            statistics::add(Counter::TcpAttemptFails, 1);
+        }
+        return;
+    }
+    if segment.has(Flags::SYN) {
+        // The SYN again: our answer was lost. Another SYN is none of ours.
+        if segment.seq == request.irs {
+            request.answer(now);
+        }
+        return;
+    }
+    if !segment.has(Flags::ACK) {
+        return;
+    }
+    if segment.ack != request.iss + 1 {
+        refuse(&segment, header, ports);
+        return;
+    }
+    let full = request.listener.with_listener(|listener| listener.is_full());
+    match full {
+        // The client believes to be connected; it will send again, or we our SYN-ACK.
+        Some(true) => {
+            statistics::add(Counter::ListenOverflows, 1);
+            return;
+        }
+        None => {
+            forget(request);
+            refuse(&segment, header, ports);
+            return;
+        }
+        Some(false) => {}
+    }
+    let numbers = (request.iss, request.irs);
+    let child = make_child(
+        now,
+        &request.listener,
+        request.link(),
+        request.limits,
+        numbers,
+        request.agreed,
+        request.stamp_offset,
+    );
+    if !table::replace(request.key(), request, child.clone()) {
+        return;
+    }
+    request.alarm.cancel();
+    request.listener.with_listener(|listener| listener.requests = listener.requests.saturating_sub(1));
+    deliver(&request.listener, child, segment);
+}
+
+fn make_child(
+    now: Nanos,
+    listener: &Arc<TcpSocket>,
+    link: Link,
+    limits: Limits,
+    numbers: (Seq, Seq),
+    agreed: Agreed,
+    stamp_offset: u32,
+) -> Arc<TcpSocket> {
+    let (settings, name) = listener.inherited();
+    let algorithm = congestion::named(name);
+    let connection = Connection::accept(now, limits, settings, algorithm, numbers, agreed, stamp_offset, WINDOW.into());
+    TcpSocket::child(listener, link, connection)
+}
+
+/// Gives a new connection the segment that completes it, and puts it into the accept queue.
+fn deliver(listener: &Arc<TcpSocket>, child: Arc<TcpSocket>, segment: Segment) {
+    statistics::add(Counter::TcpPassiveOpens, 1);
+    let effects = child.take_segment(segment);
+    if !effects.contains(Effects::CONNECTED) {
+        return;
+    }
+    let queued = listener.with_listener(|queue| queue.waiting.push_back(child.clone()));
+    match queued {
+        Some(()) => listener.announce_connection(),
+        None => child.abort(),
+    }
+}
+
+/// Is it the answer to a cookie? Then the connection is made from it.
+fn on_cookie(listener: &Arc<TcpSocket>, segment: &Segment, header: &Header, ports: (u16, u16)) -> bool {
+    if SYN_COOKIES.load(Ordering::Relaxed) == 0 || segment.has(Flags::SYN) || !segment.has(Flags::ACK) {
+        return false;
+    }
+    let now = sched::time::now();
+    let (local, remote) = ends(header, ports);
+    let (local_end, remote_end) = ((local.ip, local.port), (remote.ip, remote.port));
+    let irs = Seq(segment.seq.0.wrapping_sub(1));
+    let iss = Seq(segment.ack.0.wrapping_sub(1));
+    let Some(mss) = cookie::check(now, local_end, remote_end, irs, iss) else {
+        statistics::add(Counter::SyncookiesFailed, 1);
+        return false;
+    };
+    let full = listener.with_listener(|listener| listener.is_full());
+    if full != Some(false) {
+        statistics::add(Counter::ListenOverflows, 1);
+        return full.is_some();
+    }
+    let agreed = match segment.options.timestamps {
+        Some((theirs, echo)) => cookie::options(echo, mss, theirs),
+        None => Agreed { mss: Some(mss), ..Agreed::default() },
+    };
+    let (ttl, tos) = listener.header_fields(remote.ip);
+    let mut link = Link { local, remote, ttl, tos, device: remote.scope, path: None, mss: u16::MAX };
+    let Ok(limits) = link.limits() else { return true };
+    statistics::add(Counter::SyncookiesRecv, 1);
+    let offset = stamp_offset(local_end, remote_end);
+    let child = make_child(now, listener, link, limits, (iss, irs), agreed, offset);
+    if table::insert((local_end, remote_end), Entry::Socket(child.clone())) {
+        deliver(listener, child, segment.clone());
+    }
+    true
+}

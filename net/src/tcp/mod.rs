@@ -1,0 +1,64 @@
+//! TCP (RFC 9293). [`connection`] is the pure machine; [`table`] finds the socket of a segment; [`listener`] opens passively; [`socket`] is what
+//! programs see, with [`opening`], [`transfer`] and [`option`] for its parts; [`link`] carries segments as packets.
+
+mod acknowledge;
+pub mod congestion;
+pub mod connection;
+mod cookie;
+mod info;
+mod input;
+mod link;
+mod listener;
+mod opening;
+mod option;
+mod output;
+mod receive;
+pub mod rtt;
+pub mod segment;
+pub mod seq;
+pub mod socket;
+mod table;
+mod timers;
+mod transfer;
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+use alloc::boxed::Box;
+use core::net::IpAddr;
+
+use crate::ip::icmp::Report;
+use crate::ip::{Header, checksum_ok};
+use crate::packet::Packet;
+use crate::statistics::{self, Counter};
+use segment::Segment;
+pub(crate) use table::{all, listeners};
+
+/// Receives a packet, at its TCP header.
+pub(crate) fn input(mut packet: Box<Packet>, header: Header) {
+    statistics::add(Counter::TcpInSegs, 1);
+    let len = if packet.ensure(segment::HEADER) { segment::header_len(packet.head()) } else { None };
+    let Some(len) = len.filter(|&len| packet.ensure(len)) else {
+        statistics::add(Counter::TcpInErrs, 1);
+        return;
+    };
+    if !checksum_ok(&packet, &header) {
+        statistics::add(Counter::TcpInErrs, 1);
+        return;
+    }
+    let ports = segment::ports(packet.head());
+    let Some(mut segment) = Segment::parse(&packet.head()[..len]) else { return };
+    packet.pull(len);
+    let Ok(payload) = packet.into_rope() else { return };
+    segment.payload = payload;
+    table::receive(segment, &header, ports);
+}
+
+/// An error message about a segment that was sent from `local` to `remote`.
+pub(crate) fn on_report(local: (IpAddr, u16), remote: (IpAddr, u16), seq: u32, report: &Report) {
+    if let Some(socket) = table::connected(local, remote) {
+        socket.on_report(seq::Seq(seq), report);
+    }
+}
