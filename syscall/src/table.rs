@@ -263,7 +263,7 @@ syscall_table! {
     (199, "fremovexattr", xattr::fremovexattr, Partial, "name spaces user, trusted, security on tmpfs; no ACLs"),
     (200, "tkill", signal::tkill, Full, ""),
     (201, "time", time::time, Full, ""),
-    (202, "futex", futex::futex, Partial, "locks with an owner (PI) don't raise its priority; FUTEX_WAIT_REQUEUE_PI and FUTEX_CMP_REQUEUE_PI give ENOSYS"),
+    (202, "futex", futex::futex, Full, ""),
     (203, "sched_setaffinity", scheduling::sched_setaffinity, Full, ""),
     (204, "sched_getaffinity", scheduling::sched_getaffinity, Full, ""),
     (205, "set_thread_area", missing, Error, "not implemented"),
