@@ -9,8 +9,8 @@
 //! May depend on `protocol`. Takes no lock.
 
 mod account;
-mod loopback;
 mod mounts;
+mod network;
 mod ports;
 mod pump;
 mod session;
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
 fn run() -> std::io::Result<()> {
     load_modules();
     mounts::set_up();
-    loopback::set_up();
+    network::set_up();
     let ports = ports::Ports::open()?;
     // The program should find the root as its owner made it.
     let _ = fs::remove_dir_all(OWN_FOLDER);

@@ -36,6 +36,7 @@ mod sched;
 mod session;
 mod signal;
 mod signal_info;
+mod socket_inet;
 mod thread;
 mod timer;
 mod unix_socket;
@@ -69,6 +70,7 @@ const THEMES: &[&[Case]] = &[
     sysv_message::CASES,
     sysv_semaphore::CASES,
     sysv_shared_memory::CASES,
+    socket_inet::CASES,
     thread::CASES,
     timer::CASES,
     unix_socket::CASES,
