@@ -9,6 +9,7 @@
 //! May depend on `protocol`. Takes no lock.
 
 mod account;
+mod disk_root;
 mod mounts;
 mod network;
 mod ports;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         eprintln!("quintet init: {error}");
     }
     rustix::fs::sync();
+    disk_root::leave();
     if let Err(error) = rustix::system::reboot(rustix::system::RebootCommand::PowerOff) {
         eprintln!("quintet init: cannot switch off: {error}");
     }
@@ -41,8 +43,11 @@ fn main() -> ExitCode {
 fn run() -> std::io::Result<()> {
     load_modules();
     mounts::set_up();
-    network::set_up();
     let ports = ports::Ports::open()?;
+    if let Some(device) = disk_root::device() {
+        disk_root::enter(&device)?;
+    }
+    network::set_up();
     // The program should find the root as its owner made it.
     let _ = fs::remove_dir_all(OWN_FOLDER);
     session::run(ports)
