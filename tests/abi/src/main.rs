@@ -38,6 +38,7 @@ mod sched;
 mod session;
 mod signal;
 mod signal_info;
+mod socket_inet;
 mod thread;
 mod timer;
 mod unix_socket;
@@ -73,6 +74,7 @@ const THEMES: &[&[Case]] = &[
     sysv_message::CASES,
     sysv_semaphore::CASES,
     sysv_shared_memory::CASES,
+    socket_inet::CASES,
     thread::CASES,
     timer::CASES,
     unix_socket::CASES,
