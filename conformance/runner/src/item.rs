@@ -2,7 +2,7 @@
 
 use crate::plan::{Item, Kind};
 use crate::say;
-use crate::tap::Harness;
+use crate::tap::{self, Harness};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -46,20 +46,24 @@ pub(crate) fn run(item: &mut Item) {
         Kind::Status(skipping) | Kind::Tap(skipping) => {
             let skipping = skipping.clone();
             say(&["start", &item.name]);
-            let mut current = None;
-            let end = once(item, &mut current, &mut Vec::new());
+            let (mut current, mut ended) = (None, Vec::new());
+            let end = once(item, &mut current, &mut ended);
             if let Some(test) = current {
                 say(&["fail", &test, &explain(&end, item.limit)]);
             }
-            judge(item, end, &skipping);
+            judge(item, end, &skipping, ended.first().map(String::as_str));
         }
         Kind::Report => while again(item) {},
     }
     say(&["end", &item.name]);
 }
 
-fn judge(item: &Item, end: End, skipping: &[i32]) {
+/// The result of an item that goes by its status, unless it said something of a test that failed.
+fn judge(item: &Item, end: End, skipping: &[i32], complaint: Option<&str>) {
     match end {
+        End::Status(status) if status.success() && complaint.is_some() => {
+            say(&["fail", &item.name, complaint.unwrap_or_default()]);
+        }
         End::Status(status) if status.success() => say(&["ok", &item.name]),
         End::Status(status) if status.code().is_some_and(|code| skipping.contains(&code)) => {
             say(&["skip", &item.name, &status.to_string()]);
@@ -102,7 +106,8 @@ fn explain(end: &End, limit: Duration) -> String {
 }
 
 /// Starts the program, passes on its reports, and ends what it leaves behind. `current` is the test
-/// that runs, `ended` gets those that have come to their ends.
+/// that runs; `ended` gets those that have come to their ends, of a program that speaks TAP without
+/// names the lines that tell of failures.
 fn once(item: &Item, current: &mut Option<String>, ended: &mut Vec<String>) -> End {
     let (events, pid) = match start(item) {
         Ok(started) => started,
@@ -131,6 +136,8 @@ fn listen(item: &Item, events: &Receiver<Event>, current: &mut Option<String>, e
                 if let Some(said) = harness.hear(&line) {
                     *current = said.current(&item.name);
                     said.pass_on(&item.name);
+                } else if tap::is_failure(&line) {
+                    ended.push(line);
                 }
             }
             Ok(Event::LinesEnded) => lines_ended = true,
