@@ -66,13 +66,13 @@ fn on_quintet(
 ) -> Result<(Verdicts, Vec<String>), Failure> {
     let passed = |tests: &verdict::Tests| tests.values().any(|verdict| *verdict == verdict::Verdict::Passed);
     let items: Vec<Item> = items.iter().filter(|item| on_linux.get(&item.name).is_some_and(passed)).cloned().collect();
-    let mut verdicts = guest::run(machine, Kernel::Quintet, &items, &mut |_, _| {})?;
+    let mut verdicts = guest::run(machine, Kernel::Quintet, "first", &items, &mut |_, _| {})?;
     let again = verdict::worth_another_try(&items, on_linux, &verdicts);
     if again.is_empty() {
         return Ok((verdicts, Vec::new()));
     }
     eprintln!("{}: once more on Quintet what failed there and not on Linux", machine.suite.name);
-    let second = guest::run(machine, Kernel::Quintet, &again, &mut |_, _| {})?;
+    let second = guest::run(machine, Kernel::Quintet, "second", &again, &mut |_, _| {})?;
     let unsteady = verdict::take_over_passed(&mut verdicts, second, on_linux);
     Ok((verdicts, unsteady))
 }
