@@ -38,9 +38,13 @@ pub enum Command {
 /// The options of `quintet run`.
 #[derive(Args, Clone, Debug)]
 pub struct RunOptions {
-    /// The root to run on: `builtin` (busybox), `debian` or `debian,PACKAGE,...`, a folder, or a tar file.
+    /// The root to run on: `builtin` (busybox), `debian` or `debian,PACKAGE,...`, a folder, a tar file, or a disk
+    /// image (raw or qcow2) with ext4.
     #[arg(long, default_value = "builtin", value_name = "ROOT")]
     pub root: Root,
+    /// Keep what is written to a root on a disk image; otherwise it is gone afterwards.
+    #[arg(long)]
+    pub keep: bool,
     /// Number of CPUs.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=255))]
     pub cpus: u16,

@@ -45,9 +45,9 @@ pub fn run(options: &RunOptions) -> Result<u8, Failure> {
     let init = artifacts::init(options.init.as_deref())?;
     let modules = kernel.linux.as_ref().map(|linux| linux.modules.clone()).unwrap_or_default();
     let overlay = Overlay { init, modules, copies: options.copy.clone() };
-    let initrd = root::prepare(&options.root, &cache, &overlay)?;
+    let initrd = root::prepare(&options.root, options.keep, &cache, &overlay)?;
     let mut disks = Vec::new();
-    for disk in &options.disk {
+    for disk in initrd.disk.iter().chain(&options.disk) {
         disks.push((disk.clone(), disk.format()?));
     }
     let machine = Machine {
@@ -55,7 +55,7 @@ pub fn run(options: &RunOptions) -> Result<u8, Failure> {
         acpi: !options.no_acpi,
         cpus: options.cpus,
         memory: memory(options, initrd.size, kernel.linux.is_some())?,
-        command_line: command_line(options, &kernel),
+        command_line: command_line(options, &kernel, initrd.disk.is_some()),
         kernel: kernel.path.clone(),
         initrd: initrd.path.clone(),
         disks,
@@ -107,8 +107,12 @@ fn memory(options: &RunOptions, root: u64, linux: bool) -> Result<u64, Failure> 
     }
 }
 
-fn command_line(options: &RunOptions, kernel: &Kernel) -> String {
+fn command_line(options: &RunOptions, kernel: &Kernel, root_on_disk: bool) -> String {
     let mut words = Vec::new();
+    if root_on_disk {
+        // Read by the guest's PID 1; the kernel starts that from the initrd first.
+        words.push("quintet.root=/dev/vda".to_owned());
+    }
     if kernel.linux.is_some() {
         words.push(linux::command_line(options.kernel_log.is_some()).to_owned());
     }

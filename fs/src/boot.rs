@@ -7,7 +7,7 @@ use base::{Cred, Errno, Result};
 
 use crate::tmpfs::Options;
 use crate::vfs::{create, mount, superblock, walk};
-use crate::{FsContext, Inode, Mount, MountFlags, Path, devices, procfs, sysfs, tmpfs, tty};
+use crate::{FsContext, Inode, Mount, MountFlags, Path, devices, ext4, procfs, sysfs, tmpfs, tty};
 
 /// Registers file systems and devices and makes the root: an empty tmpfs without a limit. `EBUSY` the second time, `ENOMEM`.
 pub fn init() -> Result<()> {
@@ -17,6 +17,9 @@ pub fn init() -> Result<()> {
     superblock::register(&tty::devpts::Kind);
     superblock::register(&procfs::Kind);
     superblock::register(&sysfs::Kind);
+    superblock::register(&ext4::mount::Kind("ext4"));
+    superblock::register(&ext4::mount::Kind("ext3"));
+    superblock::register(&ext4::mount::Kind("ext2"));
     devices::register()?;
     tty::register()?;
     procfs::system::register();
@@ -61,7 +64,7 @@ fn limit_root() -> Result<()> {
     let page = abi::PAGE_SIZE as u64;
     let stats = root.superblock().ops.stats();
     let pages = (stats.blocks - stats.free) + mm::frames::stats().free / page * 3 / 4;
-    root.superblock().ops.reconfigure(alloc::format!("nr_blocks={pages}").as_bytes())
+    root.superblock().ops.reconfigure(false, alloc::format!("nr_blocks={pages}").as_bytes())
 }
 
 fn put(cx: &FsContext, path: &[u8], kind: &[u8], source: &[u8], flags: MountFlags, options: &[u8]) -> Result<()> {

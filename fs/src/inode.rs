@@ -109,6 +109,42 @@ pub trait InodeOps: Any + Send + Sync {
         if self.page_cache().is_some() { Ok(()) } else { Err(Errno::EINVAL) }
     }
 
+    /// Sets the size, which [`InodeOps::may_resize`] allowed. The inode's content is locked. `ENOSPC`, `EIO`, `EFBIG`.
+    fn set_size(&self, inode: &Inode, size: u64) -> Result<()> {
+        self.page_cache().ok_or(Errno::EINVAL)?.resize(size)?;
+        self.pages_changed(inode);
+        Ok(())
+    }
+
+    /// fallocate(2) of a range that is not empty and whose end an offset can have. The inode's content is locked. `EOPNOTSUPP`, `ENOSPC`,
+    /// `EFBIG`, `EPERM`, `EIO`.
+    fn allocate(&self, inode: &Inode, mode: u32, offset: u64, len: u64) -> Result<()> {
+        let cache = self.page_cache().ok_or(Errno::EOPNOTSUPP)?;
+        crate::vfs::regular::allocate_pages(inode, cache, mode, offset, len)
+    }
+
+    /// The next offset from `offset` that has data (`data`) or is in a hole (`!data`); `None` past the end. `EIO`.
+    fn seek(&self, offset: u64, data: bool) -> Result<Option<u64>> {
+        Ok(self.page_cache().and_then(|cache| cache.seek(offset, data)))
+    }
+
+    /// Makes content and attributes last; with `data_only`, of the attributes only what is needed to read the content. `EIO`, `ENOSPC`.
+    fn sync(&self, inode: &Inode, data_only: bool) -> Result<()> {
+        let _ = (inode, data_only);
+        Ok(())
+    }
+
+    /// Attributes have changed for the first time since [`Inode::take_touched`]: they have to be stored some time.
+    fn touched(&self, inode: &Inode) {
+        let _ = inode;
+    }
+
+    /// ioctl(2) of a file or directory. `ENOTTY`.
+    fn ioctl(&self, inode: &Inode, cx: &crate::IoctlContext, request: u32, arg: usize) -> Result<usize> {
+        let _ = (inode, cx, request, arg);
+        Err(Errno::ENOTTY)
+    }
+
     /// The size in bytes.
     fn size(&self) -> u64 {
         self.page_cache().map_or(0, |cache| cache.size())
@@ -137,14 +173,13 @@ pub trait InodeOps: Any + Send + Sync {
     }
 
     /// The extended attributes, if the file system has them.
-    fn xattrs(&self) -> Option<&crate::xattr::Xattrs> {
+    fn xattrs(&self) -> Option<&dyn crate::xattr::XattrStore> {
         None
     }
 }
 
 /// A file: what all its names and open files have in common.
 pub struct Inode {
-    superblock: Arc<SuperBlock>,
     number: u64,
     kind: FileKind,
     rdev: DeviceNumber,
@@ -169,25 +204,51 @@ pub struct Inode {
     unnamed: AtomicBool,
     /// What a layer above keeps with a FIFO (its pipe) or a socket (its endpoint).
     attachment: SpinLock<Option<Arc<dyn Any + Send + Sync>>>,
+    /// Attributes have changed since its file system has stored them.
+    touched: AtomicBool,
+    /// The last, so that it goes after the file system's own part.
+    superblock: Arc<SuperBlock>,
 }
 
 impl Inode {
     /// An inode with one link (a directory: two), all its times now.
     pub fn new(superblock: &Arc<SuperBlock>, number: u64, new: &NewInode, ops: Box<dyn InodeOps>) -> Arc<Inode> {
         let now = realtime();
+        let attributes = Attributes {
+            mode: new.mode & 0o7777,
+            uid: new.uid,
+            gid: new.gid,
+            nlink: if new.kind == FileKind::Directory { 2 } else { 1 },
+            atime: now,
+            mtime: now,
+            ctime: now,
+            btime: now,
+        };
+        Inode::stored(superblock, number, (new.kind, new.rdev), &attributes, ops)
+    }
+
+    /// An inode that its file system had stored, with the attributes that it has there.
+    pub fn stored(
+        superblock: &Arc<SuperBlock>,
+        number: u64,
+        (kind, rdev): (FileKind, DeviceNumber),
+        attributes: &Attributes,
+        ops: Box<dyn InodeOps>,
+    ) -> Arc<Inode> {
         Arc::new(Inode {
             superblock: superblock.clone(),
             number,
-            kind: new.kind,
-            rdev: new.rdev,
-            mode: AtomicU32::new(new.mode & 0o7777),
-            uid: AtomicU32::new(new.uid),
-            gid: AtomicU32::new(new.gid),
-            nlink: AtomicU32::new(if new.kind == FileKind::Directory { 2 } else { 1 }),
-            atime: AtomicI64::new(now),
-            mtime: AtomicI64::new(now),
-            ctime: AtomicI64::new(now),
-            btime: now,
+            kind,
+            rdev,
+            mode: AtomicU32::new(attributes.mode),
+            uid: AtomicU32::new(attributes.uid),
+            gid: AtomicU32::new(attributes.gid),
+            nlink: AtomicU32::new(attributes.nlink),
+            atime: AtomicI64::new(attributes.atime),
+            mtime: AtomicI64::new(attributes.mtime),
+            ctime: AtomicI64::new(attributes.ctime),
+            btime: attributes.btime,
+            touched: AtomicBool::new(false),
             ops,
             content: sched::Mutex::new(()),
             writers: AtomicI32::new(0),
@@ -283,10 +344,28 @@ impl Inode {
         self.gid.store(gid, Ordering::Relaxed);
     }
 
+    #[inline]
+    fn touch(&self) {
+        if !self.touched.load(Ordering::Relaxed) && !self.touched.swap(true, Ordering::AcqRel) {
+            self.ops.touched(self);
+        }
+    }
+
+    /// Have attributes changed since they were stored?
+    pub fn is_touched(&self) -> bool {
+        self.touched.load(Ordering::Acquire)
+    }
+
+    /// Its attributes are about to be stored: true if they have changed since the last time.
+    pub fn take_touched(&self) -> bool {
+        self.touched.swap(false, Ordering::AcqRel)
+    }
+
     /// Sets the times without a check: for unpacking archives.
     pub fn set_times(&self, atime: i64, mtime: i64) {
         self.atime.store(atime, Ordering::Relaxed);
         self.mtime.store(mtime, Ordering::Relaxed);
+        self.touch();
     }
 
     /// The content was changed: mtime and ctime become now.
@@ -294,11 +373,13 @@ impl Inode {
         let now = realtime();
         self.mtime.store(now, Ordering::Relaxed);
         self.ctime.store(now, Ordering::Relaxed);
+        self.touch();
     }
 
     /// The attributes were changed: ctime becomes now.
     pub fn changed(&self) {
         self.ctime.store(realtime(), Ordering::Relaxed);
+        self.touch();
     }
 
     /// The content was read: atime becomes now if it is not later than the last change, or a day old (relatime).
@@ -307,13 +388,10 @@ impl Inode {
         const DAY: i64 = 86_400 * 1_000_000_000;
         let atime = self.atime.load(Ordering::Relaxed);
         let stale = atime <= self.mtime.load(Ordering::Relaxed) || atime <= self.ctime.load(Ordering::Relaxed);
-        if stale {
-            self.atime.store(realtime(), Ordering::Relaxed);
-        } else {
-            let now = realtime();
-            if now.saturating_sub(atime) >= DAY {
-                self.atime.store(now, Ordering::Relaxed);
-            }
+        let now = realtime();
+        if (stale || now.saturating_sub(atime) >= DAY) && !self.superblock.ops.is_read_only() {
+            self.atime.store(now, Ordering::Relaxed);
+            self.touch();
         }
     }
 
@@ -369,6 +447,7 @@ impl Inode {
             self.mtime.store(time(t), Ordering::Relaxed);
         }
         self.ctime.store(now, Ordering::Relaxed);
+        self.touch();
         Ok(())
     }
 

@@ -26,7 +26,19 @@ pub enum SetMode {
     Replace,
 }
 
-/// The attributes of one file.
+/// What has extended attributes. Names are whole, with their prefix; who may use which was checked.
+pub trait XattrStore {
+    /// The value of `name`. `ENODATA`, `EIO`.
+    fn get(&self, name: &[u8]) -> Result<Vec<u8>>;
+    /// Sets `name`. `EEXIST`, `ENODATA` by `mode`; `ENOSPC`, `ENOMEM`, `EIO`.
+    fn set(&self, name: &[u8], value: &[u8], mode: SetMode) -> Result<()>;
+    /// Removes `name`. `ENODATA`, `EIO`.
+    fn remove(&self, name: &[u8]) -> Result<()>;
+    /// The names that `keep` wants, each ended by NUL. `EIO`.
+    fn list(&self, keep: &dyn Fn(&[u8]) -> bool) -> Result<Vec<u8>>;
+}
+
+/// The attributes of one file, in memory.
 #[derive(Default)]
 pub struct Xattrs(SpinLock<BTreeMap<Box<[u8]>, Box<[u8]>>>);
 
@@ -37,14 +49,12 @@ fn boxed(bytes: &[u8]) -> Result<Box<[u8]>> {
     Ok(copy.into_boxed_slice())
 }
 
-impl Xattrs {
-    /// The value of `name`. `ENODATA`.
-    pub fn get(&self, name: &[u8]) -> Result<Vec<u8>> {
+impl XattrStore for Xattrs {
+    fn get(&self, name: &[u8]) -> Result<Vec<u8>> {
         self.0.lock().get(name).map(|v| v.to_vec()).ok_or(Errno::ENODATA)
     }
 
-    /// Sets `name`. `EEXIST`, `ENODATA` by `mode`; `ENOSPC`, `ENOMEM`.
-    pub fn set(&self, name: &[u8], value: &[u8], mode: SetMode) -> Result<()> {
+    fn set(&self, name: &[u8], value: &[u8], mode: SetMode) -> Result<()> {
         let (name, value) = (boxed(name)?, boxed(value)?);
         let mut map = self.0.lock();
         match (mode, map.contains_key(&name)) {
@@ -62,19 +72,17 @@ impl Xattrs {
         Ok(())
     }
 
-    /// Removes `name`. `ENODATA`.
-    pub fn remove(&self, name: &[u8]) -> Result<()> {
+    fn remove(&self, name: &[u8]) -> Result<()> {
         self.0.lock().remove(name).map(drop).ok_or(Errno::ENODATA)
     }
 
-    /// The names that `keep` wants, each ended by NUL.
-    pub fn list(&self, keep: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+    fn list(&self, keep: &dyn Fn(&[u8]) -> bool) -> Result<Vec<u8>> {
         let mut names = Vec::new();
         for name in self.0.lock().keys().filter(|n| keep(n)) {
             names.extend_from_slice(name);
             names.push(0);
         }
-        names
+        Ok(names)
     }
 }
 
@@ -90,7 +98,7 @@ mod tests {
         assert_eq!(attrs.set(b"user.a", b"2", SetMode::Create), Err(Errno::EEXIST));
         assert_eq!(attrs.set(b"user.a", b"22", SetMode::Any), Ok(()));
         assert_eq!(attrs.get(b"user.a"), Ok(b"22".to_vec()));
-        assert_eq!(attrs.list(|_| true), b"user.a\0");
+        assert_eq!(attrs.list(&|_| true), Ok(b"user.a\0".to_vec()));
         assert_eq!(attrs.remove(b"user.a"), Ok(()));
         assert_eq!(attrs.get(b"user.a"), Err(Errno::ENODATA));
         let big = alloc::vec![0; SIZE_MAX];

@@ -9,6 +9,7 @@
 //! May depend on `protocol`. Takes no lock.
 
 mod account;
+mod disk_root;
 mod loopback;
 mod mounts;
 mod ports;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         eprintln!("quintet init: {error}");
     }
     rustix::fs::sync();
+    disk_root::leave();
     if let Err(error) = rustix::system::reboot(rustix::system::RebootCommand::PowerOff) {
         eprintln!("quintet init: cannot switch off: {error}");
     }
@@ -43,6 +45,9 @@ fn run() -> std::io::Result<()> {
     mounts::set_up();
     loopback::set_up();
     let ports = ports::Ports::open()?;
+    if let Some(device) = disk_root::device() {
+        disk_root::enter(&device)?;
+    }
     // The program should find the root as its owner made it.
     let _ = fs::remove_dir_all(OWN_FOLDER);
     session::run(ports)

@@ -43,6 +43,9 @@ const MOUNTS: [Mount; 6] = [
     },
 ];
 
+/// Where they are, to be moved to another root.
+pub(crate) const PLACES: &[&str] = &["/proc", "/sys", "/dev", "/run"];
+
 const LINKS: [(&str, &str); 4] = [
     ("/proc/self/fd", "/dev/fd"),
     ("/proc/self/fd/0", "/dev/stdin"),
@@ -67,7 +70,7 @@ pub(crate) fn set_up() {
     }
 }
 
-fn make_folder(path: &str, mode: u32) {
+pub(crate) fn make_folder(path: &str, mode: u32) {
     if fs::symlink_metadata(path).is_ok() {
         return;
     }

@@ -66,7 +66,7 @@ pub(crate) fn mount(cx: &mut Context, a: Args) -> Result<usize> {
     let from = source.as_ref().map(|s| s.bytes());
     if flags & ms::REMOUNT != 0 {
         // With MS_BIND only the flags of this mount change, not the file system's.
-        let data = if flags & ms::BIND != 0 { None } else { data.as_deref() };
+        let data = if flags & ms::BIND != 0 { None } else { Some(data.as_deref().unwrap_or_default()) };
         vfs::remount(&at.cx, &place, mount_flags(flags), data)?;
     } else if flags & ms::BIND != 0 {
         let what = fs::vfs::walk::lookup(&at.cx, None, from.filter(|s| !s.is_empty()).ok_or(Errno::EINVAL)?, true)?;

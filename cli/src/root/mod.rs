@@ -3,12 +3,14 @@
 
 mod builtin;
 mod debian;
+mod disk_image;
 mod folder;
 pub mod package;
 mod tarball;
 
 use crate::cache::Cache;
 use crate::cpio::{Archive, Entry, kind};
+use crate::disk::Disk;
 use crate::failure::{Context, Failure};
 use std::convert::Infallible;
 use std::fs::{self, File};
@@ -26,7 +28,7 @@ pub enum Root {
     Builtin,
     /// Debian with the usual tools, and with these packages.
     Debian(Vec<String>),
-    /// A folder or a tar file.
+    /// A folder, a tar file, or a disk image with a file system.
     Path(PathBuf),
 }
 
@@ -59,6 +61,8 @@ pub struct Overlay {
 /// A finished initrd.
 #[derive(Debug)]
 pub struct Initrd {
+    /// The disk that has the root, if it is not in the initrd.
+    pub disk: Option<Disk>,
     /// The archive.
     pub path: PathBuf,
     /// Its size in bytes.
@@ -70,8 +74,11 @@ pub struct Initrd {
 /// What an archive under construction is written to.
 type Output = Archive<BufWriter<File>>;
 
-/// Makes the initrd for a root.
-pub fn prepare(root: &Root, cache: &Cache, overlay: &Overlay) -> Result<Initrd, Failure> {
+/// Makes the initrd for a root. `keep`: what the guest writes to a root on a disk image stays there.
+pub fn prepare(root: &Root, keep: bool, cache: &Cache, overlay: &Overlay) -> Result<Initrd, Failure> {
+    if keep && !matches!(root, Root::Path(_)) {
+        return Err(Failure::new("--keep needs a root that is a disk image"));
+    }
     match root {
         Root::Builtin => cached(cache, "builtin", builtin::RECIPE, overlay, builtin::write),
         Root::Debian(packages) => {
@@ -81,19 +88,22 @@ pub fn prepare(root: &Root, cache: &Cache, overlay: &Overlay) -> Result<Initrd, 
         }
         Root::Path(path) => {
             let metadata = fs::metadata(path).map_err(|error| {
-                Failure::new(format!("cannot use the root {}", path.display()))
-                    .because(error)
-                    .advise("--root takes `builtin`, `debian`, `debian,PACKAGE,...`, a folder or a tar file.")
+                Failure::new(format!("cannot use the root {}", path.display())).because(error).advise(
+                    "--root takes `builtin`, `debian`, `debian,PACKAGE,...`, a folder, a tar file or a disk image.",
+                )
             })?;
             let file = cache.temporary()?;
             let mut archive = open_archive(&file, 0)?;
-            if metadata.is_dir() {
+            let disk = disk_image::recognize(path, keep)?;
+            if disk.is_some() {
+                disk_image::write(&mut archive)?;
+            } else if metadata.is_dir() {
                 folder::write(path, Path::new("."), &mut archive)?;
             } else {
                 tarball::write(path, &mut archive)?;
             }
             let size = finish(archive, overlay)?;
-            Ok(Initrd { path: file.path().to_owned(), size, _temporary: Some(file) })
+            Ok(Initrd { disk, path: file.path().to_owned(), size, _temporary: Some(file) })
         }
     }
 }
@@ -138,7 +148,7 @@ fn cached(
 
 fn kept(path: PathBuf) -> Result<Initrd, Failure> {
     let size = fs::metadata(&path).or_fail(|| format!("cannot read {}", path.display()))?.len();
-    Ok(Initrd { path, size, _temporary: None })
+    Ok(Initrd { disk: None, path, size, _temporary: None })
 }
 
 fn archives(cache: &Cache) -> impl Iterator<Item = String> {
@@ -240,6 +250,12 @@ impl Overlay {
         }
         Ok(())
     }
+}
+
+fn add_folder(archive: &mut Output, name: &str) -> Result<(), Failure> {
+    let inode = archive.next_inode();
+    let entry = Entry { inode, mode: kind::FOLDER | 0o755, links: 1, ..Entry::default() };
+    archive.node(name.as_bytes(), entry).or_fail(|| "cannot write the initrd".into())
 }
 
 fn add_file(archive: &mut Output, name: &str, path: &Path, mode: u32) -> Result<(), Failure> {

@@ -21,7 +21,9 @@ pub(super) fn write(path: &Path, archive: &mut Output) -> Result<(), Failure> {
     let linked = link_targets(&file).or_fail(what)?;
     file.rewind().or_fail(what)?;
     Converter { archive, linked, inodes: HashMap::new(), folders: HashSet::new() }.convert(&file).map_err(|error| {
-        Failure::new(what()).because(error).advise("--root takes `builtin`, `debian`, a folder or a tar file.")
+        Failure::new(what())
+            .because(error)
+            .advise("--root takes `builtin`, `debian`, a folder, a tar file or a disk image.")
     })
 }
 

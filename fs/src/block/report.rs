@@ -50,6 +50,15 @@ pub fn diskstats() -> Result<Vec<u8>> {
     Ok(out.into_bytes())
 }
 
+/// KiB read from and written to all disks.
+pub fn kibibytes() -> (u64, u64) {
+    let sum = |kind: Kind| {
+        let disks = list().into_iter().filter(|device| device.partition().is_none());
+        disks.map(|device| device.statistics.kinds[kind as usize].sectors.load(Ordering::Relaxed)).sum::<u64>() / 2
+    };
+    (sum(Kind::Read), sum(Kind::Write))
+}
+
 /// `/proc/partitions`.
 pub fn partitions() -> Result<Vec<u8>> {
     let mut out = String::from("major minor  #blocks  name\n\n");

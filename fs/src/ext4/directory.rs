@@ -3,7 +3,6 @@
 //! With checksums, the last twelve bytes look like an empty entry to who does not know them.
 
 use alloc::sync::Arc;
-use alloc::vec;
 use alloc::vec::Vec;
 
 use base::{Errno, Result};
@@ -407,6 +406,7 @@ impl Volume {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec;
 
     #[test]
     fn entries_come_and_go_and_always_fill_the_block() {

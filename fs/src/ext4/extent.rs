@@ -425,6 +425,39 @@ impl Volume {
         Ok(())
     }
 
+    /// Moves all extents from block `from` on by so many blocks, towards the beginning if `back`.
+    pub(crate) fn shift_extents(&mut self, inode: &mut RawInode, from: u32, by: u32, back: bool) -> Result<()> {
+        let mut moved = Vec::new();
+        let mut at = from;
+        loop {
+            let found = self.find_extent(inode, at, u32::MAX - at)?;
+            if let Some(block) = found.block {
+                moved.push(Extent { at, block, len: found.len, unwritten: found.unwritten });
+            }
+            match at.checked_add(found.len).filter(|&next| next < u32::MAX) {
+                Some(next) => at = next,
+                None => break,
+            }
+        }
+        for extent in &moved {
+            let mut root = self.root_node(inode)?;
+            let mut rest = Vec::new();
+            self.cut(inode, &mut root, (extent.at, extent.at + (extent.len - 1)), &mut rest)?;
+            if root.len() == 0 {
+                root = Node { depth: 0, capacity: 4, extents: vec![], indices: vec![] };
+            }
+            root.write(inode.block_area_mut());
+            for part in rest {
+                self.insert_one(inode, part)?;
+            }
+        }
+        for extent in moved {
+            let at = if back { extent.at.checked_sub(by) } else { extent.at.checked_add(by) };
+            self.insert_one(inode, Extent { at: at.ok_or(Errno::EFBIG)?, ..extent })?;
+        }
+        Ok(())
+    }
+
     /// Takes a range that lies in one extent out of the tree; the blocks stay taken.
     fn cut(
         &mut self,

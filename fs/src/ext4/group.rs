@@ -277,7 +277,7 @@ impl Volume {
     }
 
     /// Blocks at the start of a group that copies of the superblock and the descriptors take.
-    fn copies_len(&self, number: u32) -> u64 {
+    pub(super) fn copies_len(&self, number: u32) -> u64 {
         let sb = &self.sb;
         let copy = u64::from(sb.has_copy(number));
         let per_block = (sb.block_size / sb.descriptor_size) as u32;

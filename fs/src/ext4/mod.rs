@@ -13,14 +13,19 @@
 
 mod allocate;
 mod create;
+mod data;
 mod directory;
 mod extent;
+mod fallocate;
 mod group;
 mod hash;
 mod htree;
 mod indirect;
 mod inode;
 mod map;
+pub mod mount;
+mod node;
+mod options;
 mod orphan;
 mod remove;
 mod superblock;

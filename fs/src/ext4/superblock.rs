@@ -26,7 +26,6 @@ pub(super) mod field {
     pub(in crate::ext4) const INCOMPAT: usize = 96;
     pub(in crate::ext4) const RO_COMPAT: usize = 100;
     pub(in crate::ext4) const LAST_ORPHAN: usize = 232;
-    pub(in crate::ext4) const DEFAULT_OPTIONS: usize = 256;
     pub(in crate::ext4) const FREE_BLOCKS_HIGH: usize = 344;
     pub(in crate::ext4) const ERROR_COUNT: usize = 404;
     pub(in crate::ext4) const FIRST_ERROR_TIME: usize = 408;
@@ -91,7 +90,6 @@ pub(crate) struct Superblock {
     pub(super) descriptor_size: usize,
     pub(super) reserved_gdt_blocks: u16,
     pub(super) first_meta_group: u32,
-    pub(super) flex_groups: u32,
     pub(super) backup_groups: [u32; 2],
     pub(super) compat: u32,
     pub(super) incompat: u32,
@@ -105,8 +103,6 @@ pub(crate) struct Superblock {
     pub(super) journal_device: u32,
     pub(super) state: u16,
     pub(super) errors: u16,
-    pub(super) default_options: u32,
-    pub(super) last_orphan: u32,
 }
 
 fn wide(low: u32, high: u32, is_wide: bool) -> u64 {
@@ -182,7 +178,6 @@ impl Superblock {
             descriptor_size: if is_wide { usize::from(le16(bytes, 254)) } else { 32 },
             reserved_gdt_blocks: le16(bytes, 206),
             first_meta_group: le32(bytes, 260),
-            flex_groups: 1u32.checked_shl(u32::from(bytes[372])).unwrap_or(1).max(1),
             backup_groups: [le32(bytes, 588), le32(bytes, 592)],
             compat: since(le32(bytes, field::COMPAT), 0),
             incompat,
@@ -196,8 +191,6 @@ impl Superblock {
             journal_device: le32(bytes, 228),
             state: le16(bytes, field::STATE),
             errors: le16(bytes, field::ERRORS),
-            default_options: le32(bytes, field::DEFAULT_OPTIONS),
-            last_orphan: le32(bytes, field::LAST_ORPHAN),
         };
         found.check(le32(bytes, 28), log_block_size, size)
     }
@@ -287,11 +280,6 @@ impl Superblock {
             n == group
         };
         group % 2 == 1 && [3, 5, 7].into_iter().any(power_of)
-    }
-
-    /// The most blocks that a file with extents can have.
-    pub(super) fn max_file_blocks(&self) -> u64 {
-        u64::from(u32::MAX)
     }
 }
 

@@ -480,9 +480,7 @@ fn a_full_disk_refuses_and_stays_clean() {
     };
     assert_eq!(refused, Errno::ENOSPC);
     let mut made = 0;
-    while let Ok(_) =
-        volume.operation(|v| v.create(ROOT, format!("d{made}").as_bytes(), &new(FileKind::Directory, b"")))
-    {
+    while volume.operation(|v| v.create(ROOT, format!("d{made}").as_bytes(), &new(FileKind::Directory, b""))).is_ok() {
         made += 1;
     }
     volume.commit(NOW).expect("commits");

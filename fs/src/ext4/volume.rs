@@ -69,6 +69,8 @@ pub(crate) struct Volume {
     failed: Option<Errno>,
     /// The contents of files go through the journal as well (data=journal).
     pub(crate) journals_data: bool,
+    /// Blocks of the journal.
+    journal_blocks: u64,
     /// For the generation numbers of new inodes.
     pub(super) next_generation: u32,
 }
@@ -119,6 +121,10 @@ impl Volume {
             _ => OnError::Continue,
         });
         let mut volume = Volume { on_error, next_generation: (now / 1_000) as u32, ..Volume::unchecked(io, sb) };
+        if volume.sb.compat & compat::HAS_JOURNAL != 0 && volume.sb.journal_inode != 0 {
+            let inode = volume.inode(volume.sb.journal_inode)?;
+            volume.journal_blocks = inode.size() / volume.sb.block_size as u64;
+        }
         volume.check_groups()?;
         volume.count_free()?;
         let root = volume.checked_inode(super::inode::ROOT)?;
@@ -146,6 +152,7 @@ impl Volume {
             failed: None,
             journals_data: false,
             next_generation: 0,
+            journal_blocks: 0,
             sb,
         }
     }
@@ -388,6 +395,18 @@ impl Volume {
         write_superblock(&*io, &mut bytes)?;
         self.read_only = true;
         io.flush()
+    }
+
+    /// Sets the contents of a block of a file as part of the running transaction (data=journal).
+    pub(crate) fn put_block(&mut self, block: u64, data: Vec<u8>) {
+        self.store.put(block, data);
+    }
+
+    /// Blocks that files can have: what statfs(2) tells as the size, without the tables.
+    pub(crate) fn data_blocks(&self) -> u64 {
+        let table = u64::from(self.sb.inodes_per_group) * self.sb.inode_size as u64 / self.sb.block_size as u64;
+        let overhead: u64 = (0..self.sb.groups).map(|group| self.copies_len(group) + 2 + table).sum();
+        self.sb.blocks.saturating_sub(overhead + self.sb.first_data_block + self.journal_blocks)
     }
 
     /// The bytes of a block, for who reads data that may be in the journal only (data=journal).

@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use base::Errno;
 use hal::sync::{Once, SpinLock};
 
 use crate::procfs::system::{SystemNumbers, fixed, numbers};
@@ -97,10 +98,29 @@ fn kernel() -> Node {
     )
 }
 
+/// `drop_caches`: written 1 or 3, clean pages of files on disks go.
+fn drop_caches() -> Node {
+    let write = |data: &[u8]| match data.trim_ascii() {
+        b"1" | b"3" => {
+            mm::drop_clean();
+            Ok(())
+        }
+        // Names and inodes are not dropped.
+        b"2" | b"4" => Ok(()),
+        _ => Err(Errno::EINVAL),
+    };
+    file_rw(|| Ok(b"0\n".to_vec()), write).mode(0o200)
+}
+
 fn memory() -> Node {
     directory(
         "vm",
         vec![
+            ("dirty_background_ratio", fixed("10\n")),
+            ("dirty_expire_centisecs", fixed("3000\n")),
+            ("dirty_ratio", fixed("20\n")),
+            ("dirty_writeback_centisecs", fixed("500\n")),
+            ("drop_caches", drop_caches()),
             ("max_map_count", fixed("65530\n")),
             ("mmap_min_addr", fixed("65536\n")),
             ("overcommit_memory", fixed("0\n")),
@@ -136,7 +156,7 @@ fn limits() -> Node {
 
 fn net() -> Node {
     let unix = dir(vec![("max_dgram_qlen", fixed("10\n"))]);
-    directory("net", vec![("core", dir(vec![("somaxconn", fixed("4096\n"))])), ("unix", unix)])
+    directory("net", vec![("unix", unix)])
 }
 
 #[cfg(test)]

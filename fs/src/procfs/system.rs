@@ -51,14 +51,17 @@ fn ticks(nanos: Nanos) -> u64 {
 
 fn meminfo() -> Result<Vec<u8>> {
     let m = mm::frames::stats();
+    let page = abi::PAGE_SIZE as u64;
+    let dirty = mm::dirty_figures();
+    let buffers: u64 = crate::block::list().iter().map(|device| device.cache().pages() as u64 * page).sum();
     // What could be had without swapping: nothing in a page cache without a device behind it can be dropped.
     let available = m.free;
     let lines: [(&str, u64); 28] = [
         ("MemTotal", m.total),
         ("MemFree", m.free),
         ("MemAvailable", available),
-        ("Buffers", 0),
-        ("Cached", m.cached),
+        ("Buffers", buffers),
+        ("Cached", m.cached.saturating_sub(buffers)),
         ("SwapCached", 0),
         ("Active", m.anonymous),
         ("Inactive", m.cached),
@@ -70,8 +73,8 @@ fn meminfo() -> Result<Vec<u8>> {
         ("Mlocked", 0),
         ("SwapTotal", 0),
         ("SwapFree", 0),
-        ("Dirty", 0),
-        ("Writeback", 0),
+        ("Dirty", dirty.dirty as u64 * page),
+        ("Writeback", dirty.writing as u64 * page),
         ("AnonPages", m.anonymous),
         ("Mapped", 0),
         ("Shmem", m.shmem),
@@ -200,6 +203,8 @@ fn buddyinfo() -> Result<Vec<u8>> {
 fn vmstat() -> Result<Vec<u8>> {
     let m = mm::frames::stats();
     let page = abi::PAGE_SIZE as u64;
+    let dirty = mm::dirty_figures();
+    let (paged_in, paged_out) = crate::block::report::kibibytes();
     let lines = [
         ("nr_free_pages", m.free / page),
         ("nr_anon_pages", m.anonymous / page),
@@ -207,8 +212,12 @@ fn vmstat() -> Result<Vec<u8>> {
         ("nr_shmem", m.shmem / page),
         ("nr_slab_unreclaimable", m.slab / page),
         ("nr_page_table_pages", m.page_tables / page),
-        ("pgpgin", 0),
-        ("pgpgout", 0),
+        ("nr_dirty", dirty.dirty as u64),
+        ("nr_writeback", dirty.writing as u64),
+        ("nr_dirtied", dirty.dirtied),
+        ("nr_written", dirty.written),
+        ("pgpgin", paged_in),
+        ("pgpgout", paged_out),
         ("pswpin", 0),
         ("pswpout", 0),
     ];

@@ -9,7 +9,7 @@ use hal::sync::SpinLock;
 use hashbrown::HashMap;
 
 use crate::tmpfs::{InodeSlot, make};
-use crate::xattr::Xattrs;
+use crate::xattr::{XattrStore, Xattrs};
 use crate::{DirEntry, Found, Inode, InodeOps, NewInode};
 
 #[derive(Default)]
@@ -179,7 +179,7 @@ impl InodeOps for Directory {
         20 * (self.entries.lock().by_name.len() as u64 + 2)
     }
 
-    fn xattrs(&self) -> Option<&Xattrs> {
+    fn xattrs(&self) -> Option<&dyn XattrStore> {
         Some(&self.xattrs)
     }
 }

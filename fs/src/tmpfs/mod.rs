@@ -18,7 +18,7 @@ pub use directory::Directory;
 pub use options::Options;
 pub use regular::{Regular, seal};
 
-use crate::xattr::Xattrs;
+use crate::xattr::{XattrStore, Xattrs};
 use crate::{
     DeviceNumber, FileKind, FileSystem, FsContext, FsStats, Inode, InodeOps, LinkTarget, NewInode, SuperBlock, SuperOps,
 };
@@ -97,7 +97,7 @@ impl SuperOps for Tmpfs {
         alloc::format!(",size={}k,nr_inodes={}", pages * 4, self.space.max_inodes.load(Ordering::Relaxed)).into_bytes()
     }
 
-    fn reconfigure(&self, data: &[u8]) -> Result<()> {
+    fn reconfigure(&self, _read_only: bool, data: &[u8]) -> Result<()> {
         let now = Options {
             pages: self.space.max_pages.load(Ordering::Relaxed),
             inodes: self.space.max_inodes.load(Ordering::Relaxed),
@@ -168,7 +168,7 @@ impl InodeOps for Symlink {
         self.target.len() as u64
     }
 
-    fn xattrs(&self) -> Option<&Xattrs> {
+    fn xattrs(&self) -> Option<&dyn XattrStore> {
         Some(&self.xattrs)
     }
 }
@@ -180,7 +180,7 @@ struct Special {
 }
 
 impl InodeOps for Special {
-    fn xattrs(&self) -> Option<&Xattrs> {
+    fn xattrs(&self) -> Option<&dyn XattrStore> {
         Some(&self.xattrs)
     }
 }

@@ -7,7 +7,7 @@ use base::{Errno, Result};
 use mm::PageCache;
 
 use crate::tmpfs::InodeSlot;
-use crate::xattr::Xattrs;
+use crate::xattr::{XattrStore, Xattrs};
 use crate::{Inode, InodeOps};
 
 /// Seals, in the bits of fcntl(F_ADD_SEALS).
@@ -135,7 +135,7 @@ impl InodeOps for Regular {
         if sealed { Err(Errno::EPERM) } else { Ok(()) }
     }
 
-    fn xattrs(&self) -> Option<&Xattrs> {
+    fn xattrs(&self) -> Option<&dyn XattrStore> {
         Some(&self.xattrs)
     }
 }

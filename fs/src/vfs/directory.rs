@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use base::{Errno, Result};
 
 use crate::vfs::regular::MAX_OFFSET;
-use crate::{Dentry, DirEntry, File, FileKind, Inode, Io, OpenFlags, SeekFrom};
+use crate::{Dentry, DirEntry, File, FileKind, Inode, Io, IoctlContext, OpenFlags, SeekFrom};
 use mm::Sink;
 
 /// The position of the first entry after `.` and `..`.
@@ -62,7 +62,11 @@ impl File for Directory {
     }
 
     fn sync(&self) -> Result<()> {
-        Ok(())
+        self.inode.ops().sync(&self.inode, false)
+    }
+
+    fn ioctl(&self, cx: &IoctlContext, request: u32, arg: usize) -> Result<usize> {
+        self.inode.ops().ioctl(&self.inode, cx, request, arg)
     }
 
     fn flags_change(&self, _open: &crate::OpenFile, _new: OpenFlags) -> Result<()> {

@@ -10,7 +10,8 @@ use base::{Capability, Errno, Result};
 use bitflags::bitflags;
 use hal::sync::{Once, SpinLock};
 
-use crate::{Dentry, FsContext, Inode, Path, SuperBlock};
+use crate::block::BlockDev;
+use crate::{Dentry, FileKind, FsContext, Inode, Path, SuperBlock};
 
 bitflags! {
     /// How a mount restricts what it shows, in the bits of mount(2) and statfs(2).
@@ -94,6 +95,7 @@ impl Mount {
         flags: MountFlags,
         internal: bool,
     ) -> Arc<Mount> {
+        superblock.add_mount();
         Arc::new(Mount {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             root,
@@ -108,7 +110,7 @@ impl Mount {
     /// A mount of the whole file system whose root directory is `root`, not yet attached.
     pub fn new(root: Arc<Inode>, source: &[u8], flags: MountFlags) -> Arc<Mount> {
         let superblock = root.superblock().clone();
-        Mount::with(Dentry::root(root, b""), superblock, source, flags, false)
+        Mount::with(superblock.root_dentry(&root), superblock, source, flags, false)
     }
 
     /// A mount for the kernel's own use, such as that of pipes.
@@ -137,10 +139,7 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        // Only a mount of the whole file system owns the cache of its names; bind mounts share it.
-        if self.root.parent().is_none() && Arc::strong_count(&self.root) == 1 {
-            self.root.shrink();
-        }
+        self.superblock.drop_mount();
     }
 }
 
@@ -215,11 +214,30 @@ pub fn mount_new(
     options: &[u8],
 ) -> Result<()> {
     may_mount(cx)?;
-    let root = super::superblock::find(kind)?.mount(source, options)?;
+    let kind = super::superblock::find(kind)?;
+    let root = if kind.needs_device() {
+        let device = device_at(cx, source)?;
+        kind.mount_device(&device, flags.contains(MountFlags::RDONLY), options)?
+    } else {
+        kind.mount(source, options)?
+    };
     if place.is_mount_root() && Arc::ptr_eq(&place.mount.superblock, root.superblock()) {
         return Err(Errno::EBUSY);
     }
     attach(&Mount::new(root, source, flags), place)
+}
+
+/// The device behind a path, to be mounted. `ENOENT`, `ENOTBLK`, `EACCES` (on a nodev mount), `ENXIO`.
+fn device_at(cx: &FsContext, path: &[u8]) -> Result<Arc<BlockDev>> {
+    let path = super::walk::lookup(cx, None, path, true)?;
+    let inode = path.inode()?;
+    if inode.kind() != FileKind::BlockDevice {
+        return Err(Errno::ENOTBLK);
+    }
+    if path.mount.flags().contains(MountFlags::NODEV) {
+        return Err(Errno::EACCES);
+    }
+    crate::block::by_number(inode.rdev())
 }
 
 /// mount(2) with MS_BIND: shows `what` at `place` too; with what is mounted below it, if `recursive`. `EPERM`, `EINVAL`, `ENOTDIR`.
@@ -266,7 +284,7 @@ pub fn remount(cx: &FsContext, place: &Path, flags: MountFlags, options: Option<
         return Err(Errno::EINVAL);
     }
     if let Some(options) = options {
-        place.mount.superblock.ops.reconfigure(options)?;
+        place.mount.superblock.ops.reconfigure(flags.contains(MountFlags::RDONLY), options)?;
     }
     place.mount.flags.store(flags.bits(), Ordering::Relaxed);
     Ok(())

@@ -50,7 +50,11 @@ pub fn check_path(cx: &FsContext, path: &Path, wanted: Access) -> Result<()> {
 /// `EROFS` where the mount is read-only.
 #[inline]
 pub fn writable_mount(path: &Path) -> Result<()> {
-    if path.mount.flags().contains(MountFlags::RDONLY) { Err(Errno::EROFS) } else { Ok(()) }
+    if path.mount.flags().contains(MountFlags::RDONLY) || path.mount.superblock.ops.is_read_only() {
+        Err(Errno::EROFS)
+    } else {
+        Ok(())
+    }
 }
 
 /// Does the holder of `cred` own the inode, or may act as if (CAP_FOWNER)?

@@ -1,20 +1,32 @@
 //! Open regular files: reading and writing through the page cache, the same for every file system.
 
 use alloc::sync::Arc;
+use core::sync::atomic::AtomicU64;
 
 use base::{Capability, Cred, Errno, Events, Result};
 use mm::{PageCache, Sink, Source};
 
+use crate::direct;
 use crate::poll::ALWAYS_READY;
-use crate::{File, Inode, Io, IoctlContext, Mapping, OpenFlags, PollTable, SeekFrom, SetAttributes};
+use crate::{File, Inode, Io, IoctlContext, Mapping, OpenFlags, PollTable, SeekFrom, SetAttributes, writeback};
 
 /// The largest offset a file can have.
 pub const MAX_OFFSET: u64 = i64::MAX as u64;
+const PAGE: u64 = abi::PAGE_SIZE as u64;
+/// What offset and length of direct I/O have to be multiples of.
+const DIRECT_BLOCK: u32 = 512;
+
+/// The first and last page of a transfer that is not empty.
+fn page_range(offset: u64, len: usize) -> (u64, u64) {
+    (offset / PAGE, (offset + len as u64).saturating_sub(1) / PAGE)
+}
 
 /// An open regular file whose pages are in a cache.
 pub struct RegularFile {
     inode: Arc<Inode>,
     cache: Arc<PageCache>,
+    /// The number of the last error of writing back that was told here.
+    errors_seen: AtomicU64,
     /// A write takes set-user-ID and set-group-ID away, unless the opener had CAP_FSETID.
     strips_ids: bool,
 }
@@ -23,7 +35,13 @@ impl RegularFile {
     /// Opens the inode. `EINVAL` where it has no pages.
     pub fn open(inode: &Arc<Inode>, cred: &Cred) -> Result<Arc<dyn File>> {
         let cache = inode.ops().page_cache().ok_or(Errno::EINVAL)?.clone();
-        Ok(Arc::new(RegularFile { inode: inode.clone(), cache, strips_ids: !cred.capable(Capability::Fsetid) }))
+        let errors_seen = AtomicU64::new(cache.error_number());
+        Ok(Arc::new(RegularFile {
+            inode: inode.clone(),
+            cache,
+            errors_seen,
+            strips_ids: !cred.capable(Capability::Fsetid),
+        }))
     }
 }
 
@@ -45,8 +63,7 @@ pub fn resize(inode: &Inode, size: u64) -> Result<()> {
     if size > MAX_OFFSET {
         return Err(Errno::EFBIG);
     }
-    ops.page_cache().ok_or(Errno::EINVAL)?.resize(size)?;
-    ops.pages_changed(inode);
+    ops.set_size(inode, size)?;
     inode.modified();
     Ok(())
 }
@@ -70,16 +87,12 @@ pub fn seek_within(to: SeekFrom, position: u64, size: u64) -> Result<u64> {
     u64::try_from(new).map_err(|_| Errno::EINVAL)
 }
 
-impl File for RegularFile {
-    fn read(&self, sink: &mut Sink, io: &mut Io) -> Result<usize> {
-        let n = self.cache.read(io.offset, sink)?;
-        if !io.flags.contains(OpenFlags::NOATIME) {
-            self.inode.accessed();
-        }
-        Ok(n)
+impl RegularFile {
+    fn is_direct(&self, io: &Io) -> bool {
+        io.flags.contains(OpenFlags::DIRECT) && self.cache.is_paged()
     }
 
-    fn write(&self, source: &mut Source, io: &mut Io) -> Result<usize> {
+    fn write_locked(&self, source: &mut Source, io: &mut Io) -> Result<usize> {
         let _held = self.inode.content.lock();
         if io.flags.contains(OpenFlags::APPEND) {
             io.offset = self.cache.size();
@@ -89,6 +102,9 @@ impl File for RegularFile {
         }
         if io.offset >= MAX_OFFSET {
             return Err(Errno::EFBIG);
+        }
+        if self.is_direct(io) {
+            direct::check_alignment(DIRECT_BLOCK, io.offset, source.remaining())?;
         }
         source.limit(usize::try_from(MAX_OFFSET - io.offset).unwrap_or(usize::MAX));
         let ops = self.inode.ops();
@@ -104,7 +120,45 @@ impl File for RegularFile {
         }
         result
     }
+}
 
+impl File for RegularFile {
+    fn read(&self, sink: &mut Sink, io: &mut Io) -> Result<usize> {
+        let direct = self.is_direct(io);
+        if direct {
+            direct::check_alignment(DIRECT_BLOCK, io.offset, sink.remaining())?;
+            let (first, last) = page_range(io.offset, sink.remaining());
+            self.cache.sync_range(first, last)?;
+            self.cache.drop_clean(first, last);
+        }
+        let n = self.cache.read(io.offset, sink)?;
+        if direct && n > 0 {
+            let (first, last) = page_range(io.offset, n);
+            self.cache.drop_clean(first, last);
+        }
+        if !io.flags.contains(OpenFlags::NOATIME) {
+            self.inode.accessed();
+        }
+        Ok(n)
+    }
+
+    fn write(&self, source: &mut Source, io: &mut Io) -> Result<usize> {
+        let n = self.write_locked(source, io)?;
+        if n == 0 || !self.cache.is_paged() {
+            return Ok(n);
+        }
+        if self.is_direct(io) {
+            let (first, last) = page_range(io.offset, n);
+            self.cache.sync_range(first, last)?;
+            self.cache.drop_clean(first, last);
+        }
+        if io.flags.contains(OpenFlags::DSYNC) {
+            self.inode.ops().sync(&self.inode, !io.flags.contains(OpenFlags::SYNC))?;
+        } else {
+            writeback::balance(&self.cache);
+        }
+        Ok(n)
+    }
     fn poll(&self, _table: &mut PollTable) -> Events {
         ALWAYS_READY
     }
@@ -115,7 +169,7 @@ impl File for RegularFile {
 
     fn ioctl(&self, cx: &IoctlContext, request: u32, arg: usize) -> Result<usize> {
         if request != abi::ioctl::FIONREAD {
-            return Err(Errno::ENOTTY);
+            return self.inode.ops().ioctl(&self.inode, cx, request, arg);
         }
         let left = self.cache.size().saturating_sub(cx.open.position());
         hal::user::UserPtr::<i32>::new(arg).write(&i32::try_from(left).unwrap_or(i32::MAX))?;
@@ -130,8 +184,8 @@ impl File for RegularFile {
         let size = self.cache.size();
         let new = seek_within(to, position, size)?;
         match to {
-            SeekFrom::Data(_) => self.cache.seek(new, true).ok_or(Errno::ENXIO),
-            SeekFrom::Hole(at) => Ok(self.cache.seek(at as u64, false).unwrap_or(size).min(size)),
+            SeekFrom::Data(at) => self.inode.ops().seek(at as u64, true)?.ok_or(Errno::ENXIO),
+            SeekFrom::Hole(at) => Ok(self.inode.ops().seek(at as u64, false)?.unwrap_or(size).min(size)),
             _ => Ok(new),
         }
     }
@@ -146,11 +200,27 @@ impl File for RegularFile {
     }
 
     fn allocate(&self, mode: u32, offset: u64, len: u64) -> Result<()> {
-        allocate(&self.inode, &self.cache, mode, offset, len)
+        offset.checked_add(len).filter(|&end| end <= MAX_OFFSET).ok_or(Errno::EFBIG)?;
+        let _held = self.inode.content.lock();
+        self.inode.ops().allocate(&self.inode, mode, offset, len)?;
+        self.inode.modified();
+        if self.strips_ids { strip_ids(&self.inode) } else { Ok(()) }
     }
 
     fn sync(&self) -> Result<()> {
-        Ok(())
+        let result = self.inode.ops().sync(&self.inode, false);
+        self.cache.check_error(&self.errors_seen)?;
+        result
+    }
+
+    fn sync_data(&self) -> Result<()> {
+        let result = self.inode.ops().sync(&self.inode, true);
+        self.cache.check_error(&self.errors_seen)?;
+        result
+    }
+
+    fn write_back(&self, from: u64, to: u64) -> Result<()> {
+        self.cache.sync_range(from / PAGE, to.saturating_sub(1) / PAGE)
     }
 
     fn flags_change(&self, _open: &crate::OpenFile, _new: OpenFlags) -> Result<()> {
@@ -162,14 +232,14 @@ const KEEP_SIZE: u32 = 1;
 const PUNCH_HOLE: u32 = 2;
 const ZERO_RANGE: u32 = 16;
 
-/// fallocate(2): the modes that tmpfs has on Linux, and ZERO_RANGE. `EOPNOTSUPP`, `EFBIG`, `EPERM`, `ENOSPC`, `ENOMEM`.
-fn allocate(inode: &Inode, cache: &PageCache, mode: u32, offset: u64, len: u64) -> Result<()> {
-    let end = offset.checked_add(len).filter(|&e| e <= MAX_OFFSET).ok_or(Errno::EFBIG)?;
+/// fallocate(2) where the page cache is the storage: the modes that tmpfs has on Linux, and ZERO_RANGE. `EOPNOTSUPP`, `EPERM`, `ENOSPC`,
+/// `ENOMEM`.
+pub(crate) fn allocate_pages(inode: &Inode, cache: &PageCache, mode: u32, offset: u64, len: u64) -> Result<()> {
+    let end = offset + len;
     let known = [0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE, ZERO_RANGE | KEEP_SIZE];
     if !known.contains(&mode) {
         return Err(Errno::EOPNOTSUPP);
     }
-    let _held = inode.content.lock();
     let ops = inode.ops();
     let size = cache.size();
     let grows = mode & KEEP_SIZE == 0 && end > size;
@@ -194,7 +264,6 @@ fn allocate(inode: &Inode, cache: &PageCache, mode: u32, offset: u64, len: u64) 
         }
     }
     ops.pages_changed(inode);
-    inode.modified();
     Ok(())
 }
 

@@ -1,15 +1,16 @@
 //! File systems: their kinds, and each mounted instance.
 
 use alloc::boxed::Box;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use base::{Errno, Result};
 use hal::sync::SpinLock;
 
-use crate::{DeviceNumber, Inode};
+use crate::block::BlockDev;
+use crate::{Dentry, DeviceNumber, Inode};
 
 /// What statfs(2) tells of a file system, in blocks of its block size.
 #[derive(Clone, Copy, Default, Debug)]
@@ -39,10 +40,18 @@ pub trait SuperOps: Any + Send + Sync {
         Vec::new()
     }
 
-    /// Changes its options (MS_REMOUNT). `EINVAL`.
-    fn reconfigure(&self, data: &[u8]) -> Result<()> {
-        let _ = data;
+    /// Changes its options (MS_REMOUNT). `EINVAL`, `EROFS`, `EIO`.
+    fn reconfigure(&self, read_only: bool, data: &[u8]) -> Result<()> {
+        let _ = (read_only, data);
         Ok(())
+    }
+
+    /// Its last mount is gone: no file of it is open. What is dirty has to be written now.
+    fn unmounted(&self) {}
+
+    /// Can nothing of it be changed, whatever a mount's flags say?
+    fn is_read_only(&self) -> bool {
+        false
     }
 }
 
@@ -61,9 +70,14 @@ pub struct SuperBlock {
     pub magic: u32,
     /// The preferred block size.
     pub block_size: u32,
+    /// What statfs(2) gives as `f_fsid`; 0 for what has none.
+    pub fsid: u64,
     /// Its own part.
     pub ops: Box<dyn SuperOps>,
     next_inode: AtomicU64,
+    /// The names' root, which all mounts share, and how many mounts there are.
+    root: SpinLock<Weak<Dentry>>,
+    mounts: AtomicUsize,
 }
 
 static NEXT_MINOR: AtomicU32 = AtomicU32::new(1);
@@ -76,9 +90,61 @@ impl SuperBlock {
             kind,
             magic,
             block_size: abi::PAGE_SIZE as u32,
+            fsid: 0,
             ops,
             next_inode: AtomicU64::new(1),
+            root: SpinLock::new(Weak::new()),
+            mounts: AtomicUsize::new(0),
         })
+    }
+
+    /// An instance on a device.
+    pub fn on_device(
+        kind: &'static str,
+        magic: u32,
+        device: DeviceNumber,
+        (block_size, fsid): (u32, u64),
+        ops: Box<dyn SuperOps>,
+    ) -> Arc<SuperBlock> {
+        Arc::new(SuperBlock {
+            device,
+            kind,
+            magic,
+            block_size,
+            fsid,
+            ops,
+            next_inode: AtomicU64::new(1),
+            root: SpinLock::new(Weak::new()),
+            mounts: AtomicUsize::new(0),
+        })
+    }
+
+    /// The root of the cache of names, whose inode is `root`.
+    pub(crate) fn root_dentry(&self, root: &Arc<Inode>) -> Arc<Dentry> {
+        let made = Dentry::root(root.clone(), b"");
+        let mut known = self.root.lock();
+        if let Some(dentry) = known.upgrade() {
+            drop(known);
+            return dentry;
+        }
+        *known = Arc::downgrade(&made);
+        made
+    }
+
+    /// There is a mount more.
+    pub(crate) fn add_mount(&self) {
+        self.mounts.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// There is a mount less. With the last one the cache of names goes, whose entries hold each other.
+    pub(crate) fn drop_mount(&self) {
+        if self.mounts.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let root = self.root.lock().upgrade();
+            if let Some(root) = root {
+                root.shrink();
+            }
+            self.ops.unmounted();
+        }
     }
 
     /// An inode number that was not given before.
@@ -101,7 +167,15 @@ pub trait FileSystem: Send + Sync {
         false
     }
     /// An instance: its root directory. `EINVAL` for options it does not know, `ENOMEM`.
-    fn mount(&self, source: &[u8], options: &[u8]) -> Result<Arc<Inode>>;
+    fn mount(&self, source: &[u8], options: &[u8]) -> Result<Arc<Inode>> {
+        let _ = (source, options);
+        Err(Errno::EINVAL)
+    }
+    /// The instance on a device: its root directory. `EINVAL` where there is none, or for options it does not know; `EROFS`, `EIO`.
+    fn mount_device(&self, device: &Arc<BlockDev>, read_only: bool, options: &[u8]) -> Result<Arc<Inode>> {
+        let _ = (device, read_only, options);
+        Err(Errno::EINVAL)
+    }
 }
 
 static KINDS: SpinLock<Vec<&'static dyn FileSystem>> = SpinLock::new(Vec::new());

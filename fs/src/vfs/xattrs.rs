@@ -6,10 +6,10 @@ use base::{Capability, Errno, Result};
 
 use crate::notify::{self, event};
 use crate::vfs::permission;
-use crate::xattr::{SetMode, Xattrs};
+use crate::xattr::{SetMode, XattrStore};
 use crate::{Access, FileKind, FsContext, Inode, Path};
 
-fn store(inode: &Inode) -> Result<&Xattrs> {
+fn store(inode: &Inode) -> Result<&dyn XattrStore> {
     inode.ops().xattrs().ok_or(Errno::EOPNOTSUPP)
 }
 
@@ -67,5 +67,5 @@ pub fn remove(cx: &FsContext, path: &Path, name: &[u8]) -> Result<()> {
 /// listxattr(2): the names that the caller may see. `EOPNOTSUPP`.
 pub fn list(cx: &FsContext, path: &Path) -> Result<Vec<u8>> {
     let trusted = cx.cred.capable(Capability::SysAdmin);
-    Ok(store(path.inode()?)?.list(|name| trusted || !name.starts_with(b"trusted.")))
+    store(path.inode()?)?.list(&|name| trusted || !name.starts_with(b"trusted."))
 }

@@ -140,6 +140,16 @@ impl PageCache {
         Ok(())
     }
 
+    /// Sets the size and nothing else: who calls it has seen to the pages.
+    pub fn set_size(&self, size: u64) {
+        self.size.store(size, Ordering::Release);
+    }
+
+    /// Drops the pages from `first` on, whatever their state: what is behind them is no longer what it was. Takes them out of mappings.
+    pub fn forget_from(&self, first: u64) {
+        self.drop_pages(first, u64::MAX);
+    }
+
     /// The page at `index` if it is there and read in.
     #[inline]
     fn lookup(&self, index: u64) -> Option<Frame> {
@@ -365,6 +375,15 @@ impl PageCache {
 impl Drop for PageCache {
     fn drop(&mut self) {
         let pages = self.pages.get_mut();
+        if let Some(pager) = &self.pager {
+            let mut reserved = 0;
+            let mut next = pages.dirty.next(0);
+            while let Some(index) = next {
+                reserved += usize::from(pages.tree.get(index).is_some_and(|page| page.state & RESERVED != 0));
+                next = index.checked_add(1).and_then(|index| pages.dirty.next(index));
+            }
+            pager.release(reserved);
+        }
         TOTAL.fetch_sub(pages.tree.len(), Ordering::Relaxed);
         write_back::forget_dirty(pages.dirty.len());
     }

@@ -85,6 +85,7 @@ const ENTRIES: &[(&str, Kind, bool)] = &[
     ("fd", Kind::Dir(|subject| own(subject, fd::links(subject)).mode(0o500)), true),
     ("fdinfo", Kind::Dir(|subject| own(subject, fd::infos(subject))), true),
     ("ns", Kind::Dir(|subject| own(subject, settings::namespaces())), true),
+    ("net", Kind::Dir(|subject| own(subject, net::procfs::directory())), true),
     ("stat", Kind::Text(stat::stat), true),
     ("statm", Kind::Text(stat::statm), true),
     ("status", Kind::Text(status::status), true),

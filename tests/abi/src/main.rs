@@ -26,6 +26,7 @@ mod futex;
 mod identity;
 mod memory;
 mod mmap_file;
+mod mqueue;
 mod pipe;
 mod poll;
 mod process;
@@ -56,6 +57,7 @@ const THEMES: &[&[Case]] = &[
     identity::CASES,
     memory::CASES,
     mmap_file::CASES,
+    mqueue::CASES,
     pipe::CASES,
     poll::CASES,
     process::CASES,

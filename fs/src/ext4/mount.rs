@@ -1,0 +1,541 @@
+//! A mounted file system: locks around the [`Volume`], the thread that commits, and what the VFS asks of the whole.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use base::{Errno, Nanos, Result};
+use hal::sync::{Once, SpinLock};
+use hashbrown::HashMap;
+use sched::{Mutex, MutexGuard, Sleep, WaitQueue};
+
+use super::inode::ROOT;
+use super::node::Node;
+use super::options::{DataMode, Options};
+use super::volume::{OpenOptions, Volume};
+use crate::block::{BlockDev, BlockIo};
+use crate::inode::realtime;
+use crate::writeback::{self, DirtyStore};
+use crate::{FileSystem, FsStats, Inode, SuperBlock, SuperOps};
+
+/// `f_type` of ext2, ext3 and ext4.
+const MAGIC: u32 = 0xef53;
+
+/// An inode that has something to be written, and since when.
+type Dirty = HashMap<u32, (Arc<Inode>, Nanos)>;
+
+/// What all parts of a mounted file system share.
+pub(super) struct Ext4 {
+    pub(super) io: Arc<dyn BlockIo>,
+    device: Option<Arc<BlockDev>>,
+    volume: Mutex<Volume>,
+    /// Held while a transaction is taken and written: one at a time.
+    commit_lock: Mutex<()>,
+    pub(super) block_size: usize,
+    pub(super) options: SpinLock<Options>,
+    read_only: AtomicBool,
+    superblock: Once<Weak<SuperBlock>>,
+    /// The inodes that are in memory.
+    nodes: SpinLock<HashMap<u32, Weak<Inode>>>,
+    /// Those with attributes, and those with pages, that are not stored yet.
+    touched: SpinLock<Dirty>,
+    dirty: SpinLock<Dirty>,
+    /// Inodes that nobody uses any more and that have no name: to be removed.
+    doomed: SpinLock<Vec<u32>>,
+    /// Blocks that delayed allocation will need, and how many there are for it.
+    reserved: AtomicU64,
+    room: AtomicU64,
+    /// The running transaction.
+    sequence: AtomicU32,
+    thread: WaitQueue,
+    awake: AtomicBool,
+    closed: AtomicBool,
+}
+
+impl Ext4 {
+    fn open(io: Arc<dyn BlockIo>, device: Option<Arc<BlockDev>>, read_only: bool, options: Options) -> Result<Ext4> {
+        let how = OpenOptions { read_only, no_load: options.no_load, on_error: options.on_error };
+        if options.no_load && !read_only {
+            return Err(Errno::EINVAL);
+        }
+        let mut volume = Volume::open(io.clone(), how, realtime())?;
+        volume.journals_data = options.data == DataMode::Journal;
+        let fs = Ext4 {
+            block_size: volume.sb.block_size,
+            io,
+            device,
+            commit_lock: Mutex::new(()),
+            options: SpinLock::new(options),
+            read_only: AtomicBool::new(read_only),
+            superblock: Once::new(),
+            nodes: SpinLock::new(HashMap::new()),
+            touched: SpinLock::new(HashMap::new()),
+            dirty: SpinLock::new(HashMap::new()),
+            doomed: SpinLock::new(Vec::new()),
+            reserved: AtomicU64::new(0),
+            room: AtomicU64::new(0),
+            sequence: AtomicU32::new(volume.transaction().0),
+            thread: WaitQueue::new(),
+            awake: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            volume: Mutex::new(volume),
+        };
+        fs.note_room(&fs.volume.lock());
+        Ok(fs)
+    }
+
+    /// The volume, locked.
+    pub(super) fn volume(&self) -> MutexGuard<'_, Volume> {
+        self.volume.lock()
+    }
+
+    /// Does one operation on the volume; commits before where the transaction is full, and tries again after removing what is doomed
+    /// where there is no space. `EROFS`, and what the operation gives.
+    pub(super) fn operation<R>(&self, mut f: impl FnMut(&mut Volume) -> Result<R>) -> Result<R> {
+        let mut tried = false;
+        loop {
+            let mut volume = self.volume.lock();
+            if volume.is_full() {
+                drop(volume);
+                self.commit()?;
+                continue;
+            }
+            let result = volume.operation(&mut f);
+            self.note_room(&volume);
+            let pending = volume.pending > 0;
+            drop(volume);
+            let doomed = !self.doomed.lock().is_empty();
+            match result {
+                Err(Errno::ENOSPC) if !tried && (pending || doomed) => {
+                    tried = true;
+                    self.reap();
+                    self.commit()?;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Looks something up.
+    pub(super) fn query<R>(&self, f: impl FnOnce(&mut Volume) -> Result<R>) -> Result<R> {
+        self.volume.lock().query(f)
+    }
+
+    /// Remembers what [`Ext4::reserve`] needs to know without the lock.
+    fn note_room(&self, volume: &Volume) {
+        let margin = (volume.sb.blocks / 50).min(4096);
+        self.room.store(volume.free_blocks.saturating_sub(volume.pending + margin), Ordering::Relaxed);
+        self.sequence.store(volume.transaction().0, Ordering::Relaxed);
+    }
+
+    /// The number of the running transaction.
+    pub(super) fn sequence(&self) -> u32 {
+        self.sequence.load(Ordering::Relaxed)
+    }
+
+    /// Reserves blocks for later. `ENOSPC`, `EROFS`.
+    pub(super) fn reserve(&self, blocks: u64) -> Result<()> {
+        if self.is_read_only() {
+            return Err(Errno::EROFS);
+        }
+        let reserved = self.reserved.fetch_add(blocks, Ordering::Relaxed) + blocks;
+        if reserved <= self.room.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        // There may be more room than is known: what is deleted but not committed, or not even removed.
+        self.reap();
+        if self.volume.lock().pending > 0 {
+            self.commit()?;
+        }
+        self.note_room(&self.volume.lock());
+        if self.reserved.load(Ordering::Relaxed) <= self.room.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.release(blocks);
+        Err(Errno::ENOSPC)
+    }
+
+    /// Takes back what [`Ext4::reserve`] gave.
+    pub(super) fn release(&self, blocks: u64) {
+        let _ = self.reserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(n.saturating_sub(blocks)));
+    }
+
+    /// Commits the running transaction, with the attributes that have changed. True if there was something. `EIO`.
+    pub(super) fn commit(&self) -> Result<bool> {
+        let mut touched = HashMap::new();
+        let result = self.commit_locked(&mut touched);
+        // With the last reference to an inode the whole file system may end, which takes the locks.
+        drop(touched);
+        result
+    }
+
+    fn commit_locked(&self, touched: &mut Dirty) -> Result<bool> {
+        let _held = self.commit_lock.lock();
+        *touched = core::mem::take(&mut *self.touched.lock());
+        let commit = {
+            let mut volume = self.volume.lock();
+            let stored = touched.values().try_for_each(|(inode, _)| store_attributes(&mut volume, inode));
+            if let Err(error) = stored {
+                volume.note(error);
+            }
+            volume.begin_commit(realtime())?
+        };
+        let Some(commit) = commit else { return Ok(false) };
+        let written = commit.write(&*self.io);
+        let mut volume = self.volume.lock();
+        let result = volume.end_commit(commit, written);
+        self.note_room(&volume);
+        result.map(|()| true)
+    }
+
+    /// Makes everything that was written to the disk, and everything that is committed or running, last. `EIO`.
+    pub(super) fn commit_and_flush(&self) -> Result<()> {
+        // A commit ends with a flush.
+        if self.commit()? { Ok(()) } else { self.flush() }
+    }
+
+    /// Makes what was written to the disk last. `EIO`.
+    pub(super) fn flush(&self) -> Result<()> {
+        if self.options.lock().barrier { self.io.flush() } else { Ok(()) }
+    }
+
+    /// Removes the inodes that nobody uses any more.
+    pub(super) fn reap(&self) {
+        loop {
+            let Some(number) = self.doomed.lock().pop() else { return };
+            loop {
+                let step = self.operation_without_reaping(|volume| volume.delete_step(number, realtime()));
+                match step {
+                    Ok(false) => sched::preempt_point(),
+                    Ok(true) => break,
+                    Err(error) => {
+                        if error != Errno::EROFS {
+                            log::warn!("ext4: inode {number} can't be removed: {error}");
+                        }
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn operation_without_reaping<R>(&self, mut f: impl FnMut(&mut Volume) -> Result<R>) -> Result<R> {
+        loop {
+            let mut volume = self.volume.lock();
+            if volume.is_full() {
+                drop(volume);
+                self.commit()?;
+                continue;
+            }
+            let result = volume.operation(&mut f);
+            self.note_room(&volume);
+            return result;
+        }
+    }
+
+    /// An inode without a name has lost its last user.
+    pub(super) fn doom(&self, number: u32) {
+        self.doomed.lock().push(number);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        self.awake.store(true, Ordering::Release);
+        self.thread.wake_all();
+    }
+
+    /// The inode is no longer in memory.
+    pub(super) fn forget(&self, number: u32) {
+        let mut nodes = self.nodes.lock();
+        if nodes.get(&number).is_some_and(|node| node.strong_count() == 0) {
+            nodes.remove(&number);
+        }
+    }
+
+    /// The inode in memory, if it is.
+    pub(super) fn known(&self, number: u32) -> Option<Arc<Inode>> {
+        self.nodes.lock().get(&number).and_then(Weak::upgrade)
+    }
+
+    pub(super) fn remember(&self, number: u32, inode: &Arc<Inode>) {
+        self.nodes.lock().insert(number, Arc::downgrade(inode));
+    }
+
+    pub(super) fn superblock(&self) -> Result<Arc<SuperBlock>> {
+        self.superblock.get().and_then(Weak::upgrade).ok_or(Errno::EIO)
+    }
+
+    /// The inode's attributes have to be stored.
+    pub(super) fn note_touched(&self, number: u32, inode: Arc<Inode>) {
+        let old = self.touched.lock().insert(number, (inode, sched::time::now()));
+        drop(old);
+    }
+
+    /// The inode's pages have to be written.
+    pub(super) fn note_dirty(&self, number: u32, inode: Arc<Inode>) {
+        let mut dirty = self.dirty.lock();
+        let old = if dirty.contains_key(&number) {
+            Some(inode)
+        } else {
+            dirty.insert(number, (inode, sched::time::now())).map(|d| d.0)
+        };
+        drop(dirty);
+        drop(old);
+    }
+
+    /// The inode has lost its last name: what waits to be stored of it need not be.
+    pub(super) fn let_go(&self, number: u32) {
+        let gone = (self.touched.lock().remove(&number), self.dirty.lock().remove(&number));
+        drop(gone);
+    }
+
+    pub(super) fn is_read_only(&self) -> bool {
+        self.read_only.load(Ordering::Relaxed)
+    }
+
+    /// Notices that an error has made it read-only.
+    pub(super) fn check_failure(&self) {
+        if self.volume.lock().failure().is_some() {
+            self.read_only.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes the pages of inodes that have been dirty since before `older_than`; all, if `None`. The first error.
+    fn write_pages(&self, older_than: Option<Nanos>) -> Result<()> {
+        let due = |since: &Nanos| older_than.is_none_or(|limit| *since <= limit);
+        let taken: Vec<(u32, (Arc<Inode>, Nanos))> = self.dirty.lock().extract_if(|_, (_, since)| due(since)).collect();
+        let mut result = Ok(());
+        for (number, (inode, _)) in taken {
+            let Some(cache) = inode.ops().page_cache() else { continue };
+            // Nobody else has it, and it has no name: nobody will read it.
+            if Arc::strong_count(&inode) == 1 && inode.nlink() == 0 {
+                let _ = cache.resize(0);
+                continue;
+            }
+            let written = cache.write_back(0, u64::MAX, usize::MAX);
+            if cache.is_dirty() {
+                self.note_dirty(number, inode.clone());
+            }
+            result = result.and(written.map(drop));
+            sched::preempt_point();
+        }
+        result
+    }
+
+    /// Writes everything and marks the disk as clean; the end.
+    fn close(&self) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.wake();
+        if let Err(error) = self.write_pages(None) {
+            log::error!("ext4: files could not be written at the end: {error}");
+        }
+        self.reap();
+        let _held = self.commit_lock.lock();
+        let closed = self.volume.lock().close(realtime());
+        if let Err(error) = closed {
+            log::error!("ext4: the file system is not clean at the end: {error}");
+        }
+        self.read_only.store(true, Ordering::Relaxed);
+        if let Some(device) = &self.device {
+            device.cache().drop_clean(0, u64::MAX);
+            device.unclaim();
+        }
+    }
+
+    /// What the thread does: commits every few seconds, and removes what nobody uses.
+    fn run(fs: Weak<Ext4>) {
+        loop {
+            let Some(fs) = fs.upgrade() else { return };
+            let deadline = sched::time::now() + fs.options.lock().commit;
+            let _ = fs.thread.wait_until(Sleep::Uninterruptible, Some(deadline), || {
+                fs.awake.swap(false, Ordering::AcqRel).then_some(())
+            });
+            if fs.closed.load(Ordering::Acquire) {
+                return;
+            }
+            fs.reap();
+            if sched::time::now() >= deadline
+                && let Err(error) = fs.commit()
+            {
+                log::error!("ext4: the journal can't be committed: {error}");
+            }
+            fs.check_failure();
+        }
+    }
+}
+
+/// Stores the attributes of an inode that the VFS has changed.
+fn store_attributes(volume: &mut Volume, inode: &Inode) -> Result<()> {
+    if !inode.take_touched() {
+        return Ok(());
+    }
+    let now = inode.attributes();
+    volume.operation(|volume| {
+        volume.change_inode(inode.number() as u32, |raw| {
+            raw.set_mode(raw.mode() & !0o7777 | now.mode & 0o7777);
+            raw.set_owner(now.uid, now.gid);
+            raw.set_times([now.atime, now.mtime, now.ctime]);
+        })
+    })
+}
+
+impl DirtyStore for Ext4 {
+    fn write_back(&self, older_than: Option<Nanos>) -> Result<()> {
+        self.write_pages(older_than)
+    }
+
+    fn sync(&self) -> Result<()> {
+        if self.is_read_only() {
+            return Ok(());
+        }
+        let written = self.write_pages(None);
+        self.reap();
+        let committed = self.commit_and_flush();
+        self.check_failure();
+        written.and(committed)
+    }
+}
+
+/// The file system as its superblock keeps it; with it the file system ends.
+struct Ext4Super(Arc<Ext4>);
+
+impl SuperOps for Ext4Super {
+    fn stats(&self) -> FsStats {
+        self.0.reap();
+        let volume = self.0.volume();
+        let reserved = self.0.reserved.load(Ordering::Relaxed);
+        let free = volume.free_blocks.saturating_sub(reserved);
+        FsStats {
+            blocks: volume.data_blocks(),
+            free,
+            available: free.saturating_sub(volume.sb.reserved_blocks),
+            files: u64::from(volume.sb.inodes),
+            free_files: volume.free_inodes,
+        }
+    }
+
+    fn sync(&self) -> Result<()> {
+        DirtyStore::sync(&*self.0)
+    }
+
+    fn show_options(&self) -> Vec<u8> {
+        self.0.options.lock().show()
+    }
+
+    fn reconfigure(&self, read_only: bool, data: &[u8]) -> Result<()> {
+        let fs = &self.0;
+        let old = *fs.options.lock();
+        let options = old.parse(data)?;
+        if options.data != old.data {
+            return Err(Errno::EINVAL);
+        }
+        if read_only && !fs.is_read_only() {
+            fs.write_pages(None)?;
+            fs.reap();
+            fs.commit()?;
+            let _held = fs.commit_lock.lock();
+            fs.volume().close(realtime())?;
+            fs.read_only.store(true, Ordering::Relaxed);
+        } else if !read_only && fs.is_read_only() {
+            let _held = fs.commit_lock.lock();
+            let mut volume = fs.volume();
+            // After an error only a new mount helps, as on Linux.
+            if volume.failure().is_some() {
+                return Err(Errno::EROFS);
+            }
+            let how = OpenOptions { read_only: false, no_load: false, on_error: options.on_error };
+            *volume = Volume::open(fs.io.clone(), how, realtime())?;
+            volume.journals_data = options.data == DataMode::Journal;
+            fs.note_room(&volume);
+            fs.read_only.store(false, Ordering::Relaxed);
+        }
+        *fs.options.lock() = options;
+        Ok(())
+    }
+
+    fn unmounted(&self) {
+        self.0.close();
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.0.is_read_only()
+    }
+}
+
+impl Drop for Ext4Super {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// The kinds "ext4", "ext3" and "ext2" for mount(2): one driver for all, as Debian's kernel has it.
+pub struct Kind(pub &'static str);
+
+/// The root directories of what is mounted, by device: a device has one instance, however often it is mounted.
+static MOUNTED: Mutex<Vec<(crate::DeviceNumber, Weak<Inode>)>> = Mutex::new(Vec::new());
+
+impl FileSystem for Kind {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+
+    fn needs_device(&self) -> bool {
+        true
+    }
+
+    fn mount_device(&self, device: &Arc<BlockDev>, read_only: bool, options: &[u8]) -> Result<Arc<Inode>> {
+        let options = Options::default().parse(options)?;
+        let mut mounted = MOUNTED.lock();
+        // One that is closed has no mount any more, though somebody may still have an inode of it.
+        let in_use = |root: &Arc<Inode>| {
+            let fs = root.superblock().ops_as::<Ext4Super>();
+            fs.is_some_and(|fs| !fs.0.closed.load(Ordering::Acquire))
+        };
+        mounted.retain(|(_, root)| root.upgrade().is_some_and(|root| in_use(&root)));
+        let known = mounted.iter().find(|(number, _)| *number == device.number()).and_then(|(_, root)| root.upgrade());
+        if let Some(root) = known {
+            return if root.superblock().ops.is_read_only() == read_only { Ok(root) } else { Err(Errno::EBUSY) };
+        }
+        device.claim()?;
+        let made = device.settle().and_then(|()| {
+            let io: Arc<dyn BlockIo> = device.clone();
+            let fs = Arc::new(Ext4::open(io, Some(device.clone()), read_only, options)?);
+            start(&fs, self.0, device)
+        });
+        match made {
+            Ok(root) => {
+                mounted.push((device.number(), Arc::downgrade(&root)));
+                Ok(root)
+            }
+            Err(error) => {
+                device.unclaim();
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Makes the superblock and the root directory, and starts the thread.
+fn start(fs: &Arc<Ext4>, kind: &'static str, device: &Arc<BlockDev>) -> Result<Arc<Inode>> {
+    let (block_size, fsid) = {
+        let volume = fs.volume();
+        let half = |at: usize| volume.sb.uuid[at..at + 8].try_into().map_or(0, u64::from_le_bytes);
+        (volume.sb.block_size as u32, half(0) ^ half(8))
+    };
+    let ops = Box::new(Ext4Super(fs.clone()));
+    let superblock = SuperBlock::on_device(kind, MAGIC, device.number(), (block_size, fsid), ops);
+    let _ = fs.superblock.set(Arc::downgrade(&superblock));
+    let root = Node::get(fs, ROOT)?;
+    let store: Weak<Ext4> = Arc::downgrade(fs);
+    writeback::register(store.clone());
+    if !fs.is_read_only() {
+        let name = format!("jbd2/{}", device.name());
+        sched::thread::spawn_kernel(&name, move || Ext4::run(store));
+    }
+    log::info!("{}: {kind} mounted{}", device.name(), if fs.is_read_only() { " read-only" } else { "" });
+    Ok(root)
+}

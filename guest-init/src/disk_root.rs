@@ -1,0 +1,91 @@
+//! A root on a disk: mounts it and makes it the root of everything, with what is mounted already moved into it.
+
+use crate::mounts;
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount, mount_move, mount_remount};
+use rustix::process::{chdir, chroot};
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// The word of the kernel's command line that names the device.
+const WORD: &str = "quintet.root=";
+const PLACE: &str = "/newroot";
+/// The file systems that are tried.
+const KINDS: [&str; 1] = ["ext4"];
+
+/// The device that has the root, if it is on one. `/proc` is mounted.
+pub(crate) fn device() -> Option<String> {
+    let line = fs::read_to_string("/proc/cmdline").ok()?;
+    line.split_whitespace().find_map(|word| word.strip_prefix(WORD)).map(str::to_owned)
+}
+
+/// Makes the file system on `device` the root.
+pub(crate) fn enter(device: &str) -> io::Result<()> {
+    mounts::make_folder(PLACE, 0o755);
+    mount_any(device).map_err(|error| named(device, error))?;
+    copy_files(Path::new("/"), &mut Vec::new())?;
+    for place in mounts::PLACES {
+        let target = format!("{PLACE}{place}");
+        mounts::make_folder(&target, 0o755);
+        match mount_move(*place, &target) {
+            // Not mounted, or below one that moved already.
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+            Err(error) => return Err(named(place, error)),
+        }
+    }
+    chdir(PLACE)?;
+    mount_move(".", "/")?;
+    chroot(".")?;
+    Ok(chdir("/")?)
+}
+
+fn named(what: &str, error: Errno) -> io::Error {
+    io::Error::other(format!("{what} as the root: {error}"))
+}
+
+fn mount_any(device: &str) -> Result<(), Errno> {
+    let mut result = Err(Errno::INVAL);
+    for kind in KINDS {
+        for flags in [MountFlags::empty(), MountFlags::RDONLY] {
+            result = mount(device, PLACE, kind, flags, None);
+            if result != Err(Errno::ROFS) && result != Err(Errno::ACCESS) {
+                break;
+            }
+        }
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
+}
+
+/// Copies the user's files (`quintet run --copy`) from the initrd to the root.
+fn copy_files(folder: &Path, depth: &mut Vec<()>) -> io::Result<()> {
+    // The initrd has few folders, none of them deep.
+    if depth.len() > 32 {
+        return Ok(());
+    }
+    depth.push(());
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let (path, kind) = (entry.path(), entry.file_type()?);
+        let skipped = ["/dev", "/proc", "/sys", "/run", "/.quintet", PLACE];
+        if skipped.iter().any(|skipped| path == Path::new(skipped)) {
+            continue;
+        }
+        if kind.is_dir() {
+            copy_files(&path, depth)?;
+        } else if kind.is_file() {
+            fs::copy(&path, format!("{PLACE}{}", path.display()))?;
+        }
+    }
+    depth.pop();
+    Ok(())
+}
+
+/// Before the machine is switched off: the root is marked as clean.
+pub(crate) fn leave() {
+    // Busy on Linux if somebody still writes: then its journal makes up for it.
+    let _ = mount_remount("/", MountFlags::RDONLY, c"");
+}
