@@ -42,12 +42,14 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let mut comparisons = Vec::new();
     for suite in suites::all().into_iter().filter(|suite| options.suites.contains(&suite.name.to_owned())) {
         (suite.prepare)()?;
-        let items = chosen(&suite, &options)?;
+        let all = (suite.items)()?;
+        let there = all.len();
+        let items = chosen(&suite, all, &options)?;
         let machine = guest::Machine { suite: &suite, runner: &runner };
         let on_linux = linux::verdicts(&machine, &items, options.fresh)?;
         let (on_quintet, unsteady) = on_quintet(&machine, &items, &on_linux)?;
         let known = expected.get(suite.name).cloned().unwrap_or_default();
-        comparisons.push(Comparison::new(suite.name, &on_linux, &on_quintet, unsteady, &known));
+        comparisons.push(Comparison::new(suite.name, [items.len(), there], &on_linux, &on_quintet, unsteady, &known));
     }
     print!("{}", report::text(&comparisons));
     if let Some(path) = &options.json {
@@ -77,8 +79,7 @@ fn on_quintet(
     Ok((verdicts, unsteady))
 }
 
-fn chosen(suite: &Suite, options: &Options) -> Result<Vec<Item>, Failure> {
-    let items = (suite.items)()?;
+fn chosen(suite: &Suite, items: Vec<Item>, options: &Options) -> Result<Vec<Item>, Failure> {
     let wanted = |item: &Item| options.words.is_empty() || options.words.iter().any(|word| item.name.contains(word));
     let items: Vec<Item> = items.into_iter().filter(|item| (item.quick || !options.quick) && wanted(item)).collect();
     if items.is_empty() {
