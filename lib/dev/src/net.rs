@@ -5,11 +5,11 @@ use alloc::vec::Vec;
 use core::any::Any;
 
 /// Memory that a device fills with a received frame, or a part of one.
+#[allow(clippy::len_without_is_empty, reason = "it is never empty")]
 pub trait Page: Send + Sync {
     /// Where it is, for the device.
     fn physical(&self) -> u64;
     /// Bytes.
-    #[allow(clippy::len_without_is_empty, reason = "a page is never empty")]
     fn len(&self) -> usize;
     /// Copies out; the range is inside.
     fn read(&self, offset: usize, dst: &mut [u8]);
