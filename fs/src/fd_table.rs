@@ -107,7 +107,7 @@ impl FdTable {
         }
     }
 
-    /// A number that no other table has or will have: the owner of its POSIX locks.
+    /// A number that no other table has or will have: the owner of its POSIX locks and of requests to be notified.
     pub fn id(&self) -> u64 {
         self.id
     }
@@ -258,7 +258,7 @@ impl FdTable {
             locks.release(LockOwner::Table(self.id));
         }
         if !descriptor.open.is_path() {
-            descriptor.open.file().flush();
+            descriptor.open.file().flush(self.id);
         }
     }
 

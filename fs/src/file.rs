@@ -156,8 +156,10 @@ pub trait File: Any + Send + Sync {
         if new.contains(OpenFlags::DIRECT) { Err(Errno::EINVAL) } else { Ok(()) }
     }
 
-    /// A descriptor to it was closed (each time; `release` is only called for the last).
-    fn flush(&self) {}
+    /// A descriptor to it in the table with that number was closed. Called each time; when the last goes, the object is dropped.
+    fn flush(&self, table: u64) {
+        let _ = table;
+    }
 
     /// The open file is gone.
     fn release(&self, flags: OpenFlags) {

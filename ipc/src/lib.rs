@@ -1,7 +1,7 @@
 //! Module 4, inter-process communication and waiting for events: pipes, event files, polling, futexes.
 //!
 //! [`pipe`] is pipes and FIFOs; [`eventfd`], [`timerfd`] and [`signalfd`] are events as files; [`poll`] and [`epoll`] wait for many files
-//! at once; [`futex`] is what user-space locks sleep on; [`sysv`] is System V IPC. May depend on `fs`, `mm`, `sched` and `hal`; never on `net`.
+//! at once; [`futex`] is what user-space locks sleep on; [`sysv`] is System V IPC, [`mqueue`] POSIX message queues. May depend on `fs`, `mm`, `sched` and `hal`; never on `net`.
 //!
 //! Lock order (outermost first): epoll nesting -> epoll items -> a pipe's ring (two pipes: by address) -> registries of System V objects -> futex buckets -> small spin
 //! locks (counters, settings, an epoll's ready list) -> wait queues of sched.
@@ -11,6 +11,7 @@ extern crate alloc;
 pub mod epoll;
 pub mod eventfd;
 pub mod futex;
+pub mod mqueue;
 pub mod pipe;
 pub mod poll;
 pub mod signalfd;
@@ -21,4 +22,5 @@ pub mod timerfd;
 pub fn register() {
     fs::vfs::open::set_fifo_opener(pipe::open_fifo);
     sysv::register();
+    mqueue::register();
 }

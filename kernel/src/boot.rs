@@ -53,6 +53,7 @@ fn before_user(regs: &mut UserRegs) {
 
 /// The rest of the boot, in a thread of its own that may sleep.
 fn start(machine: hal::boot::Machine) {
+    net::procfs::register();
     if let Err(error) = fs::boot::init() {
         panic!("the file systems can't be set up: {error}");
     }
@@ -136,6 +137,11 @@ fn add_devices(machine: hal::boot::Machine) {
                     }
                 }
                 consoles += 1;
+            }
+            drivers::virtio::NET => {
+                if let Some(device) = drivers::virtio::net::start(device) {
+                    net::link::add_device(device);
+                }
             }
             drivers::virtio::BLOCK => {
                 if let Some(disk) = drivers::virtio::block::start(device) {

@@ -1,6 +1,7 @@
 //! Sockets as files.
 
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
 
 use base::{Errno, Events, Result};
 use fs::vfs::pseudo::SOCKETS;
@@ -19,6 +20,8 @@ pub struct SocketFile {
 /// An open file on a socket. The status flags are O_NONBLOCK or none.
 pub fn open_file(cx: &FsContext, socket: Arc<dyn Socket>, status: OpenFlags) -> Arc<OpenFile> {
     let inode = SOCKETS.inode(FileKind::Socket, 0o777, Some(cx), None);
+    socket.options().inode.store(inode.number(), Ordering::Relaxed);
+    socket.options().owner.store(cx.cred.euid, Ordering::Relaxed);
     let path = SOCKETS.numbered_path(&inode, "socket");
     OpenFile::new(Arc::new(SocketFile { socket }), path, inode, OpenFlags::RDWR | status, Hold::None)
 }

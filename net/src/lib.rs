@@ -16,8 +16,10 @@ pub mod hash;
 pub mod inet;
 pub mod ip;
 pub mod link;
+pub mod netlink;
 mod options;
 pub mod packet;
+pub mod procfs;
 pub mod route;
 mod socket;
 pub mod statistics;
@@ -40,6 +42,8 @@ pub const AF_UNIX: i32 = 1;
 pub const AF_INET: i32 = 2;
 /// AF_INET6.
 pub const AF_INET6: i32 = 10;
+/// AF_NETLINK.
+pub const AF_NETLINK: i32 = 16;
 /// One more than the highest protocol family that Linux knows.
 const AF_MAX: i32 = 46;
 
@@ -55,6 +59,7 @@ pub fn create(caller: &Caller, family: i32, kind: i32, protocol: i32) -> Result<
         AF_UNIX => Ok(unix::UnixSocket::create(caller, kind, protocol)?),
         AF_INET => inet::create(caller, inet::Family::V4, kind, protocol),
         AF_INET6 => inet::create(caller, inet::Family::V6, kind, protocol),
+        AF_NETLINK => Ok(netlink::NetlinkSocket::create(kind, protocol)?),
         _ => Err(Errno::EAFNOSUPPORT),
     }
 }

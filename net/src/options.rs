@@ -1,7 +1,7 @@
 //! Options at the level SOL_SOCKET that all sockets have (socket(7)).
 
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use base::{NANOS_PER_SEC, Nanos};
 
@@ -78,6 +78,10 @@ pub struct Options {
     /// SO_PRIORITY.
     pub priority: AtomicI32,
     fixed: AtomicU64,
+    /// The number of its inode, and who made it: for tables of sockets.
+    pub(crate) inode: AtomicU64,
+    /// The user who made it.
+    pub(crate) owner: AtomicU32,
 }
 
 impl Default for Options {
@@ -94,6 +98,8 @@ impl Default for Options {
             mark: AtomicI32::new(0),
             priority: AtomicI32::new(0),
             fixed: AtomicU64::new(0),
+            inode: AtomicU64::new(0),
+            owner: AtomicU32::new(0),
         }
     }
 }

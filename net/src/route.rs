@@ -153,6 +153,11 @@ fn path(interface: Arc<Interface>, next_hop: IpAddr, source: Option<IpAddr>, to:
     Path { interface, next_hop, source, kind, generation }
 }
 
+/// A way that is known without the tables.
+pub fn direct(interface: Arc<Interface>, next_hop: IpAddr, source: IpAddr, kind: Kind) -> Path {
+    path(interface, next_hop, Some(source), next_hop, kind)
+}
+
 /// The way to a destination, by interface `by` if that is not 0. `ENETUNREACH`, `ENETDOWN`, `ENODEV`.
 pub fn lookup(destination: IpAddr, by: u32) -> Result<Path> {
     let wanted = if by != 0 { Some(link::by_index(by).ok_or(Errno::ENODEV)?) } else { None };

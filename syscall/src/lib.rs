@@ -19,6 +19,7 @@ mod memory;
 mod message;
 mod metadata;
 mod mount;
+mod mqueue;
 pub mod numbers;
 mod open;
 mod path;

@@ -9,8 +9,9 @@ use crate::args::Args;
 use crate::context::Context;
 use crate::dispatch::missing;
 use crate::{
-    directory, epoll, event, exec, fcntl, futex, identity, lifecycle, memory, message, metadata, mount, open, pidfd,
-    poll, prctl, resource, scheduling, session, signal, socket, system, sysv, time, timer, trace, transfer, xattr,
+    directory, epoll, event, exec, fcntl, futex, identity, lifecycle, memory, message, metadata, mount, mqueue, open,
+    pidfd, poll, prctl, resource, scheduling, session, signal, socket, system, sysv, time, timer, trace, transfer,
+    xattr,
 };
 
 /// What a number's handler looks like.
@@ -262,7 +263,7 @@ syscall_table! {
     (199, "fremovexattr", xattr::fremovexattr, Partial, "name spaces user, trusted, security on tmpfs; no ACLs"),
     (200, "tkill", signal::tkill, Full, ""),
     (201, "time", time::time, Full, ""),
-    (202, "futex", futex::futex, Partial, "locks with an owner (PI) don't raise its priority; FUTEX_WAIT_REQUEUE_PI and FUTEX_CMP_REQUEUE_PI give ENOSYS"),
+    (202, "futex", futex::futex, Full, ""),
     (203, "sched_setaffinity", scheduling::sched_setaffinity, Full, ""),
     (204, "sched_getaffinity", scheduling::sched_getaffinity, Full, ""),
     (205, "set_thread_area", missing, Error, "not implemented"),
@@ -300,12 +301,12 @@ syscall_table! {
     (237, "mbind", memory::mbind, Partial, "one node"),
     (238, "set_mempolicy", memory::set_mempolicy, Partial, "one node"),
     (239, "get_mempolicy", memory::get_mempolicy, Partial, "one node"),
-    (240, "mq_open", missing, Error, "not implemented"),
-    (241, "mq_unlink", missing, Error, "not implemented"),
-    (242, "mq_timedsend", missing, Error, "not implemented"),
-    (243, "mq_timedreceive", missing, Error, "not implemented"),
-    (244, "mq_notify", missing, Error, "not implemented"),
-    (245, "mq_getsetattr", missing, Error, "not implemented"),
+    (240, "mq_open", mqueue::mq_open, Full, ""),
+    (241, "mq_unlink", mqueue::mq_unlink, Full, ""),
+    (242, "mq_timedsend", mqueue::mq_timedsend, Full, ""),
+    (243, "mq_timedreceive", mqueue::mq_timedreceive, Full, ""),
+    (244, "mq_notify", mqueue::mq_notify, Partial, "no SIGEV_THREAD"),
+    (245, "mq_getsetattr", mqueue::mq_getsetattr, Full, ""),
     (246, "kexec_load", missing, Error, "not implemented"),
     (247, "waitid", lifecycle::waitid, Full, ""),
     (248, "add_key", missing, Error, "not implemented"),

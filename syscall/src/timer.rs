@@ -86,17 +86,20 @@ pub(crate) fn alarm(cx: &mut Context, a: Args) -> Result<usize> {
 /// `struct sigevent`.
 #[repr(C)]
 #[derive(Clone, Copy, FromBytes, IntoBytes)]
-struct Sigevent {
-    value: u64,
-    signo: i32,
-    notify: i32,
+pub(crate) struct Sigevent {
+    pub(crate) value: u64,
+    pub(crate) signo: i32,
+    pub(crate) notify: i32,
     tid: i32,
     pad: [i32; 11],
 }
 
+/// To a `sigevent`: send a signal.
+pub(crate) const SIGEV_SIGNAL: i32 = 0;
+/// Do nothing.
+pub(crate) const SIGEV_NONE: i32 = 1;
+
 fn notification(cx: &Context, at: UserPtr<Sigevent>) -> Result<impl FnOnce(i32) -> Notification + use<>> {
-    const SIGEV_SIGNAL: i32 = 0;
-    const SIGEV_NONE: i32 = 1;
     const SIGEV_THREAD: i32 = 2;
     const SIGEV_THREAD_ID: i32 = 4;
     let event = at.non_null().map(UserPtr::read).transpose()?;

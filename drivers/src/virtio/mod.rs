@@ -3,6 +3,7 @@
 pub mod block;
 pub mod console;
 mod mmio;
+pub mod net;
 mod pci;
 mod queue;
 mod transport;
@@ -14,6 +15,8 @@ pub use transport::Transport;
 
 /// The device types that have a driver here.
 pub const CONSOLE: u32 = 3;
+/// A network device.
+pub const NET: u32 = 1;
 /// Disks.
 pub const BLOCK: u32 = 2;
 

@@ -121,6 +121,18 @@ impl Queue {
         Some((head, len))
     }
 
+    /// Asks the device for an interrupt when it has finished a request, or not to.
+    pub fn set_interrupts(&mut self, on: bool) {
+        const NO_INTERRUPT: u16 = 1;
+        self.memory.store16(self.available, if on { 0 } else { NO_INTERRUPT });
+        barrier();
+    }
+
+    /// How many descriptors are free.
+    pub fn room(&self) -> usize {
+        self.free.len()
+    }
+
     /// Is there a finished request to take?
     pub fn has_used(&self) -> bool {
         self.memory.load16(self.used + 2) != self.seen

@@ -156,7 +156,7 @@ fn limits() -> Node {
 
 fn net() -> Node {
     let unix = dir(vec![("max_dgram_qlen", fixed("10\n"))]);
-    directory("net", vec![("core", dir(vec![("somaxconn", fixed("4096\n"))])), ("unix", unix)])
+    directory("net", vec![("unix", unix)])
 }
 
 #[cfg(test)]

@@ -3,10 +3,12 @@
 extern crate alloc;
 
 mod block;
+mod net;
 
 use alloc::boxed::Box;
 
 pub use block::{BlockDevice, BlockFault, BlockGeometry, BlockOp, BlockRequest, SECTOR, Segment};
+pub use net::{NetDevice, NetFeatures, Offload, Page, Received, Transmit};
 
 /// A byte-stream port to the host (a virtio-serial port).
 pub trait Port: Send + Sync {

@@ -9,6 +9,7 @@ use base::{Errno, NANOS_PER_SEC, Result};
 use super::{Header, Outgoing, default_ttl, output, protocol, set_checksum};
 use crate::checksum::Sum;
 use crate::inet::{ping, udp};
+use crate::link::discovery;
 use crate::packet::{Packet, Rope};
 use crate::route::{self, Path};
 use crate::statistics::{self, Counter};
@@ -148,6 +149,7 @@ pub(super) fn input(mut packet: Box<Packet>, header: Header) {
         (ECHO, true) => answer(packet, &header, head, ECHO_REPLY),
         (ECHO_6, false) => answer(packet, &header, head, ECHO_REPLY_6),
         (ECHO_REPLY, true) | (ECHO_REPLY_6, false) => ping::input(packet, header),
+        (discovery::ROUTER_ADVERTISEMENT..=discovery::ADVERTISEMENT, false) => discovery::input(packet, &header, head),
         (UNREACHABLE | TIME_EXCEEDED | PARAMETER, true) => report(packet, &header, head),
         (UNREACHABLE_6 | TOO_BIG_6 | TIME_EXCEEDED_6 | PARAMETER_6, false) => report(packet, &header, head),
         _ => {}

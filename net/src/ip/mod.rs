@@ -236,3 +236,14 @@ fn inner_addresses(head: &[u8], v4: bool) -> (IpAddr, IpAddr) {
         (at(8), at(24))
     }
 }
+
+/// The header of a packet that was on its way out.
+pub(crate) fn quoted_header(packet: &Packet) -> Option<Header> {
+    let mut copy = packet.clone();
+    copy.checksum = Checksum::Good;
+    let (header, _) = match copy.head().first()? >> 4 {
+        4 => v4::parse(&mut copy)?,
+        _ => v6::parse(&mut copy)?,
+    };
+    Some(header)
+}

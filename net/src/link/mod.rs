@@ -1,6 +1,10 @@
 //! Interfaces: the loopback device and those of drivers, their addresses and counts.
 
+mod arp;
+pub(crate) mod discovery;
+pub mod ethernet;
 pub mod ioctl;
+pub(crate) mod neighbour;
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -10,10 +14,12 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use base::{Errno, Result};
+use dev::NetDevice;
 use hal::sync::SpinLock;
 
 use crate::packet::Packet;
-use crate::{backlog, route};
+use crate::{backlog, route, worker};
+use ethernet::Ethernet;
 
 /// IFF_* flags.
 #[allow(missing_docs, reason = "netdevice(7) names them")]
@@ -69,6 +75,8 @@ pub struct Counts {
 pub enum Medium {
     /// Back to this machine.
     Loopback,
+    /// Frames of a device.
+    Ethernet(Ethernet),
 }
 
 /// An interface.
@@ -124,11 +132,23 @@ impl Interface {
     pub fn set_up(&self, up: bool) {
         let bits = flag::UP | flag::RUNNING | flag::LOWER_UP;
         if up {
-            self.flags.fetch_or(bits, Ordering::Relaxed);
+            let was = self.flags.fetch_or(bits, Ordering::Relaxed);
+            if was & flag::UP == 0 && matches!(self.medium, Medium::Ethernet(_)) {
+                self.begin();
+            }
         } else {
             self.flags.fetch_and(!bits, Ordering::Relaxed);
         }
         route::changed();
+    }
+
+    /// An Ethernet interface comes up: it takes its address on the link, and asks for routers.
+    fn begin(&self) {
+        let ip = discovery::link_local(self.mac).into();
+        // It may have it from the last time.
+        let _ = self.add_address(Address { ip, prefix: 64, scope: scope::LINK, broadcast: None });
+        worker::wake(worker::FRAMES);
+        discovery::solicit_routers(self);
     }
 
     /// Is it the loopback interface?
@@ -138,16 +158,21 @@ impl Interface {
 
     /// Does the device cut TCP segments by itself?
     pub fn segments(&self) -> bool {
-        match self.medium {
+        match &self.medium {
             // Its packets are never cut: the largest is as large as a segment gets.
             Medium::Loopback => true,
+            Medium::Ethernet(ethernet) => {
+                let features = ethernet.device.features();
+                features.checksum && features.tso4 && features.tso6
+            }
         }
     }
 
     /// Does the device (or nobody) compute checksums?
     pub fn checksums(&self) -> bool {
-        match self.medium {
+        match &self.medium {
             Medium::Loopback => true,
+            Medium::Ethernet(ethernet) => ethernet.device.features().checksum,
         }
     }
 
@@ -185,7 +210,7 @@ impl Interface {
     }
 
     /// Sends a packet that begins with its IP header. Never waits; a packet that finds no room is dropped and counted.
-    pub fn transmit(&self, mut packet: Box<Packet>, _next_hop: IpAddr) {
+    pub fn transmit(&self, mut packet: Box<Packet>, next_hop: IpAddr) {
         if !self.is_up() {
             self.counts.tx_dropped.fetch_add(1, Ordering::Relaxed);
             return;
@@ -204,6 +229,7 @@ impl Interface {
                 self.counts.rx_packets.fetch_add(1, Ordering::Relaxed);
                 self.counts.rx_bytes.fetch_add(len, Ordering::Relaxed);
             }
+            Medium::Ethernet(_) => neighbour::send(self, packet, next_hop),
         }
         self.counts.tx_packets.fetch_add(1, Ordering::Relaxed);
         self.counts.tx_bytes.fetch_add(len, Ordering::Relaxed);
@@ -253,5 +279,22 @@ pub(crate) fn init() {
     lo.set_up(true);
 }
 
+/// Makes an interface of a device: eth0, eth1, ... It is down at first.
+pub fn add_device(device: Arc<dyn NetDevice>) {
+    let number = INTERFACES.lock().iter().filter(|i| matches!(i.medium, Medium::Ethernet(_))).count();
+    let name = alloc::format!("eth{number}");
+    let (mac, mtu) = (device.mac(), device.mtu());
+    log::info!("{name}: {mac:02x?}, mtu {mtu}");
+    device.set_listener(Box::new(|| worker::wake(worker::FRAMES)));
+    let medium = Medium::Ethernet(Ethernet::new(device));
+    add(name, mac, medium, mtu, flag::BROADCAST | flag::MULTICAST);
+}
+
 /// Takes what devices have received.
-pub(crate) fn poll() {}
+pub(crate) fn poll() {
+    for interface in all() {
+        if let Medium::Ethernet(ethernet) = &interface.medium {
+            ethernet.poll(&interface);
+        }
+    }
+}

@@ -22,11 +22,11 @@ use crate::route;
 use crate::statistics::{self, Counter};
 
 /// SYN cookies: never, when the SYN queue is full, always (`net.ipv4.tcp_syncookies`).
-pub static SYN_COOKIES: AtomicU32 = AtomicU32::new(1);
+pub(crate) static SYN_COOKIES: AtomicU32 = AtomicU32::new(1);
 /// Repetitions of a SYN-ACK (`net.ipv4.tcp_synack_retries`).
-pub static SYNACK_RETRIES: AtomicU32 = AtomicU32::new(5);
+pub(crate) static SYNACK_RETRIES: AtomicU32 = AtomicU32::new(5);
 /// The most requests of a listener (`net.ipv4.tcp_max_syn_backlog`).
-pub static SYN_BACKLOG: AtomicU32 = AtomicU32::new(1024);
+pub(crate) static SYN_BACKLOG: AtomicU32 = AtomicU32::new(1024);
 
 /// The queues of a listening socket.
 pub(super) struct Listener {

@@ -33,6 +33,8 @@ use crate::ip::icmp::Report;
 use crate::ip::{Header, checksum_ok};
 use crate::packet::Packet;
 use crate::statistics::{self, Counter};
+pub(crate) use listener::{SYN_BACKLOG, SYN_COOKIES, SYNACK_RETRIES};
+pub(crate) use opening::BACKLOG_MAX;
 use segment::Segment;
 pub(crate) use table::{all, listeners};
 

@@ -26,7 +26,7 @@ use crate::statistics::{self, Counter};
 
 static PORTS: Ports = Ports::new();
 /// The most connections that may wait (`net.core.somaxconn`).
-pub static BACKLOG_MAX: AtomicU32 = AtomicU32::new(4096);
+pub(crate) static BACKLOG_MAX: AtomicU32 = AtomicU32::new(4096);
 
 fn claim(socket: &TcpSocket, ip: IpAddr, user: u32) -> Claim {
     let settings = socket.settings.lock();

@@ -9,6 +9,7 @@ mod mounts;
 mod settings;
 mod stat;
 mod status;
+mod sysctl;
 
 use alloc::format;
 use alloc::sync::Arc;
@@ -85,6 +86,7 @@ const ENTRIES: &[(&str, Kind, bool)] = &[
     ("fd", Kind::Dir(|subject| own(subject, fd::links(subject)).mode(0o500)), true),
     ("fdinfo", Kind::Dir(|subject| own(subject, fd::infos(subject))), true),
     ("ns", Kind::Dir(|subject| own(subject, settings::namespaces())), true),
+    ("net", Kind::Dir(|subject| own(subject, net::procfs::directory())), true),
     ("stat", Kind::Text(stat::stat), true),
     ("statm", Kind::Text(stat::statm), true),
     ("status", Kind::Text(status::status), true),
@@ -272,6 +274,7 @@ impl PidRoot for Pids {
 /// Registers the processes with procfs. Once, at boot.
 pub(crate) fn register() {
     fs::procfs::register_pids(Arc::new(Pids));
+    sysctl::register();
 }
 
 #[cfg(test)]

@@ -43,3 +43,5 @@ mod tests {
         assert_eq!(of_status(11 | 0x80), (CLD_DUMPED, 11));
     }
 }
+/// A message came to an empty queue (mq_notify(3)).
+pub const SI_MESGQ: i32 = -3;

@@ -23,9 +23,11 @@ mod fifo;
 mod files;
 mod folders;
 mod futex;
+mod futex_pi;
 mod identity;
 mod memory;
 mod mmap_file;
+mod mqueue;
 mod pipe;
 mod poll;
 mod process;
@@ -53,9 +55,11 @@ const THEMES: &[&[Case]] = &[
     files::CASES,
     folders::CASES,
     futex::CASES,
+    futex_pi::CASES,
     identity::CASES,
     memory::CASES,
     mmap_file::CASES,
+    mqueue::CASES,
     pipe::CASES,
     poll::CASES,
     process::CASES,

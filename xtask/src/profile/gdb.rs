@@ -14,7 +14,8 @@ const RSP: usize = 7 * 8;
 const RIP: usize = 16 * 8;
 const CS: usize = 17 * 8 + 4;
 /// How much of a stack is looked at.
-const STACK: usize = 4096;
+const STACK: usize = 16 << 10;
+const PAGE: u64 = 4096;
 
 /// A connection to QEMU.
 pub(super) struct Gdb {
@@ -82,20 +83,18 @@ impl Gdb {
         registers().ok_or_else(|| io::Error::other("QEMU gave no registers"))
     }
 
-    /// The words on the current CPU's stack, from `rsp` on: as many as there are.
+    /// The words on the current CPU's stack, from `rsp` on, page by page to where nothing is mapped.
     pub(super) fn stack(&mut self, rsp: u64) -> io::Result<Vec<u64>> {
-        // Half of it may be there where the whole is not: the stack ends at a page that is not mapped.
-        let to_page = 4096 - (rsp % 4096) as usize;
-        for length in [STACK.max(to_page), to_page] {
-            let bytes = decode(&self.ask(&format!("m{rsp:x},{length:x}"))?);
-            if !bytes.is_empty() {
-                return Ok(bytes
-                    .chunks_exact(8)
-                    .filter_map(|word| word.try_into().ok().map(u64::from_le_bytes))
-                    .collect());
+        let mut bytes = Vec::new();
+        while bytes.len() < STACK {
+            let at = rsp.wrapping_add(bytes.len() as u64);
+            let part = decode(&self.ask(&format!("m{at:x},{:x}", PAGE - at % PAGE))?);
+            if part.is_empty() {
+                break;
             }
+            bytes.extend(part);
         }
-        Ok(Vec::new())
+        Ok(bytes.chunks_exact(8).filter_map(|word| word.try_into().ok().map(u64::from_le_bytes)).collect())
     }
 
     fn ask(&mut self, question: &str) -> io::Result<String> {

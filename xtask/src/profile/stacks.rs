@@ -35,6 +35,10 @@ impl Names {
             let symbol = self.loader.find_symbol(address).map(|name| addr2line::demangle_auto(name.into(), None));
             names.push(symbol.map_or_else(|| "unknown".to_owned(), |name| tidy(&name)));
         }
+        // The last is the function itself. Of what is inlined, the standard library's steps only hide it.
+        let own = names.len() - 1;
+        let mut place = 0..;
+        names.retain(|name| place.next() == Some(own) || !is_standard(name));
         names.reverse();
         names
     }
@@ -44,6 +48,13 @@ impl Names {
 fn tidy(name: &str) -> String {
     let name = name.rsplit_once("::h").filter(|(_, hash)| hash.len() == 16).map_or(name, |(name, _)| name);
     name.replace(';', ",").replace(' ', "_")
+}
+
+/// True for functions of the standard library, and for its traits' methods.
+fn is_standard(name: &str) -> bool {
+    let own = name.trim_start_matches(['<', '&']);
+    let library = ["core::", "alloc::", "hashbrown::", "usize", "u64", "u32", "u8", "i32", "i64", "bool"];
+    library.iter().any(|start| own.starts_with(start)) && !name.contains("_as_core::ops::drop::Drop>")
 }
 
 /// Counts by stack.
@@ -149,5 +160,6 @@ mod tests {
         let list = stacks.list(1);
         assert!(list.contains("75.0 %    75.0 %  b"), "{list}");
         assert_eq!(tidy("a::b::h0123456789abcdef"), "a::b");
+        assert!(is_standard("<usize_as_core::cmp::Ord>::cmp") && !is_standard("<mm::A_as_core::fmt::Debug>::fmt"));
     }
 }

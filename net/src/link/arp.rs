@@ -1,0 +1,61 @@
+//! ARP (RFC 826): who has an IPv4 address.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::net::{IpAddr, Ipv4Addr};
+
+use super::{Interface, Medium, ethernet, neighbour};
+use crate::packet::{Packet, Rope};
+
+/// Bytes of a message for Ethernet and IPv4.
+const SIZE: usize = 28;
+const REQUEST: u16 = 1;
+const REPLY: u16 = 2;
+
+fn send(interface: &Interface, operation: u16, source: Ipv4Addr, target: Ipv4Addr, target_mac: [u8; 6], to: [u8; 6]) {
+    let Medium::Ethernet(ethernet) = &interface.medium else { return };
+    let mut packet = Packet::outgoing(Rope::new());
+    let Ok(body) = packet.push(SIZE) else { return };
+    body[..8].copy_from_slice(&[0, 1, 8, 0, 6, 4, (operation >> 8) as u8, operation as u8]);
+    body[8..14].copy_from_slice(&interface.mac);
+    body[14..18].copy_from_slice(&source.octets());
+    body[18..24].copy_from_slice(&target_mac);
+    body[24..28].copy_from_slice(&target.octets());
+    ethernet.send(interface, packet, to, ethernet::TYPE_ARP);
+}
+
+/// Asks who has an address: everyone, or who had it last.
+pub(super) fn request(interface: &Interface, target: Ipv4Addr, last: Option<[u8; 6]>) {
+    let own = interface.addresses().into_iter().find_map(|address| match address.ip {
+        IpAddr::V4(v4) => Some(v4),
+        IpAddr::V6(_) => None,
+    });
+    let source = own.unwrap_or(Ipv4Addr::UNSPECIFIED);
+    send(interface, REQUEST, source, target, [0; 6], last.unwrap_or(ethernet::BROADCAST));
+}
+
+/// Receives a message.
+pub(super) fn input(mut packet: Box<Packet>, interface: &Arc<Interface>) {
+    if !packet.ensure(SIZE) {
+        return;
+    }
+    let body = packet.head();
+    if body[..6] != [0, 1, 8, 0, 6, 4] {
+        return;
+    }
+    let operation = u16::from_be_bytes([body[6], body[7]]);
+    let sender_mac: [u8; 6] = body[8..14].try_into().unwrap_or_default();
+    let sender = Ipv4Addr::new(body[14], body[15], body[16], body[17]);
+    let target = Ipv4Addr::new(body[24], body[25], body[26], body[27]);
+    if sender_mac[0] & 1 != 0 || sender.is_multicast() {
+        return;
+    }
+    let for_us = interface.has(target.into());
+    if !sender.is_unspecified() {
+        // Who asks us will be answered next: that is worth remembering. Others' answers only refresh what is known.
+        neighbour::learn(interface, sender.into(), sender_mac, for_us);
+    }
+    if operation == REQUEST && for_us {
+        send(interface, REPLY, target, sender, sender_mac, sender_mac);
+    }
+}

@@ -1,0 +1,153 @@
+//! `/proc/net`, the same for every process, and `/proc/sys/net`.
+
+mod sockets;
+mod statistics;
+mod sysctl;
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use core::net::IpAddr;
+use core::sync::atomic::Ordering;
+
+use fs::procfs::{Node, dir, file};
+
+use crate::inet::Family;
+use crate::link::{self, scope};
+use crate::route;
+
+pub use sysctl::register;
+
+fn text(make: fn() -> String) -> Node {
+    file(move || Ok(make().into_bytes()))
+}
+
+/// The directory.
+pub fn directory() -> Node {
+    dir(vec![
+        ("arp", text(|| "IP address       HW type     Flags       HW address            Mask     Device\n".into())),
+        ("dev", text(dev)),
+        ("if_inet6", text(if_inet6)),
+        ("igmp", text(|| "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n".into())),
+        ("ipv6_route", text(ipv6_route)),
+        (
+            "netlink",
+            text(|| {
+                "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n".into()
+            }),
+        ),
+        ("netstat", text(statistics::netstat)),
+        ("packet", text(|| "sk       RefCnt Type Proto  Iface R Rmem   User   Inode\n".into())),
+        ("raw", text(|| sockets::raw(Family::V4))),
+        ("raw6", text(|| sockets::raw(Family::V6))),
+        ("route", text(routes)),
+        ("snmp", text(statistics::snmp)),
+        ("snmp6", text(statistics::snmp6)),
+        ("sockstat", text(sockets::sockstat)),
+        ("sockstat6", text(sockets::sockstat6)),
+        ("tcp", text(|| sockets::tcp(Family::V4))),
+        ("tcp6", text(|| sockets::tcp(Family::V6))),
+        ("udp", text(|| sockets::udp(Family::V4))),
+        ("udp6", text(|| sockets::udp(Family::V6))),
+        ("udplite", text(|| sockets::UDP_HEAD.into())),
+        ("udplite6", text(|| sockets::UDP_HEAD_6.into())),
+    ])
+}
+
+fn dev() -> String {
+    let mut out = String::from(
+        "Inter-|   Receive                                                |  Transmit\n face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n",
+    );
+    for i in link::all() {
+        let n = |count: &core::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
+        let c = &i.counts;
+        out.push_str(&format!(
+            "{:>6}: {:>7} {:>7} {:>4} {:>4} {:>4} {:>5} {:>10} {:>9} {:>8} {:>7} {:>4} {:>4} {:>4} {:>5} {:>7} {:>10}\n",
+            i.name,
+            n(&c.rx_bytes),
+            n(&c.rx_packets),
+            n(&c.rx_errors),
+            n(&c.rx_dropped),
+            0,
+            0,
+            0,
+            n(&c.multicast),
+            n(&c.tx_bytes),
+            n(&c.tx_packets),
+            n(&c.tx_errors),
+            n(&c.tx_dropped),
+            0,
+            0,
+            0,
+            0
+        ));
+    }
+    out
+}
+
+fn hex(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(v4) => format!("{:08X}", u32::from_ne_bytes(v4.octets())),
+        IpAddr::V6(v6) => v6.octets().iter().map(|b| format!("{b:02x}")).collect(),
+    }
+}
+
+fn if_inet6() -> String {
+    let mut out = String::new();
+    for i in link::all() {
+        for a in i.addresses().iter().filter(|a| a.ip.is_ipv6()) {
+            // The scopes of this file are those of addresses, not of routes.
+            let shown = match a.scope {
+                scope::HOST => 0x10,
+                scope::LINK => 0x20,
+                _ => 0,
+            };
+            out.push_str(&format!("{} {:02x} {:02x} {shown:02x} 80 {:>8}\n", hex(a.ip), i.index, a.prefix, i.name));
+        }
+    }
+    out
+}
+
+fn name_of(index: u32) -> String {
+    link::by_index(index).map_or(String::from("*"), |i| i.name.clone())
+}
+
+fn routes() -> String {
+    const UP: u32 = 1;
+    const GATEWAY: u32 = 2;
+    const HOST: u32 = 4;
+    let line = |text: &str| format!("{text:<127}\n");
+    let mut out = line("Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT");
+    for r in route::all().iter().filter(|r| r.destination.is_ipv4()) {
+        let mut flags = UP;
+        flags |= if r.gateway.is_some() { GATEWAY } else { 0 };
+        flags |= if r.prefix == 32 { HOST } else { 0 };
+        out.push_str(&line(&format!(
+            "{}\t{}\t{}\t{flags:04X}\t0\t0\t{}\t{}\t0\t0\t0",
+            name_of(r.interface),
+            hex(r.destination),
+            hex(r.gateway.unwrap_or([0u8; 4].into())),
+            r.metric,
+            hex(link::ioctl::mask(r.prefix).into()),
+        )));
+    }
+    out
+}
+
+fn ipv6_route() -> String {
+    let mut out = String::new();
+    for r in route::all().iter().filter(|r| r.destination.is_ipv6()) {
+        let nowhere: IpAddr = [0u8; 16].into();
+        out.push_str(&format!(
+            "{} {:02x} {} 00 {} {:08x} 00000001 00000000 {:08x} {:>8}\n",
+            hex(r.destination),
+            r.prefix,
+            hex(nowhere),
+            hex(r.gateway.unwrap_or(nowhere)),
+            r.metric,
+            if r.gateway.is_some() { 3 } else { 1 },
+            name_of(r.interface),
+        ));
+    }
+    out
+}

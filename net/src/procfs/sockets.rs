@@ -1,0 +1,122 @@
+//! The tables of sockets: tcp, udp, raw, sockstat.
+
+use alloc::format;
+use alloc::string::String;
+use core::net::IpAddr;
+use core::sync::atomic::Ordering;
+
+use crate::inet::{Endpoint, Family, raw as raw_sockets, udp as udp_sockets};
+use crate::options::Options;
+use crate::socket::Socket;
+use crate::tcp::connection::State;
+
+/// The head of an empty table of datagram sockets.
+pub(super) const UDP_HEAD: &str = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops             \n";
+/// The same for IPv6.
+pub(super) const UDP_HEAD_6: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n";
+const TCP_HEAD: &str =
+    "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode";
+const TCP_HEAD_6: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
+/// The width of a line of the IPv4 table.
+const TCP_WIDTH: usize = 149;
+
+fn end(end: &Endpoint, family: Family) -> String {
+    let words = match (family, end.ip) {
+        (Family::V4, IpAddr::V4(v4)) => format!("{:08X}", u32::from_ne_bytes(v4.octets())),
+        (_, ip) => {
+            let v6 = match ip {
+                IpAddr::V6(v6) => v6,
+                // An unspecified end of a socket for both families shows as zeros.
+                IpAddr::V4(v4) if v4.is_unspecified() => core::net::Ipv6Addr::UNSPECIFIED,
+                IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            };
+            let octets = v6.octets();
+            octets.chunks(4).map(|c| format!("{:08X}", u32::from_ne_bytes([c[0], c[1], c[2], c[3]]))).collect()
+        }
+    };
+    format!("{words}:{:04X}", end.port)
+}
+
+fn owner(options: &Options) -> (u32, u64) {
+    (options.owner.load(Ordering::Relaxed), options.inode.load(Ordering::Relaxed))
+}
+
+pub(super) fn tcp(family: Family) -> String {
+    let v4 = family == Family::V4;
+    let pad = |line: String| if v4 { format!("{line:<TCP_WIDTH$}\n") } else { line + "\n" };
+    let mut out = if v4 { pad(TCP_HEAD.into()) } else { String::from(TCP_HEAD_6) };
+    let sockets = crate::tcp::listeners().into_iter().chain(crate::tcp::all());
+    for (number, socket) in sockets.filter(|s| s.socket_family() == family).enumerate() {
+        let (local, remote, state, to_send, to_take) = socket.summary();
+        let (uid, inode) = owner(socket.options());
+        let to_send = if state == State::Listen { 0 } else { to_send };
+        // A connection in TIME_WAIT or without a user has no inode any more.
+        let inode = if state == State::TimeWait { 0 } else { inode };
+        out.push_str(&pad(format!(
+            "{number:>4}: {} {} {:02X} {to_send:08X}:{to_take:08X} 00:00000000 00000000 {uid:>5}        0 {inode} 1 0000000000000000 20 4 0 10 -1",
+            end(&local, family),
+            end(&remote, family),
+            state as u8,
+        )));
+    }
+    out
+}
+
+fn datagram_line(number: usize, family: Family, summary: &(Endpoint, Endpoint, usize), options: &Options) -> String {
+    let (local, remote, waiting) = summary;
+    let (uid, inode) = owner(options);
+    let connected = !remote.ip.is_unspecified();
+    format!(
+        "{number:>5}: {} {} {:02X} {:08X}:{waiting:08X} 00:00000000 00000000 {uid:>5}        0 {inode} 2 0000000000000000 0\n",
+        end(local, family),
+        end(remote, family),
+        if connected { 1 } else { 7 },
+        0,
+    )
+}
+
+pub(super) fn udp(family: Family) -> String {
+    let mut out = String::from(if family == Family::V4 { UDP_HEAD } else { UDP_HEAD_6 });
+    for (number, socket) in udp_sockets::all().iter().filter(|s| s.socket_family() == family).enumerate() {
+        out.push_str(&datagram_line(number, family, &socket.summary(), socket.options()));
+    }
+    out
+}
+
+pub(super) fn raw(family: Family) -> String {
+    let mut out = String::from(if family == Family::V4 { UDP_HEAD } else { UDP_HEAD_6 });
+    for (number, socket) in raw_sockets::all().iter().filter(|s| s.socket_family() == family).enumerate() {
+        let (mut local, remote, waiting) = socket.summary();
+        local.port = socket.protocol() as u16;
+        out.push_str(&datagram_line(number, family, &(local, remote, waiting), socket.options()));
+    }
+    out
+}
+
+fn counts(family: Family) -> (usize, usize, usize, usize) {
+    let mut open = 0;
+    let mut waiting = 0;
+    for socket in crate::tcp::all().into_iter().chain(crate::tcp::listeners()) {
+        if socket.socket_family() != family {
+            continue;
+        }
+        if socket.state() == State::TimeWait { waiting += 1 } else { open += 1 }
+    }
+    let udp = udp_sockets::all().iter().filter(|s| s.socket_family() == family).count();
+    let raw = raw_sockets::all().iter().filter(|s| s.socket_family() == family).count();
+    (open, waiting, udp, raw)
+}
+
+pub(super) fn sockstat() -> String {
+    let (tcp, waiting, udp, raw) = counts(Family::V4);
+    let (tcp6, _, udp6, raw6) = counts(Family::V6);
+    let used = tcp + udp + raw + tcp6 + udp6 + raw6;
+    format!(
+        "sockets: used {used}\nTCP: inuse {tcp} orphan 0 tw {waiting} alloc {tcp} mem 0\nUDP: inuse {udp} mem 0\nUDPLITE: inuse 0\nRAW: inuse {raw}\nFRAG: inuse 0 memory 0\n"
+    )
+}
+
+pub(super) fn sockstat6() -> String {
+    let (tcp, _, udp, raw) = counts(Family::V6);
+    format!("TCP6: inuse {tcp}\nUDP6: inuse {udp}\nUDPLITE6: inuse 0\nRAW6: inuse {raw}\nFRAG6: inuse 0 memory 0\n")
+}

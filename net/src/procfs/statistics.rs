@@ -1,0 +1,107 @@
+//! The counters as tables: snmp (RFC 1213) and netstat (Linux's own).
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use crate::statistics::{Counter, get};
+
+fn table(name: &str, columns: &[(&str, i64)]) -> String {
+    let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+    let values: Vec<String> = columns.iter().map(|(_, value)| value.to_string()).collect();
+    format!("{name}: {}\n{name}: {}\n", names.join(" "), values.join(" "))
+}
+
+fn n(counter: Counter) -> i64 {
+    get(counter) as i64
+}
+
+pub(super) fn snmp() -> String {
+    use Counter::*;
+    let established = crate::tcp::all().iter().filter(|s| matches!(s.state() as u8, 1 | 8)).count() as i64;
+    let ttl = i64::from(crate::ip::DEFAULT_TTL.load(core::sync::atomic::Ordering::Relaxed));
+    let ip = table(
+        "Ip",
+        &[
+            ("Forwarding", 2),
+            ("DefaultTTL", ttl),
+            ("InReceives", n(IpInReceives)),
+            ("InHdrErrors", n(IpInHdrErrors)),
+            ("InAddrErrors", n(IpInAddrErrors)),
+            ("ForwDatagrams", 0),
+            ("InUnknownProtos", 0),
+            ("InDiscards", 0),
+            ("InDelivers", n(IpInDelivers)),
+            ("OutRequests", n(IpOutRequests)),
+            ("OutDiscards", 0),
+            ("OutNoRoutes", 0),
+            ("ReasmTimeout", 0),
+            ("ReasmReqds", n(IpReasmReqds)),
+            ("ReasmOKs", n(IpReasmOks)),
+            ("ReasmFails", n(IpReasmFails)),
+            ("FragOKs", n(IpFragOks)),
+            ("FragFails", 0),
+            ("FragCreates", n(IpFragCreates)),
+        ],
+    );
+    let icmp = table(
+        "Icmp",
+        &[("InMsgs", n(IcmpInMsgs)), ("InErrors", n(IcmpInErrors)), ("InCsumErrors", 0), ("OutMsgs", n(IcmpOutMsgs))],
+    );
+    let tcp = table(
+        "Tcp",
+        &[
+            ("RtoAlgorithm", 1),
+            ("RtoMin", 200),
+            ("RtoMax", 120_000),
+            ("MaxConn", -1),
+            ("ActiveOpens", n(TcpActiveOpens)),
+            ("PassiveOpens", n(TcpPassiveOpens)),
+            ("AttemptFails", n(TcpAttemptFails)),
+            ("EstabResets", n(TcpEstabResets)),
+            ("CurrEstab", established),
+            ("InSegs", n(TcpInSegs)),
+            ("OutSegs", n(TcpOutSegs)),
+            ("RetransSegs", n(TcpRetransSegs)),
+            ("InErrs", n(TcpInErrs)),
+            ("OutRsts", n(TcpOutRsts)),
+            ("InCsumErrors", 0),
+        ],
+    );
+    let udp = [
+        ("InDatagrams", n(UdpInDatagrams)),
+        ("NoPorts", n(UdpNoPorts)),
+        ("InErrors", n(UdpInErrors)),
+        ("OutDatagrams", n(UdpOutDatagrams)),
+        ("RcvbufErrors", n(UdpRcvbufErrors)),
+        ("SndbufErrors", 0),
+        ("InCsumErrors", n(UdpInCsumErrors)),
+        ("IgnoredMulti", 0),
+        ("MemErrors", 0),
+    ];
+    let none = udp.map(|(name, _)| (name, 0));
+    ip + &icmp + &tcp + &table("Udp", &udp) + &table("UdpLite", &none)
+}
+
+pub(super) fn snmp6() -> String {
+    ["Ip6InReceives", "Ip6InDelivers", "Ip6OutRequests", "Udp6InDatagrams", "Udp6OutDatagrams"]
+        .iter()
+        .map(|name| format!("{name:<32}\t0\n"))
+        .collect()
+}
+
+pub(super) fn netstat() -> String {
+    use Counter::*;
+    table(
+        "TcpExt",
+        &[
+            ("SyncookiesSent", n(SyncookiesSent)),
+            ("SyncookiesRecv", n(SyncookiesRecv)),
+            ("SyncookiesFailed", n(SyncookiesFailed)),
+            ("TW", n(TimeWaited)),
+            ("TWRecycled", n(TimeWaitRecycled)),
+            ("ListenOverflows", n(ListenOverflows)),
+            ("ListenDrops", n(ListenDrops)),
+        ],
+    )
+}

@@ -1,0 +1,149 @@
+//! `/proc/sys/net`: settings that have their effect here, and what others show of the way things are.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use base::{Errno, Result};
+use fs::procfs::{Node, dir, file, file_rw, register_sysctl};
+
+use crate::inet::{ping, port};
+use crate::tcp::congestion;
+use crate::tcp::connection::{RECEIVE_BUFFER, SEND_BUFFER};
+use crate::tcp::{BACKLOG_MAX, SYN_BACKLOG, SYN_COOKIES, SYNACK_RETRIES};
+
+/// The numbers in what was written. `EINVAL`.
+fn numbers(data: &[u8]) -> Result<Vec<u32>> {
+    let text = core::str::from_utf8(data).map_err(|_| Errno::EINVAL)?;
+    text.split_ascii_whitespace().map(|word| word.parse().map_err(|_| Errno::EINVAL)).collect()
+}
+
+fn one(data: &[u8], most: u32) -> Result<u32> {
+    match numbers(data)?[..] {
+        [n] if n <= most => Ok(n),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// A number that can be set, up to `most`.
+fn number(cell: &'static AtomicU32, most: u32) -> Node {
+    file_rw(
+        move || Ok(format!("{}\n", cell.load(Ordering::Relaxed)).into_bytes()),
+        move |data| {
+            cell.store(one(data, most)?, Ordering::Relaxed);
+            Ok(())
+        },
+    )
+}
+
+fn fixed(text: &'static str) -> Node {
+    file(move || Ok(text.as_bytes().to_vec()))
+}
+
+fn triple(values: [usize; 3]) -> Node {
+    file(move || Ok(format!("{}\t{}\t{}\n", values[0], values[1], values[2]).into_bytes()))
+}
+
+fn port_range() -> Node {
+    file_rw(
+        || {
+            let (first, last) = port::range();
+            Ok(format!("{first}\t{last}\n").into_bytes())
+        },
+        |data| match numbers(data)?[..] {
+            [first, last] if first <= 65535 && last <= 65535 => port::set_range(first as u16, last as u16),
+            _ => Err(Errno::EINVAL),
+        },
+    )
+}
+
+fn ping_range() -> Node {
+    file_rw(
+        || {
+            let (first, last) = ping::allowed();
+            Ok(format!("{first}\t{last}\n").into_bytes())
+        },
+        |data| match numbers(data)?[..] {
+            [first, last] => {
+                ping::set_allowed(first, last);
+                Ok(())
+            }
+            _ => Err(Errno::EINVAL),
+        },
+    )
+}
+
+fn unprivileged() -> Node {
+    file_rw(
+        || Ok(format!("{}\n", port::unprivileged()).into_bytes()),
+        |data| {
+            port::set_unprivileged(one(data, 65535)?);
+            Ok(())
+        },
+    )
+}
+
+fn congestion_control() -> Node {
+    file_rw(
+        || Ok((String::from(congestion::default_name()) + "\n").into_bytes()),
+        |data| {
+            let name = data.split(|b| b.is_ascii_whitespace()).next().unwrap_or_default();
+            if congestion::set_default(name) { Ok(()) } else { Err(Errno::ENOENT) }
+        },
+    )
+}
+
+fn ipv4() -> Node {
+    let names = || Ok((congestion::AVAILABLE.join(" ") + "\n").into_bytes());
+    dir(vec![
+        ("icmp_echo_ignore_all", fixed("0\n")),
+        ("ip_default_ttl", number(&crate::ip::DEFAULT_TTL, 255)),
+        ("ip_forward", fixed("0\n")),
+        ("ip_local_port_range", port_range()),
+        ("ip_unprivileged_port_start", unprivileged()),
+        ("ping_group_range", ping_range()),
+        ("tcp_allowed_congestion_control", file(names)),
+        ("tcp_available_congestion_control", file(names)),
+        ("tcp_congestion_control", congestion_control()),
+        ("tcp_fin_timeout", fixed("60\n")),
+        ("tcp_keepalive_intvl", fixed("75\n")),
+        ("tcp_keepalive_probes", fixed("9\n")),
+        ("tcp_keepalive_time", fixed("7200\n")),
+        ("tcp_max_syn_backlog", number(&SYN_BACKLOG, 1 << 20)),
+        ("tcp_retries2", fixed("15\n")),
+        ("tcp_rmem", triple(RECEIVE_BUFFER)),
+        ("tcp_sack", fixed("1\n")),
+        ("tcp_syn_retries", fixed("6\n")),
+        ("tcp_synack_retries", number(&SYNACK_RETRIES, 255)),
+        ("tcp_syncookies", number(&SYN_COOKIES, 2)),
+        ("tcp_timestamps", fixed("1\n")),
+        ("tcp_window_scaling", fixed("1\n")),
+        ("tcp_wmem", triple(SEND_BUFFER)),
+    ])
+}
+
+fn ipv6() -> Node {
+    let all = || dir(vec![("disable_ipv6", fixed("0\n")), ("forwarding", fixed("0\n"))]);
+    dir(vec![("bindv6only", fixed("0\n")), ("conf", dir(vec![("all", all()), ("default", all()), ("lo", all())]))])
+}
+
+fn core_settings() -> Node {
+    dir(vec![
+        ("netdev_max_backlog", fixed("1000\n")),
+        ("optmem_max", fixed("20480\n")),
+        ("rmem_default", fixed("212992\n")),
+        ("rmem_max", fixed("212992\n")),
+        ("somaxconn", number(&BACKLOG_MAX, i32::MAX as u32)),
+        ("wmem_default", fixed("212992\n")),
+        ("wmem_max", fixed("212992\n")),
+    ])
+}
+
+/// Registers the settings. Once, before procfs is set up.
+pub fn register() {
+    register_sysctl("net", "core", core_settings());
+    register_sysctl("net", "ipv4", ipv4());
+    register_sysctl("net", "ipv6", ipv6());
+}
