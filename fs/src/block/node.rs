@@ -172,15 +172,7 @@ impl File for DeviceFile {
                 let [start, len] = UserPtr::<[u64; 2]>::new(arg).read()?;
                 self.clear(start, len, request == BLKDISCARD).map(|()| 0)
             }
-            HDIO_GETGEO => {
-                // Heads, sectors, cylinders and start, as Linux makes them up for disks that have none of these.
-                let cylinders = u16::try_from(device.sectors() / (255 * 63)).unwrap_or(u16::MAX);
-                let [low, high] = cylinders.to_le_bytes();
-                let mut bytes = [0u8; 16];
-                bytes[..4].copy_from_slice(&[255, 63, low, high]);
-                bytes[8..].copy_from_slice(&device.start().to_le_bytes());
-                UserPtr::<[u8; 16]>::new(arg).write(&bytes).map(|()| 0)
-            }
+            HDIO_GETGEO => UserPtr::<[u8; 16]>::new(arg).write(&disk_geometry(device)).map(|()| 0),
             _ => Err(Errno::ENOTTY),
         }
     }
@@ -198,6 +190,16 @@ impl File for DeviceFile {
             self.device.unclaim();
         }
     }
+}
+
+/// `struct hd_geometry`: heads, sectors, cylinders and start, as Linux makes them up for disks that have none of these.
+fn disk_geometry(device: &BlockDev) -> [u8; 16] {
+    let cylinders = u16::try_from(device.sectors() / (255 * 63)).unwrap_or(u16::MAX);
+    let [low, high] = cylinders.to_le_bytes();
+    let mut bytes = [0u8; 16];
+    bytes[..4].copy_from_slice(&[255, 63, low, high]);
+    bytes[8..].copy_from_slice(&device.start().to_le_bytes());
+    bytes
 }
 
 impl DeviceFile {
