@@ -9,8 +9,7 @@ pub trait Page: Send + Sync {
     /// Where it is, for the device.
     fn physical(&self) -> u64;
     /// Bytes.
-    #[allow(clippy::len_without_is_empty, reason = "a page is never empty")]
-    fn len(&self) -> usize;
+    fn size(&self) -> usize;
     /// Copies out; the range is inside.
     fn read(&self, offset: usize, dst: &mut [u8]);
     /// Back to what its owner made it of.

@@ -99,6 +99,12 @@ impl Claim {
     }
 }
 
+impl Default for Ports {
+    fn default() -> Ports {
+        Ports::new()
+    }
+}
+
 impl Ports {
     /// No port is held.
     pub const fn new() -> Ports {
@@ -234,6 +240,6 @@ mod tests {
         assert!(a.listen().is_ok() && b.listen().is_ok());
         assert!(PORTS.bind(82, Claim { user: 7, ..shared }).is_err());
         let chosen = PORTS.bind_any(any, false, |_| false).unwrap();
-        assert!((32768..=60999).contains(&chosen.port) && chosen.port % 2 == 0);
+        assert!((32768..=60999).contains(&chosen.port) && chosen.port.is_multiple_of(2));
     }
 }

@@ -139,7 +139,7 @@ impl Puzzles {
     ) -> core::result::Result<Option<Puzzle>, ()> {
         let len = packet.len() - header.len;
         let end = piece.offset + len;
-        if len == 0 || end > 65535 || piece.more && len % 8 != 0 {
+        if len == 0 || end > 65535 || piece.more && !len.is_multiple_of(8) {
             return Err(());
         }
         let fresh = || Puzzle { since: now, parts: Vec::new(), bytes: 0, whole: None, first: None };

@@ -233,7 +233,7 @@ impl Connection {
         }
         let seq = self.send.nxt;
         self.queue(now, seq, payload, flags);
-        if len % self.send.mss != 0 {
+        if !len.is_multiple_of(self.send.mss) {
             self.send.small = self.send.nxt;
         }
         self.pace(now, len);

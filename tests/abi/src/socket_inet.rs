@@ -217,7 +217,7 @@ cases! {
     }
 
     fn closing_with_unread_data_resets() {
-        let (mut client, mut server, _listener) = connection();
+        let (mut client, server, _listener) = connection();
         client.write_all(b"unread").unwrap();
         assert_eq!(poll(&server, libc::POLLIN, 5000), libc::POLLIN);
         drop(server);
