@@ -87,7 +87,7 @@ redis_rows() {
 memcached_rows() {
     memcached -u nobody -d -l 127.0.0.1
     serves 11211
-    row 'memcached set' s '.*Time: *\([0-9.]*\).*\|.*Took *\([0-9.]*\) seconds.*' \
+    row 'memcached set' s 'Time to set .*: *\([0-9.]*\) seconds.*' \
         memcslap --servers=127.0.0.1 --concurrency=4 --execute-number=500 --test=set
 }
 

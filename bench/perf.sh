@@ -15,7 +15,8 @@ total='.*Total time: \([0-9.]*\) .*'
 usecs=' *\([0-9.]*\) usecs\/op'
 rate='.*Averaged \([0-9]*\) .*'
 each='^[^[]*in \([0-9.]*\) ms.*'
-gigabytes=' *\([0-9.]*\) GB\/sec'
+# Bytes a second, without a unit that depends on how many.
+bytes="perf bench -f simple mem \$0 --size 16MB --nr_loops 10 --function default | awk '/^[0-9]/ { print \$1 / 1000000 }'"
 
 echo "# $(uname -r)"
 row 'sched messaging' s "$total" perf bench sched messaging --group 2 --nr_loops 50
@@ -30,8 +31,8 @@ row 'futex requeue' ms "$each" perf bench futex requeue --threads 16
 row 'futex lock-pi' op/s "$rate" perf bench futex lock-pi --threads 2 --runtime 2
 row 'epoll wait' op/s "$rate" perf bench epoll wait --threads 2 --runtime 2
 row 'epoll ctl' op/s "$rate" perf bench epoll ctl --threads 2 --runtime 2
-row 'mem memcpy' GB/s "$gigabytes" perf bench mem memcpy --size 16MB --nr_loops 10 --function default
-row 'mem memset' GB/s "$gigabytes" perf bench mem memset --size 16MB --nr_loops 10 --function default
+row 'mem memcpy' MB/s '\([0-9.]*\)' sh -c "$bytes" memcpy
+row 'mem memset' MB/s '\([0-9.]*\)' sh -c "$bytes" memset
 row 'hackbench sockets' s 'Time: \([0-9.]*\)' hackbench --groups 2 --loops 50
 row 'hackbench pipes' s 'Time: \([0-9.]*\)' hackbench --pipe --groups 2 --loops 50
 row 'hackbench threads' s 'Time: \([0-9.]*\)' hackbench --threads --groups 2 --loops 50

@@ -93,7 +93,9 @@ fn suites_table(value: &Value) -> String {
         let list = |key: &str| suite[key].as_array().cloned().unwrap_or_default();
         let (failed, expected) = (list("failures"), list("expected"));
         text += &format!(
-            "| {name} | {} | {} | {} | {} | {} |\n",
+            "| {name} | {} of {} | {} | {} | {} | {} | {} |\n",
+            suite["items"],
+            suite["items_there"],
             suite["linux_passed"],
             suite["both_passed"],
             failed.len() + expected.len(),
@@ -161,11 +163,11 @@ mod tests {
         let row = json!({ "name": "stat", "unit": "ns", "linux": 200.0, "quintet": null, "ratio": null });
         let bench = json!({ "versions": { "linux": "6.1" }, "suites": { "micro": { "geomean": 0.5, "rows": [row] } } });
         let failure = json!({ "name": "a|b", "why": "x" });
-        let suite = json!({ "linux_passed": 2, "both_passed": 1, "failures": [failure], "expected": [], "share": 0.5 });
+        let suite = json!({ "items": 1, "items_there": 3, "linux_passed": 2, "both_passed": 1, "failures": [failure], "expected": [], "share": 0.5 });
         let conformance = json!({ "suites": { "cpython": suite }, "share": 0.5 });
         let text = page("1 May", Some(&bench), None, Some(&conformance), false);
         assert!(text.contains("| stat | 200 | missing | ns | missing |"), "{text}");
-        assert!(text.contains("| cpython | 2 | 1 | 1 | 0 | 50.0 % |"), "{text}");
+        assert!(text.contains("| cpython | 1 of 3 | 2 | 1 | 1 | 0 | 50.0 % |"), "{text}");
         assert!(text.contains("a\\|b"), "{text}");
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::plan::{Item, Kind};
 use crate::say;
-use crate::tap::Harness;
+use crate::tap::{self, Harness};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const WORK: &str = "/tmp/conformance";
 /// Files in which a reporting program finds the tests to leave out, and those to run.
@@ -46,20 +46,24 @@ pub(crate) fn run(item: &mut Item) {
         Kind::Status(skipping) | Kind::Tap(skipping) => {
             let skipping = skipping.clone();
             say(&["start", &item.name]);
-            let mut current = None;
-            let end = once(item, &mut current, &mut Vec::new());
+            let (mut current, mut ended) = (None, Vec::new());
+            let end = once(item, &mut current, &mut ended);
             if let Some(test) = current {
                 say(&["fail", &test, &explain(&end, item.limit)]);
             }
-            judge(item, end, &skipping);
+            judge(item, end, &skipping, ended.first().map(String::as_str));
         }
         Kind::Report => while again(item) {},
     }
     say(&["end", &item.name]);
 }
 
-fn judge(item: &Item, end: End, skipping: &[i32]) {
+/// The result of an item that goes by its status, unless it said something of a test that failed.
+fn judge(item: &Item, end: End, skipping: &[i32], complaint: Option<&str>) {
     match end {
+        End::Status(status) if status.success() && complaint.is_some() => {
+            say(&["fail", &item.name, complaint.unwrap_or_default()]);
+        }
         End::Status(status) if status.success() => say(&["ok", &item.name]),
         End::Status(status) if status.code().is_some_and(|code| skipping.contains(&code)) => {
             say(&["skip", &item.name, &status.to_string()]);
@@ -102,7 +106,8 @@ fn explain(end: &End, limit: Duration) -> String {
 }
 
 /// Starts the program, passes on its reports, and ends what it leaves behind. `current` is the test
-/// that runs, `ended` gets those that have come to their ends.
+/// that runs; `ended` gets those that have come to their ends, of a program that speaks TAP without
+/// names the lines that tell of failures.
 fn once(item: &Item, current: &mut Option<String>, ended: &mut Vec<String>) -> End {
     let (events, pid) = match start(item) {
         Ok(started) => started,
@@ -119,22 +124,27 @@ fn once(item: &Item, current: &mut Option<String>, ended: &mut Vec<String>) -> E
     end
 }
 
+/// Time counts from the last report of a test; noise does not prolong it.
 fn listen(item: &Item, events: &Receiver<Event>, current: &mut Option<String>, ended: &mut Vec<String>) -> End {
     let (mut status, mut lines_ended) = (None, false);
     let mut harness = Harness::default();
+    let mut deadline = Instant::now() + item.limit;
     loop {
-        let patience = if status.is_some() { LAST_LINES } else { item.limit };
-        match events.recv_timeout(patience) {
-            Ok(Event::Line(line)) if item.kind == Kind::Report => report(&line, current, ended),
+        match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(Event::Line(line)) => {
-                eprintln!("{line}");
-                if let Some(said) = harness.hear(&line) {
-                    *current = said.current(&item.name);
-                    said.pass_on(&item.name);
+                let news = match item.kind {
+                    Kind::Report => report(&line, current, ended),
+                    _ => overhear(&line, item, &mut harness, current, ended),
+                };
+                if news && status.is_none() {
+                    deadline = Instant::now() + item.limit;
                 }
             }
             Ok(Event::LinesEnded) => lines_ended = true,
-            Ok(Event::Ended(Ok(exit))) => status = Some(exit),
+            Ok(Event::Ended(Ok(exit))) => {
+                status = Some(exit);
+                deadline = Instant::now() + LAST_LINES;
+            }
             Ok(Event::Ended(Err(error))) => return End::Lost(error.to_string()),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                 return status.map_or(End::Late, End::Status);
@@ -146,8 +156,28 @@ fn listen(item: &Item, events: &Receiver<Event>, current: &mut Option<String>, e
     }
 }
 
-/// Passes on a line about a test; anything else is noise.
-fn report(line: &str, current: &mut Option<String>, ended: &mut Vec<String>) {
+/// A line of a program that does not report to us; true if it tells of a test all the same.
+fn overhear(
+    line: &str,
+    item: &Item,
+    harness: &mut Harness,
+    current: &mut Option<String>,
+    ended: &mut Vec<String>,
+) -> bool {
+    eprintln!("{line}");
+    let Some(said) = harness.hear(line) else {
+        if tap::is_failure(line) {
+            ended.push(line.to_owned());
+        }
+        return false;
+    };
+    *current = said.current(&item.name);
+    said.pass_on(&item.name);
+    true
+}
+
+/// Passes on a line about a test; anything else is noise, and false.
+fn report(line: &str, current: &mut Option<String>, ended: &mut Vec<String>) -> bool {
     let fields: Vec<&str> = line.split('\t').collect();
     match fields.as_slice() {
         ["@start", test] => {
@@ -159,8 +189,12 @@ fn report(line: &str, current: &mut Option<String>, ended: &mut Vec<String>) {
             ended.push((*test).to_owned());
             say(&[&verdict[1..], test, &reason.join(" ")]);
         }
-        _ => eprintln!("{line}"),
+        _ => {
+            eprintln!("{line}");
+            return false;
+        }
     }
+    true
 }
 
 fn start(item: &Item) -> io::Result<(Receiver<Event>, u32)> {

@@ -1,9 +1,16 @@
 //! What programs say that run many tests by the kernel's test harness (kselftest_harness.h): lines
 //! of the Test Anything Protocol, with the test's name in each.
 //!
-//! Other programs that speak TAP have no names, but numbers and free text: those go by their status.
+//! Other programs that speak TAP have no names, but numbers and free text: those go by their status, and
+//! have failed as well if they say so of a part.
 
 use crate::say;
+
+/// True if a line says that something failed that should not.
+pub(crate) fn is_failure(line: &str) -> bool {
+    let excused = || ["# SKIP", "# TODO", "# XFAIL"].iter().any(|word| line.to_uppercase().contains(word));
+    line.starts_with("not ok ") && !excused()
+}
 
 /// What a line tells about a test.
 #[derive(Debug, PartialEq)]
@@ -70,6 +77,11 @@ impl Said {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn failures_without_names() {
+        assert!(is_failure("not ok 3 - x") && !is_failure("ok 3 - not ok") && !is_failure("not ok 3 x # SKIP no y"));
+    }
 
     #[test]
     fn lines_of_the_harness() {

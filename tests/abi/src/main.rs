@@ -23,6 +23,7 @@ mod fifo;
 mod files;
 mod folders;
 mod futex;
+mod futex_pi;
 mod identity;
 mod memory;
 mod mmap_file;
@@ -55,6 +56,7 @@ const THEMES: &[&[Case]] = &[
     files::CASES,
     folders::CASES,
     futex::CASES,
+    futex_pi::CASES,
     identity::CASES,
     memory::CASES,
     mmap_file::CASES,

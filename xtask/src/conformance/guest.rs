@@ -32,10 +32,11 @@ pub(super) struct Machine<'a> {
 /// Told of each item that has come to its end.
 pub(super) type Watcher<'a> = dyn FnMut(&str, &Tests) + 'a;
 
-/// Runs the items, in as many guests as it takes.
+/// Runs the items, in as many guests as it takes. The logs' names have the attempt.
 pub(super) fn run(
     machine: &Machine,
     kernel: Kernel,
+    attempt: &str,
     items: &[Item],
     watcher: &mut Watcher,
 ) -> Result<Verdicts, Failure> {
@@ -54,7 +55,7 @@ pub(super) fn run(
     let mut number = 0;
     while state.finished.len() < items.len() {
         number += 1;
-        let log = folder.join(format!("{}-{number}.log", kernel.name().to_lowercase()));
+        let log = folder.join(format!("{}-{attempt}-{number}.log", kernel.name().to_lowercase()));
         eprintln!("{}: guest {number}, log in {}", state.title, shown(&log));
         let end = one_guest(machine, kernel, &mut state, &log, watcher)?;
         if state.finished.len() < items.len() {

@@ -33,7 +33,7 @@ pub(super) fn verdicts(machine: &Machine, items: &[Item], fresh: bool) -> Result
         );
     }
     let to_run: Vec<Item> = missing.iter().map(|(item, _)| item.clone()).collect();
-    let new = guest::run(machine, Kernel::Linux, &to_run, &mut |name, tests| {
+    let new = guest::run(machine, Kernel::Linux, "first", &to_run, &mut |name, tests| {
         let Some((_, key)) = missing.iter().find(|(item, _)| item.name == name) else { return };
         let list: Map<String, Value> = tests.iter().map(|(test, verdict)| (test.clone(), verdict.to_json())).collect();
         kept.insert(name.to_owned(), json!({ "key": key, "tests": list }));

@@ -42,12 +42,14 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let mut comparisons = Vec::new();
     for suite in suites::all().into_iter().filter(|suite| options.suites.contains(&suite.name.to_owned())) {
         (suite.prepare)()?;
-        let items = chosen(&suite, &options)?;
+        let all = (suite.items)()?;
+        let there = all.len();
+        let items = chosen(&suite, all, &options)?;
         let machine = guest::Machine { suite: &suite, runner: &runner };
         let on_linux = linux::verdicts(&machine, &items, options.fresh)?;
         let (on_quintet, unsteady) = on_quintet(&machine, &items, &on_linux)?;
         let known = expected.get(suite.name).cloned().unwrap_or_default();
-        comparisons.push(Comparison::new(suite.name, &on_linux, &on_quintet, unsteady, &known));
+        comparisons.push(Comparison::new(suite.name, [items.len(), there], &on_linux, &on_quintet, unsteady, &known));
     }
     print!("{}", report::text(&comparisons));
     if let Some(path) = &options.json {
@@ -57,25 +59,27 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Runs the items, and what failed there but not on Linux once more; the tests that passed only then.
+/// Runs the items of which Linux passes anything, and what failed here but not there once more; the tests
+/// that passed only then.
 fn on_quintet(
     machine: &guest::Machine,
     items: &[Item],
     on_linux: &Verdicts,
 ) -> Result<(Verdicts, Vec<String>), Failure> {
-    let mut verdicts = guest::run(machine, Kernel::Quintet, items, &mut |_, _| {})?;
-    let again = verdict::worth_another_try(items, on_linux, &verdicts);
+    let passed = |tests: &verdict::Tests| tests.values().any(|verdict| *verdict == verdict::Verdict::Passed);
+    let items: Vec<Item> = items.iter().filter(|item| on_linux.get(&item.name).is_some_and(passed)).cloned().collect();
+    let mut verdicts = guest::run(machine, Kernel::Quintet, "first", &items, &mut |_, _| {})?;
+    let again = verdict::worth_another_try(&items, on_linux, &verdicts);
     if again.is_empty() {
         return Ok((verdicts, Vec::new()));
     }
     eprintln!("{}: once more on Quintet what failed there and not on Linux", machine.suite.name);
-    let second = guest::run(machine, Kernel::Quintet, &again, &mut |_, _| {})?;
+    let second = guest::run(machine, Kernel::Quintet, "second", &again, &mut |_, _| {})?;
     let unsteady = verdict::take_over_passed(&mut verdicts, second, on_linux);
     Ok((verdicts, unsteady))
 }
 
-fn chosen(suite: &Suite, options: &Options) -> Result<Vec<Item>, Failure> {
-    let items = (suite.items)()?;
+fn chosen(suite: &Suite, items: Vec<Item>, options: &Options) -> Result<Vec<Item>, Failure> {
     let wanted = |item: &Item| options.words.is_empty() || options.words.iter().any(|word| item.name.contains(word));
     let items: Vec<Item> = items.into_iter().filter(|item| (item.quick || !options.quick) && wanted(item)).collect();
     if items.is_empty() {

@@ -7,6 +7,8 @@ use serde_json::{Map, Value, json};
 /// What came of one suite.
 pub(super) struct Comparison {
     name: String,
+    /// How many of the suite's items ran, and how many it has.
+    items: [usize; 2],
     linux_passed: usize,
     both_passed: usize,
     /// Tests that do not apply on Linux, or fail there as well.
@@ -25,6 +27,7 @@ pub(super) struct Comparison {
 impl Comparison {
     pub(super) fn new(
         name: &str,
+        items: [usize; 2],
         on_linux: &Verdicts,
         on_quintet: &Verdicts,
         unsteady: Vec<String>,
@@ -32,6 +35,7 @@ impl Comparison {
     ) -> Comparison {
         let mut comparison = Comparison {
             name: name.to_owned(),
+            items,
             linux_passed: 0,
             both_passed: 0,
             skipped: 0,
@@ -135,6 +139,8 @@ pub(super) fn json(comparisons: &[Comparison]) -> String {
     };
     let suite = |suite: &Comparison| {
         let value = json!({
+            "items": suite.items[0],
+            "items_there": suite.items[1],
             "linux_passed": suite.linux_passed,
             "both_passed": suite.both_passed,
             "failures": list(&suite.failures),
@@ -168,7 +174,7 @@ mod tests {
         let linux = verdicts(&[("a", passed()), ("b", passed()), ("c", passed()), ("d", bad()), ("e", passed())]);
         let ours = verdicts(&[("a", passed()), ("b", bad()), ("d", passed()), ("e", Verdict::Skipped("s".into()))]);
         let known = known.iter().map(|name| ((*name).to_owned(), "why".to_owned())).collect();
-        Comparison::new("suite", &linux, &ours, Vec::new(), &known)
+        Comparison::new("suite", [1, 1], &linux, &ours, Vec::new(), &known)
     }
 
     #[test]

@@ -17,7 +17,7 @@ const PACKAGES: &str = "linux-source-6.1,gcc,libc6-dev,make,rsync,xz-utils,libca
 const QUICK: &[&str] = &["clone3", "futex/functional", "pidfd", "proc", "timers", "openat2", "sigaltstack", "epoll"];
 
 fn folder() -> PathBuf {
-    root().join("target/conformance/selftests")
+    root().join("target/conformance/linux-selftests")
 }
 
 /// The folder with the programs, for the guest.
