@@ -240,7 +240,7 @@ impl NetDevice for Net {
 
     fn post(&self, page: Box<dyn Page>) -> Result<(), Box<dyn Page>> {
         let mut rx = self.receive.lock_irq();
-        let buffer = Buffer { physical: page.physical(), len: page.len() as u32, device_writes: true };
+        let buffer = Buffer { physical: page.physical(), len: page.size() as u32, device_writes: true };
         match rx.queue.add(&[buffer]) {
             Some(request) => {
                 rx.pages[usize::from(request)] = Some(page);
@@ -261,7 +261,7 @@ impl NetDevice for Net {
         loop {
             let (request, len) = rx.queue.take_used()?;
             let page = rx.pages[usize::from(request)].take()?;
-            let len = (len as usize).min(page.len());
+            let len = (len as usize).min(page.size());
             if len <= HEADER {
                 continue;
             }
@@ -275,7 +275,7 @@ impl NetDevice for Net {
             for _ in 1..count {
                 let Some((request, len)) = rx.queue.take_used() else { break };
                 let Some(page) = rx.pages[usize::from(request)].take() else { break };
-                let len = (len as usize).min(page.len());
+                let len = (len as usize).min(page.size());
                 parts.push((page, 0, len));
             }
             return Some(Received { parts, checked });

@@ -5,12 +5,11 @@ use alloc::vec::Vec;
 use core::any::Any;
 
 /// Memory that a device fills with a received frame, or a part of one.
-#[allow(clippy::len_without_is_empty, reason = "it is never empty")]
 pub trait Page: Send + Sync {
     /// Where it is, for the device.
     fn physical(&self) -> u64;
     /// Bytes.
-    fn len(&self) -> usize;
+    fn size(&self) -> usize;
     /// Copies out; the range is inside.
     fn read(&self, offset: usize, dst: &mut [u8]);
     /// Back to what its owner made it of.

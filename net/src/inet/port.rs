@@ -99,6 +99,12 @@ impl Claim {
     }
 }
 
+impl Default for Ports {
+    fn default() -> Ports {
+        Ports::new()
+    }
+}
+
 impl Ports {
     /// No port is held.
     pub const fn new() -> Ports {

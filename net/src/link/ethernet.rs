@@ -45,7 +45,7 @@ impl Page for ReceivePage {
         self.0.physical() as u64
     }
 
-    fn len(&self) -> usize {
+    fn size(&self) -> usize {
         PAGE_SIZE
     }
 

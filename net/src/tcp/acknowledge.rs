@@ -251,7 +251,7 @@ impl Connection {
         };
         if self.loss.state == Recovery::Repair && !self.algorithm.steers_recovery() {
             self.reduce(progress.delivered);
-        } else if progress.delivered > 0 && !(ended && !self.algorithm.steers_recovery()) {
+        } else if progress.delivered > 0 && (!ended || self.algorithm.steers_recovery()) {
             self.algorithm.on_ack(&mut self.window, &ack);
         }
     }
@@ -349,7 +349,8 @@ impl Connection {
         });
         // F-RTO (RFC 5682) without timestamps: data that was never repeated is acknowledged after a time-out.
         let original = self.loss.state == Recovery::Timeout && progress.original && self.sack && undo.stamp != 0;
-        if !echoed_before && !(original && self.send.una.before(self.loss.high) && self.lost > 0) {
+        let unrepeated = original && self.send.una.before(self.loss.high) && self.lost > 0;
+        if !echoed_before && !unrepeated {
             return;
         }
         self.window.size = self.window.size.max(undo.window);

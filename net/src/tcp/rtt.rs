@@ -28,6 +28,12 @@ pub struct RoundTrip {
 /// How long the least round trip counts.
 const LEAST_LASTS: Nanos = 300_000 * MS;
 
+impl Default for RoundTrip {
+    fn default() -> RoundTrip {
+        RoundTrip::new()
+    }
+}
+
 impl RoundTrip {
     /// Nothing known.
     pub const fn new() -> RoundTrip {

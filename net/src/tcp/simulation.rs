@@ -133,9 +133,9 @@ fn transfer(seed: u64, algorithm: &str, loss: u64, reorder: u64, bytes: usize, s
                 network.carry(now, 1 - to, segment);
             }
         }
-        for index in 0..2 {
-            if ends[index].deadline().is_some_and(|at| at <= now) {
-                ends[index].on_time(now, &mut |s| out.push(s));
+        for (index, end) in ends.iter_mut().enumerate() {
+            if end.deadline().is_some_and(|at| at <= now) {
+                end.on_time(now, &mut |s| out.push(s));
                 for segment in out.drain(..) {
                     network.carry(now, 1 - index, segment);
                 }

@@ -8,6 +8,8 @@ pub const SI_KERNEL: i32 = 0x80;
 pub const SI_QUEUE: i32 = -1;
 /// `si_code`: a POSIX timer expired.
 pub const SI_TIMER: i32 = -2;
+/// `si_code`: a message came to an empty queue (mq_notify(3)).
+pub const SI_MESGQ: i32 = -3;
 /// `si_code`: sent by tkill(2) or tgkill(2).
 pub const SI_TKILL: i32 = -6;
 /// `si_code` of SIGCHLD: it exited.
@@ -43,5 +45,3 @@ mod tests {
         assert_eq!(of_status(11 | 0x80), (CLD_DUMPED, 11));
     }
 }
-/// A message came to an empty queue (mq_notify(3)).
-pub const SI_MESGQ: i32 = -3;

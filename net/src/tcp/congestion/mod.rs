@@ -47,6 +47,12 @@ pub struct Window {
 /// The initial window (RFC 6928).
 pub const INITIAL: u32 = 10;
 
+impl Default for Window {
+    fn default() -> Window {
+        Window::new()
+    }
+}
+
 impl Window {
     /// As a connection starts.
     pub const fn new() -> Window {
