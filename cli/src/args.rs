@@ -3,6 +3,7 @@
 use crate::accel::Choice;
 use crate::disk::Disk;
 use crate::machine::Model;
+use crate::network::{Network, Publish, parse_publish};
 use crate::root::Root;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -70,6 +71,12 @@ pub struct RunOptions {
     /// read-only, with `:snapshot` what the guest writes is gone afterwards.
     #[arg(long, value_name = "IMG[:ro][:snapshot]")]
     pub disk: Vec<Disk>,
+    /// What the guest is connected to [default: none, or user with --publish].
+    #[arg(long, value_enum)]
+    pub network: Option<Network>,
+    /// Let a port of this machine lead to one of the guest.
+    #[arg(short, long, value_name = "[ADDRESS:]HOST:GUEST[/udp]", value_parser = parse_publish)]
+    pub publish: Vec<Publish>,
     /// Set an environment variable (NAME alone passes on its value here).
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub env: Vec<OsString>,

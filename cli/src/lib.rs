@@ -18,6 +18,7 @@ pub mod failure;
 pub mod kernel_log;
 pub mod linux;
 pub mod machine;
+pub mod network;
 pub mod root;
 pub mod run;
 pub mod session;

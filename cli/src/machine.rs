@@ -3,6 +3,7 @@
 use crate::accel::Accel;
 use crate::disk::Disk;
 use crate::failure::{Context, Failure};
+use crate::network::Connection;
 use clap::ValueEnum;
 use protocol::Port;
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -47,6 +48,8 @@ pub struct Machine {
     pub command_line: String,
     /// Disks, each with its format.
     pub disks: Vec<(Disk, &'static str)>,
+    /// What it is connected to.
+    pub network: Connection,
     /// Wait for gdb on this port.
     pub gdb: Option<u16>,
     /// The user's own arguments.
@@ -153,6 +156,9 @@ impl Machine {
         for (option, value) in self.disks.iter().enumerate().flat_map(disk) {
             add(option, value);
         }
+        for (option, value) in self.network.arguments(self.model) {
+            add(option, value);
+        }
         if let Some(port) = self.gdb {
             add("-gdb", format!("tcp:127.0.0.1:{port}").into());
             arguments.push("-S".into());
@@ -237,6 +243,7 @@ mod tests {
             initrd: "i".into(),
             command_line: "a b".into(),
             disks: Vec::new(),
+            network: Connection::default(),
             gdb: Some(1234),
             extra: vec!["-x".into()],
         }

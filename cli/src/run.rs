@@ -8,6 +8,7 @@ use crate::failure::{Context, Failure};
 use crate::kernel_log::{KernelLog, Sink};
 use crate::linux::{self, LinuxKernel};
 use crate::machine::{Machine, Model};
+use crate::network::Connection;
 use crate::root::{self, Overlay};
 use crate::session::{self, Outcome, Plan};
 use crate::terminal;
@@ -50,15 +51,17 @@ pub fn run(options: &RunOptions) -> Result<u8, Failure> {
     for disk in initrd.disk.iter().chain(&options.disk) {
         disks.push((disk.clone(), disk.format()?));
     }
+    let network = Connection::new(options.network, &options.publish);
     let machine = Machine {
         model: options.machine.unwrap_or(kernel.usual_machine()),
         acpi: !options.no_acpi,
         cpus: options.cpus,
         memory: memory(options, initrd.size, kernel.linux.is_some())?,
-        command_line: command_line(options, &kernel, initrd.disk.is_some()),
+        command_line: command_line(options, &kernel, initrd.disk.is_some(), &network),
         kernel: kernel.path.clone(),
         initrd: initrd.path.clone(),
         disks,
+        network,
         gdb: options.gdb,
         extra: options.qemu_arg.clone(),
     };
@@ -107,7 +110,7 @@ fn memory(options: &RunOptions, root: u64, linux: bool) -> Result<u64, Failure> 
     }
 }
 
-fn command_line(options: &RunOptions, kernel: &Kernel, root_on_disk: bool) -> String {
+fn command_line(options: &RunOptions, kernel: &Kernel, root_on_disk: bool, network: &Connection) -> String {
     let mut words = Vec::new();
     if root_on_disk {
         // Read by the guest's PID 1; the kernel starts that from the initrd first.
@@ -116,6 +119,7 @@ fn command_line(options: &RunOptions, kernel: &Kernel, root_on_disk: bool) -> St
     if kernel.linux.is_some() {
         words.push(linux::command_line(options.kernel_log.is_some()).to_owned());
     }
+    words.extend(network.command_line());
     words.extend(options.append.iter().cloned());
     words.join(" ")
 }

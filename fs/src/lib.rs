@@ -2,8 +2,8 @@
 //!
 //! From the outside in: a [`FdTable`] maps descriptor numbers to [`OpenFile`]s (POSIX's open file descriptions), each of which holds a
 //! [`File`], the object that reads and writes. Names lead to files through [`Path`]s, a mount and a dentry in the cache of names
-//! ([`vfs`]), below which an [`Inode`] is a file of some file system. The file systems are modules of their own: [`tmpfs`], [`procfs`],
-//! [`sysfs`], [`devpts`]; [`chardev`] registers devices, [`tty`] is terminals.
+//! ([`vfs`]), below which an [`Inode`] is a file of some file system. The file systems are modules of their own: [`ext4`], [`tmpfs`],
+//! [`procfs`], [`sysfs`], [`devpts`]; [`block`] is the disks below them, [`writeback`] the thread that writes what is dirty; [`chardev`] registers devices, [`tty`] is terminals.
 //!
 //! May depend on `mm`, `sched` and `hal`. Operations take a [`FsContext`] and never ask who is "current"; what the layers above must
 //! answer comes through small traits that they register (`tty::JobControl`, `procfs::PidRoot`).

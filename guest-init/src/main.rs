@@ -10,8 +10,8 @@
 
 mod account;
 mod disk_root;
-mod loopback;
 mod mounts;
+mod network;
 mod ports;
 mod pump;
 mod session;
@@ -43,11 +43,11 @@ fn main() -> ExitCode {
 fn run() -> std::io::Result<()> {
     load_modules();
     mounts::set_up();
-    loopback::set_up();
     let ports = ports::Ports::open()?;
     if let Some(device) = disk_root::device() {
         disk_root::enter(&device)?;
     }
+    network::set_up();
     // The program should find the root as its owner made it.
     let _ = fs::remove_dir_all(OWN_FOLDER);
     session::run(ports)

@@ -3,7 +3,7 @@
 //! Free blocks of each order are lists through the frames' metadata, so that the allocator needs no memory of its own and no unsafe code:
 //! it deals in frame numbers, and hal checks that none is given out twice.
 
-use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 use abi::PAGE_SIZE;
 use arrayvec::ArrayVec;
@@ -49,8 +49,21 @@ pub enum Pressure {
 
 static LEVEL: AtomicU8 = AtomicU8::new(Pressure::None as u8);
 
+/// Is so little free that what can be had again should be given up, before anybody is refused?
+static SCARCE: AtomicBool = AtomicBool::new(false);
+
+/// Is it time to drop clean pages of files?
+#[inline]
+pub(crate) fn is_scarce() -> bool {
+    SCARCE.load(Ordering::Relaxed)
+}
+
 fn note_level(free: usize) {
     let reserve = RESERVE.load(Ordering::Relaxed);
+    let scarce = free < 2 * reserve;
+    if SCARCE.load(Ordering::Relaxed) != scarce {
+        SCARCE.store(scarce, Ordering::Relaxed);
+    }
     let level = u8::from(free < reserve) + u8::from(free < reserve / 2);
     if LEVEL.load(Ordering::Relaxed) != level {
         LEVEL.store(level, Ordering::Relaxed);

@@ -1,10 +1,16 @@
-//! Module 5, networking: sockets. So far those within the machine: unix sockets.
+//! Module 5, networking: the protocol stack and sockets.
 //!
-//! [`Socket`] is what a protocol family implements, [`SocketFile`] makes a file of it, [`unix`] is the family AF_UNIX. May depend on `fs`,
-//! `mm`, `sched` and `hal`; never on `ipc`.
+//! [`Socket`] is what a protocol family implements, [`SocketFile`] makes a file of it. The families are [`unix`], Internet sockets ([`inet`], and
+//! [`tcp`] for streams) and [`netlink`]. Below them are [`ip`] with ICMP, [`route`], and the interfaces in [`link`]; a [`packet`] is headers and
+//! references to pages. May depend on `fs`, `mm`, `sched` and `hal`; never on `ipc`.
 //!
-//! Lock order (outermost first): a socket's reader lock (sleeps) -> abstract names -> a socket's state (two sockets: listener first, else
-//! never both) -> its inbox -> wait queues of sched. Files that were sent are never dropped under a lock.
+//! All locks but those inside devices are taken in threads only: interrupts just wake the network's thread. A packet is sent under whatever locks,
+//! since sending only queues it; it is received without any ([`backlog`]).
+//!
+//! Lock order (outermost first): a socket's reader and filler locks (sleep) -> abstract names -> a unix socket's state (two sockets: listener first,
+//! else never both) -> its inbox; a TCP request's progress -> a TCP or datagram socket's state (never two) -> its settings -> its inbox -> alarms ->
+//! interfaces, addresses, routes -> neighbours -> an interface's queue -> the backlog -> wait queues of sched. Tables of sockets and ports are leaves: nothing is
+//! called under them but scores. Files that were sent are never dropped under a lock.
 #![cfg_attr(not(test), no_std)]
 extern crate alloc;
 

@@ -9,7 +9,7 @@ extern crate alloc;
 
 mod fair;
 mod mutex;
-mod realtime;
+pub mod realtime;
 mod rwlock;
 mod schedule;
 pub mod statistics;

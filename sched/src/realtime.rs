@@ -2,6 +2,7 @@
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use base::Nanos;
 
@@ -9,6 +10,53 @@ use crate::thread::Thread;
 
 /// How long a SCHED_RR thread runs before others of its priority (sched_rr_timespec_interval's 100 ms).
 pub(crate) const RR_SLICE: Nanos = 100_000_000;
+
+/// How much of each [`PERIOD`] real-time threads may use of a processor that others want too (sched(7): sched_rt_runtime_us).
+static RUNTIME: AtomicU64 = AtomicU64::new(950_000_000);
+/// sched_rt_period_us.
+static PERIOD: AtomicU64 = AtomicU64::new(1_000_000_000);
+
+/// The limits of real-time threads in nanoseconds: what they may run, of which period.
+pub fn limits() -> (Nanos, Nanos) {
+    (RUNTIME.load(Ordering::Relaxed), PERIOD.load(Ordering::Relaxed))
+}
+
+/// Sets them; a runtime of a whole period is no limit. The period is not 0.
+pub fn set_limits(runtime: Nanos, period: Nanos) {
+    RUNTIME.store(runtime, Ordering::Relaxed);
+    PERIOD.store(period.max(1), Ordering::Relaxed);
+}
+
+/// What real-time threads have used of a processor in the current period.
+pub(crate) struct Throttle {
+    since: Nanos,
+    used: Nanos,
+}
+
+impl Throttle {
+    pub(crate) const fn new() -> Throttle {
+        Throttle { since: 0, used: 0 }
+    }
+
+    /// A real-time thread has run for `run` until `now`.
+    pub(crate) fn account(&mut self, run: Nanos, now: Nanos) {
+        self.roll(now);
+        self.used += run;
+    }
+
+    /// Have they used all they may?
+    pub(crate) fn is_over(&mut self, now: Nanos) -> bool {
+        self.roll(now);
+        let (runtime, period) = limits();
+        runtime < period && self.used >= runtime
+    }
+
+    fn roll(&mut self, now: Nanos) {
+        if now.saturating_sub(self.since) >= limits().1 {
+            (self.since, self.used) = (now, 0);
+        }
+    }
+}
 
 /// The ready real-time threads of one processor, without the running one.
 pub(crate) struct RtQueue {
@@ -85,5 +133,20 @@ impl RtQueue {
         if self.levels[level].is_empty() {
             self.used &= !(1 << level);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_period_is_not_used_up_by_real_time_threads() {
+        let mut throttle = Throttle::new();
+        throttle.account(900_000_000, 900_000_000);
+        assert!(!throttle.is_over(900_000_000));
+        throttle.account(60_000_000, 960_000_000);
+        assert!(throttle.is_over(960_000_000));
+        assert!(!throttle.is_over(1_000_000_000), "a new period begins");
     }
 }

@@ -12,7 +12,7 @@ use hal::sync::{Once, SpinLock};
 use hal::task::work;
 
 use crate::fair::{self, FairQueue};
-use crate::realtime::{RR_SLICE, RtQueue};
+use crate::realtime::{RR_SLICE, RtQueue, Throttle};
 use crate::statistics;
 use crate::thread::{Entity, Policy, RUNNING, Thread, with_current};
 use crate::time::now;
@@ -25,6 +25,7 @@ const TICKS_TO_BALANCE: usize = 8;
 
 struct RunQueue {
     rt: RtQueue,
+    throttle: Throttle,
     fair: FairQueue,
 }
 
@@ -39,7 +40,7 @@ struct Processor {
 }
 
 static PROCESSORS: PerCpu<Processor> = hal::per_cpu!(Processor {
-    queue: SpinLock::new(RunQueue { rt: RtQueue::new(), fair: FairQueue::new() }),
+    queue: SpinLock::new(RunQueue { rt: RtQueue::new(), throttle: Throttle::new(), fair: FairQueue::new() }),
     idle: Once::new(),
     load: AtomicUsize::new(0),
     is_idle: AtomicBool::new(false),
@@ -82,16 +83,16 @@ pub(crate) fn runnable() -> usize {
 impl RunQueue {
     fn push(&mut self, thread: Arc<Thread>, entity: &mut Entity, in_front: bool) {
         entity.waiting = true;
-        if entity.params.is_realtime() {
-            self.rt.push(entity.params.rt_priority, thread, in_front);
+        if entity.effective().is_realtime() {
+            self.rt.push(entity.effective().rt_priority, thread, in_front);
         } else {
             self.fair.push(entity.vruntime, thread);
         }
     }
 
     fn remove(&mut self, thread: &Thread, entity: &mut Entity) -> bool {
-        let removed = if entity.params.is_realtime() {
-            self.rt.remove(entity.params.rt_priority, thread.number())
+        let removed = if entity.effective().is_realtime() {
+            self.rt.remove(entity.effective().rt_priority, thread.number())
         } else {
             self.fair.remove(entity.vruntime, thread.number())
         };
@@ -103,8 +104,14 @@ impl RunQueue {
 
     /// Takes the thread to run next. One that is still on its way out on another processor is passed over: two processors that each
     /// waited for the other's thread would wait for ever.
-    fn pop(&mut self) -> Option<Arc<Thread>> {
+    fn pop(&mut self, now: Nanos) -> Option<Arc<Thread>> {
         let has_left = |t: &Thread| !t.task().on_cpu() || with_current(|me| core::ptr::eq(me, t));
+        if self.rt.len() > 0
+            && self.throttle.is_over(now)
+            && let Some(thread) = self.fair.pop(has_left)
+        {
+            return Some(thread);
+        }
         self.rt.pop(has_left).or_else(|| self.fair.pop(has_left))
     }
 
@@ -119,15 +126,16 @@ impl RunQueue {
     }
 }
 
-/// Adds what the thread has run since it was last accounted.
-fn account(entity: &mut Entity, now: Nanos) {
+/// Adds what the thread has run since it was last accounted, and says how long that was.
+fn account(entity: &mut Entity, now: Nanos) -> Nanos {
     let run = now.saturating_sub(entity.accounted);
     entity.accounted = now;
     entity.run_time += run;
     entity.slice_used += run;
-    if !entity.params.is_realtime() {
-        entity.vruntime += fair::virtual_time(run, fair::weight(entity.params.policy, entity.params.nice));
+    if !entity.effective().is_realtime() {
+        entity.vruntime += fair::virtual_time(run, fair::weight(entity.effective().policy, entity.params.nice));
     }
+    run
 }
 
 /// Switches to the next thread: the running one stays ready unless it has prepared to sleep (or has died).
@@ -142,7 +150,10 @@ pub(crate) fn schedule() {
     let mut elsewhere = false;
     if !is_idle {
         let mut entity = me.entity.lock();
-        account(&mut entity, now);
+        let run = account(&mut entity, now);
+        if entity.effective().is_realtime() {
+            processor.queue.lock().throttle.account(run, now);
+        }
         if me.is_asleep() {
             entity.on_queue = false;
             entity.voluntary += 1;
@@ -154,7 +165,7 @@ pub(crate) fn schedule() {
                 return;
             }
             entity.ready_since = now;
-            let in_front = entity.params.policy == Policy::Fifo || entity.slice_used < RR_SLICE;
+            let in_front = entity.effective().policy == Policy::Fifo || entity.slice_used < RR_SLICE;
             queue.push(me.clone(), &mut entity, in_front);
             entity.involuntary += 1;
         } else {
@@ -175,9 +186,9 @@ pub(crate) fn schedule() {
 /// Picks the next thread and runs it.
 fn switch(here: usize, me: Arc<Thread>, now: Nanos) {
     let processor = PROCESSORS.of(here);
-    let mut picked = processor.queue.lock().pop();
+    let mut picked = processor.queue.lock().pop(now);
     if picked.is_none() && steal(here) {
-        picked = processor.queue.lock().pop();
+        picked = processor.queue.lock().pop(now);
     }
     let next = match picked {
         Some(next) => {
@@ -211,8 +222,8 @@ fn enqueue(thread: &Arc<Thread>, entity: &mut Entity, target: usize, now: Nanos)
     let mut queue = processor.queue.lock_irq();
     entity.on_queue = true;
     entity.ready_since = now;
-    if !entity.params.is_realtime() {
-        let weight = fair::weight(entity.params.policy, entity.params.nice);
+    if !entity.effective().is_realtime() {
+        let weight = fair::weight(entity.effective().policy, entity.params.nice);
         entity.vruntime = queue.fair.place(entity.vruntime, weight);
     }
     thread.set_cpu(target);
@@ -229,7 +240,7 @@ fn enqueue(thread: &Arc<Thread>, entity: &mut Entity, target: usize, now: Nanos)
 static CURRENT: PerCpu<(AtomicUsize, AtomicU64)> = hal::per_cpu!((AtomicUsize::new(0), AtomicU64::new(0)));
 
 fn note_current(here: usize, entity: &Entity) {
-    let priority = if entity.params.is_realtime() { usize::from(entity.params.rt_priority) } else { 0 };
+    let priority = if entity.effective().is_realtime() { usize::from(entity.effective().rt_priority) } else { 0 };
     CURRENT.of(here).0.store(priority, Ordering::Relaxed);
     CURRENT.of(here).1.store(entity.vruntime, Ordering::Relaxed);
 }
@@ -237,11 +248,14 @@ fn note_current(here: usize, entity: &Entity) {
 fn preempts(target: usize, entity: &Entity, queue: &RunQueue) -> bool {
     let (priority, vruntime) = CURRENT.of(target);
     let running = priority.load(Ordering::Relaxed);
-    if entity.params.is_realtime() {
-        return usize::from(entity.params.rt_priority) > running;
+    if entity.effective().is_realtime() {
+        return usize::from(entity.effective().rt_priority) > running;
     }
     let behind = vruntime.load(Ordering::Relaxed).saturating_sub(entity.vruntime);
-    running == 0 && queue.rt.len() == 0 && entity.params.policy == Policy::Other && behind > fair::WAKEUP_GRANULARITY
+    running == 0
+        && queue.rt.len() == 0
+        && entity.effective().policy == Policy::Other
+        && behind > fair::WAKEUP_GRANULARITY
 }
 
 /// Asks processor `target` to call [`schedule`] soon.
@@ -395,7 +409,7 @@ pub(crate) fn yield_current() {
     with_current(|me| {
         let mut entity = me.entity.lock_irq();
         account(&mut entity, now());
-        if entity.params.is_realtime() {
+        if entity.effective().is_realtime() {
             entity.slice_used = RR_SLICE;
         } else if let Some(last) = PROCESSORS.get().queue.lock().fair.first() {
             entity.vruntime = entity.vruntime.max(last + 1);
@@ -424,18 +438,23 @@ fn tick() {
     me.count_tick(user);
     let mut entity = me.entity.lock();
     statistics::count_tick(user, entity.params.nice > 0);
-    account(&mut entity, now);
+    let run = account(&mut entity, now);
     let mut queue = processor.queue.lock();
-    if !entity.params.is_realtime() {
+    if entity.effective().is_realtime() {
+        queue.throttle.account(run, now);
+    }
+    let throttled = queue.throttle.is_over(now);
+    if !entity.effective().is_realtime() {
         queue.fair.advance(entity.vruntime);
     }
-    let over = if entity.params.is_realtime() {
-        queue.rt.highest() > entity.params.rt_priority
-            || entity.params.policy == Policy::RoundRobin
+    let over = if entity.effective().is_realtime() {
+        throttled && queue.fair.len() > 0
+            || queue.rt.highest() > entity.effective().rt_priority
+            || entity.effective().policy == Policy::RoundRobin
                 && entity.slice_used >= RR_SLICE
-                && queue.rt.highest() == entity.params.rt_priority
+                && queue.rt.highest() == entity.effective().rt_priority
     } else {
-        queue.rt.len() > 0
+        queue.rt.len() > 0 && !throttled
             || entity.slice_used >= fair::SLICE && queue.fair.first().is_some_and(|first| first < entity.vruntime)
     };
     note_current(here, &entity);

@@ -49,6 +49,8 @@ pub struct Thread {
 /// What the scheduler keeps of a thread.
 pub(crate) struct Entity {
     pub(crate) params: Params,
+    /// A real-time priority that others lend it, because they wait for what it holds; 0 for none.
+    pub(crate) lent: u8,
     pub(crate) vruntime: Nanos,
     /// Running, or in its processor's queue.
     pub(crate) on_queue: bool,
@@ -64,6 +66,17 @@ pub(crate) struct Entity {
     pub(crate) waited: Nanos,
     pub(crate) voluntary: u64,
     pub(crate) involuntary: u64,
+}
+
+impl Entity {
+    /// The parameters that it runs with: its own, or as much better as it was lent.
+    #[inline]
+    pub(crate) fn effective(&self) -> Params {
+        if self.lent <= self.params.rt_priority {
+            return self.params;
+        }
+        Params { policy: Policy::Fifo, rt_priority: self.lent, ..self.params }
+    }
 }
 
 impl HasTask for Thread {
@@ -162,6 +175,7 @@ impl Thread {
             affinity: AtomicU64::new(affinity),
             entity: SpinLock::new(Entity {
                 params,
+                lent: 0,
                 vruntime: 0,
                 on_queue: false,
                 waiting: false,
@@ -366,6 +380,18 @@ impl Thread {
     /// Changes policy, priority and nice value.
     pub fn set_params(self: &Arc<Thread>, params: Params) {
         schedule::change(self, |entity| entity.params = params);
+    }
+
+    /// The real-time priority that it runs with, its own or a lent one; 0 if none.
+    pub fn priority(&self) -> u8 {
+        self.entity.lock_irq().effective().rt_priority
+    }
+
+    /// Lends it a real-time priority, in place of what it was lent before (priority inheritance); 0 takes that back.
+    pub fn lend(self: &Arc<Thread>, priority: u8) {
+        if self.entity.lock_irq().lent != priority {
+            schedule::change(self, |entity| entity.lent = priority);
+        }
     }
 
     /// The processors it may run on, bit n being processor n.

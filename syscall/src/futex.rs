@@ -24,6 +24,7 @@ const FUTEX_TRYLOCK_PI: u32 = 8;
 const FUTEX_WAIT_BITSET: u32 = 9;
 const FUTEX_WAKE_BITSET: u32 = 10;
 const FUTEX_WAIT_REQUEUE_PI: u32 = 11;
+const FUTEX_CMP_REQUEUE_PI: u32 = 12;
 const FUTEX_LOCK_PI2: u32 = 13;
 const FUTEX_PRIVATE_FLAG: u32 = 128;
 const FUTEX_CLOCK_REALTIME: u32 = 256;
@@ -62,7 +63,16 @@ pub(crate) fn futex(cx: &mut Context, a: Args) -> Result<usize> {
             let counts = (wake_count(value), wake_count(a.uint(3)));
             futex::wake_operation(&space, (word, a.size(4)), shared, counts, WakeOperation(a.uint(5)))
         }
-        FUTEX_LOCK_PI | FUTEX_LOCK_PI2 | FUTEX_TRYLOCK_PI | FUTEX_UNLOCK_PI => priority(cx, a, command),
+        FUTEX_CMP_REQUEUE_PI => {
+            let moved = a.uint(3);
+            if value != 1 || (moved as i32) < 0 {
+                return Err(Errno::EINVAL);
+            }
+            futex::requeue_to_lock(&space, (word, a.size(4)), shared, 1 + moved as usize, a.uint(5))
+        }
+        FUTEX_LOCK_PI | FUTEX_LOCK_PI2 | FUTEX_TRYLOCK_PI | FUTEX_UNLOCK_PI | FUTEX_WAIT_REQUEUE_PI => {
+            priority(cx, a, command)
+        }
         _ => Err(Errno::ENOSYS),
     }
 }
@@ -72,13 +82,19 @@ fn priority(cx: &Context, a: Args, command: u32) -> Result<usize> {
     let (word, operation) = (a.size(0), a.uint(1));
     let shared = operation & FUTEX_PRIVATE_FLAG == 0;
     let space = cx.task.address_space();
-    let is_alive = |tid: u32| tree::task(tid as i32).is_some();
-    let caller = futex::pi::Caller { space: &space, tid: cx.task.tid() as u32, is_alive: &is_alive };
+    let thread = |tid: u32| tree::task(tid as i32)?.thread();
+    let caller = futex::pi::Caller { space: &space, tid: cx.task.tid() as u32, thread: &thread };
     if command == FUTEX_UNLOCK_PI {
         return futex::pi::unlock(&caller, word, shared).map(|()| 0);
     }
     // The first version counts real time, whatever the flag says.
     let realtime = command == FUTEX_LOCK_PI || operation & FUTEX_CLOCK_REALTIME != 0;
+    if command == FUTEX_WAIT_REQUEUE_PI {
+        let timeout = Timespec::read_optional(a.ptr(3))?;
+        let end = timeout.map(|time| deadline(time, operation & FUTEX_CLOCK_REALTIME != 0));
+        let wait = Wait { word, value: a.uint(2), bits: MATCH_ANY, shared };
+        return futex::pi::wait_requeue(&caller, &wait, a.size(4), end).map(|()| 0);
+    }
     let only_try = command == FUTEX_TRYLOCK_PI;
     let timeout = if only_try { None } else { Timespec::read_optional(a.ptr(3))? };
     let end = timeout.map(|time| deadline(time, realtime));

@@ -9,6 +9,7 @@ mod build;
 mod census;
 mod compat;
 mod conformance;
+mod crash_test;
 mod fuzz;
 mod guest;
 mod lint;
@@ -39,6 +40,8 @@ usage: cargo xtask COMMAND
                                   where the kernel spends the time of a command
   fuzz-syscalls [--minutes N] [--seed S] [--cpus N]
                                   random system calls; the kernel has to survive
+  crash-test [--kills N] [--mode ordered|journal|writeback] [--drop-unflushed] [--seed S]
+                                  kill the machine while it writes; e2fsck has to find nothing
   lint                            format, clippy, layers, unsafe, documentation, lengths
   census                          lines and share of unsafe, crate by crate
   compat [--check]                docs/compatibility.md from the system-call table
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         "abi" => test::abi::command(rest),
         "bench" => bench::run(rest),
         "conformance" => conformance::run(rest),
+        "crash-test" => crash_test::run(rest),
         "fuzz-syscalls" => fuzz::run(rest),
         "profile" => profile::run(rest),
         "report" => status::run(rest),

@@ -30,6 +30,12 @@ pub(crate) const RUN: &[Need] = &[
     Need::new("xz", "xz-utils", "unpacks packages"),
 ];
 
+/// For making disk images and checking them.
+pub(crate) const DISKS: &[Need] = &[
+    Need::new("/usr/sbin/mke2fs", "e2fsprogs", "makes ext4 images"),
+    Need::new("/usr/sbin/e2fsck", "e2fsprogs", "checks ext4 images"),
+];
+
 /// `cargo xtask setup [--without-rustup]`.
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     let without_rustup = match arguments {

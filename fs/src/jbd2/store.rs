@@ -272,9 +272,8 @@ impl Store {
             return Ok(None);
         }
         let room = self.log.as_ref().map(|log| (log.room_for(self.dirty.len(), self.revoked.len()), log.free()));
-        if let Some((needed, free)) = room
-            && needed > free
-        {
+        let full = room.is_some_and(|(needed, free)| needed > free);
+        if full || self.committed.len() > KEEP / 2 {
             self.checkpoint()?;
         }
         let mut blocks = Vec::with_capacity(self.dirty.len());

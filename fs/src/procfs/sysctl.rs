@@ -9,7 +9,7 @@ use base::Errno;
 use hal::sync::{Once, SpinLock};
 
 use crate::procfs::system::{SystemNumbers, fixed, numbers};
-use crate::procfs::{Node, dir, file, file_rw};
+use crate::procfs::{FixedDir, Listed, Node, ProcDir, dir, file, file_rw};
 
 fn uuid(bytes: [u8; 16]) -> Vec<u8> {
     let mut bytes = bytes;
@@ -34,18 +34,45 @@ fn random_uuid() -> Vec<u8> {
 
 static REGISTERED: SpinLock<Vec<(&'static str, &'static str, Node)>> = SpinLock::new(Vec::new());
 
-/// Adds an entry to a directory of `/proc/sys` that is here: `kernel`, `fs`, `vm` or `net`. At boot, before procfs is set up.
+/// Adds an entry to a directory of `/proc/sys` that is here: `kernel`, `fs`, `vm` or `net`. At boot.
 pub fn register_sysctl(directory: &'static str, name: &'static str, node: Node) {
     REGISTERED.lock().push((directory, name, node));
 }
 
-/// A directory of what is said here and what was registered for it.
-fn directory(name: &str, mut entries: Vec<(&'static str, Node)>) -> Node {
-    let registered = REGISTERED.lock();
-    entries.extend(registered.iter().filter(|(dir, ..)| *dir == name).map(|(_, name, node)| (*name, node.clone())));
-    drop(registered);
-    entries.sort_by_key(|(name, _)| *name);
-    dir(entries)
+/// A directory of what is said here and what is registered for it.
+struct Settings {
+    name: &'static str,
+    own: Vec<(&'static str, Node)>,
+}
+
+impl Settings {
+    fn entries(&self) -> FixedDir {
+        let mut entries = self.own.clone();
+        let registered = REGISTERED.lock();
+        let here = registered.iter().filter(|(directory, ..)| *directory == self.name);
+        entries.extend(here.map(|(_, name, node)| (*name, node.clone())));
+        drop(registered);
+        entries.sort_by_key(|(name, _)| *name);
+        FixedDir(entries)
+    }
+}
+
+impl ProcDir for Settings {
+    fn lookup(&self, name: &[u8]) -> Option<Node> {
+        self.entries().lookup(name)
+    }
+
+    fn list(&self, position: u64, emit: &mut dyn FnMut(&Listed) -> bool) -> u64 {
+        self.entries().list(position, emit)
+    }
+
+    fn is_fixed(&self, name: &[u8]) -> bool {
+        self.lookup(name).is_some()
+    }
+}
+
+fn directory(name: &'static str, own: Vec<(&'static str, Node)>) -> Node {
+    Node::dir_of(Settings { name, own })
 }
 
 /// `/proc/sys`. What is here says how things are; only what can be changed is writable.

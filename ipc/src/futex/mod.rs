@@ -38,6 +38,8 @@ struct Waiter {
     bucket: AtomicUsize,
     /// It wakes for a wake-up that shares a bit with these.
     bits: u32,
+    /// It waits to be moved to this lock (FUTEX_WAIT_REQUEUE_PI).
+    lock: Option<Key>,
     woken: AtomicBool,
 }
 
@@ -64,7 +66,7 @@ pub struct Wait {
 
 impl Waiter {
     /// Queues the calling thread.
-    fn enqueue(space: &AddressSpace, thread: &Arc<Thread>, wait: &Wait) -> Result<Arc<Waiter>> {
+    fn enqueue(space: &AddressSpace, thread: &Arc<Thread>, wait: &Wait, lock: Option<Key>) -> Result<Arc<Waiter>> {
         let key = space.futex_key(wait.word, !wait.shared)?;
         let index = bucket_of(&key);
         let waiter = Arc::new(Waiter {
@@ -72,6 +74,7 @@ impl Waiter {
             key: SpinLock::new(key),
             bucket: AtomicUsize::new(index),
             bits: wait.bits,
+            lock,
             woken: AtomicBool::new(false),
         });
         let mut queue = TABLE[index].lock();
@@ -108,8 +111,13 @@ impl Waiter {
 /// FUTEX_WAIT and FUTEX_WAIT_BITSET: sleeps until woken, at most until `deadline` on the monotonic clock.
 /// `EAGAIN` (the word holds something else), `ETIMEDOUT`, `ERESTARTSYS`, `EFAULT`, `EINVAL` (not aligned).
 pub fn wait(space: &AddressSpace, wait: &Wait, deadline: Option<Nanos>) -> Result<()> {
+    wait_for(space, wait, None, deadline)
+}
+
+/// [`wait`], to be woken or (with `lock`) to be moved to a lock.
+fn wait_for(space: &AddressSpace, wait: &Wait, lock: Option<Key>, deadline: Option<Nanos>) -> Result<()> {
     let thread = sched::current();
-    let waiter = Waiter::enqueue(space, &thread, wait)?;
+    let waiter = Waiter::enqueue(space, &thread, wait, lock)?;
     match user::load_u32(wait.word) {
         Ok(value) if value == wait.value => {}
         other => {
@@ -152,7 +160,7 @@ pub fn wait_many(space: &AddressSpace, waits: &[Wait], deadline: Option<Nanos>) 
     waiters.try_reserve_exact(waits.len()).map_err(|_| Errno::ENOMEM)?;
     let mut failed = None;
     for wait in waits {
-        match Waiter::enqueue(space, &thread, wait) {
+        match Waiter::enqueue(space, &thread, wait, None) {
             Ok(waiter) => waiters.push(waiter),
             Err(error) => {
                 failed = Some(error);
@@ -187,7 +195,7 @@ pub fn wait_many(space: &AddressSpace, waits: &[Wait], deadline: Option<Nanos>) 
 pub fn wake(space: &AddressSpace, word: usize, shared: bool, count: usize, bits: u32) -> Result<usize> {
     let key = key_of(space, word, shared)?;
     let mut queue = TABLE[bucket_of(&key)].lock();
-    Ok(wake_queued(&mut queue, &key, count, bits))
+    wake_queued(&mut queue, &key, count, bits)
 }
 
 fn key_of(space: &AddressSpace, word: usize, shared: bool) -> Result<Key> {
@@ -200,11 +208,15 @@ fn key_of(space: &AddressSpace, word: usize, shared: bool) -> Result<Key> {
     space.futex_key(word, !shared)
 }
 
-fn wake_queued(queue: &mut VecDeque<Arc<Waiter>>, key: &Key, count: usize, bits: u32) -> usize {
+/// `EINVAL` where the next to be woken waits to be moved to a lock.
+fn wake_queued(queue: &mut VecDeque<Arc<Waiter>>, key: &Key, count: usize, bits: u32) -> Result<usize> {
     let (mut woken, mut index) = (0, 0);
     while woken < count {
         let Some(waiter) = queue.get(index) else { break };
         if *waiter.key.lock() == *key && waiter.bits & bits != 0 {
+            if waiter.lock.is_some() {
+                return Err(Errno::EINVAL);
+            }
             if let Some(waiter) = queue.remove(index) {
                 waiter.wake();
             }
@@ -213,7 +225,33 @@ fn wake_queued(queue: &mut VecDeque<Arc<Waiter>>, key: &Key, count: usize, bits:
             index += 1;
         }
     }
-    woken
+    Ok(woken)
+}
+
+/// Checks under the buckets' locks that the word holds `expected`: false where its page has to be brought in first. `EAGAIN` if it
+/// holds something else.
+fn holds(word: usize, expected: u32) -> Result<bool> {
+    // With interrupts off a missing page is not waited for.
+    let _irq = hal::irq::disable();
+    match user::load_u32(word) {
+        Ok(value) if value == expected => Ok(true),
+        Ok(_) => Err(Errno::EAGAIN),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Locks the buckets of two words when the first of these holds `expected`, if that is given. `EAGAIN`, `EFAULT`.
+fn lock_expecting(word: usize, expected: Option<u32>, a: usize, b: usize) -> Result<(Locked, Option<Locked>)> {
+    loop {
+        let locked = lock_both(a, b);
+        match expected {
+            Some(expected) if !holds(word, expected)? => {
+                drop(locked);
+                user::load_u32(word)?;
+            }
+            _ => return Ok(locked),
+        }
+    }
 }
 
 /// The locks of two buckets, taken in order; the second is `None` where both are the same.
@@ -242,20 +280,18 @@ pub fn requeue(
     expected: Option<u32>,
 ) -> Result<usize> {
     let (from_key, to_key) = (key_of(space, from, shared)?, key_of(space, to, shared)?);
-    if let Some(expected) = expected
-        && user::load_u32(from)? != expected
-    {
-        return Err(Errno::EAGAIN);
-    }
     let (from_index, to_index) = (bucket_of(&from_key), bucket_of(&to_key));
-    let (mut source, mut target) = lock_both(from_index, to_index);
-    let woken = wake_queued(&mut source, &from_key, wake, u32::MAX);
+    let (mut source, mut target) = lock_expecting(from, expected, from_index, to_index)?;
+    let woken = wake_queued(&mut source, &from_key, wake, u32::MAX)?;
     let (mut moved, mut index) = (0, 0);
     while moved < move_on {
         let Some(waiter) = source.get(index) else { break };
         if *waiter.key.lock() != from_key {
             index += 1;
             continue;
+        }
+        if waiter.lock.is_some() {
+            return Err(Errno::EINVAL);
         }
         *waiter.key.lock() = to_key;
         waiter.bucket.store(to_index, Ordering::Release);
@@ -269,6 +305,39 @@ pub fn requeue(
         moved += 1;
     }
     Ok(woken + moved)
+}
+
+/// FUTEX_CMP_REQUEUE_PI: makes up to `count` of those that wait at `from` in [`pi::wait_requeue`] go on to the lock at `to`; how many.
+/// `EAGAIN`, `EINVAL` (one waits for something else), `EFAULT`.
+pub fn requeue_to_lock(
+    space: &AddressSpace,
+    (from, to): (usize, usize),
+    shared: bool,
+    count: usize,
+    expected: u32,
+) -> Result<usize> {
+    let (from_key, to_key) = (key_of(space, from, shared)?, key_of(space, to, shared)?);
+    if from_key == to_key {
+        return Err(Errno::EINVAL);
+    }
+    let index = bucket_of(&from_key);
+    let (mut source, _) = lock_expecting(from, Some(expected), index, index)?;
+    let (mut moved, mut index) = (0, 0);
+    while moved < count {
+        let Some(waiter) = source.get(index) else { break };
+        if *waiter.key.lock() != from_key {
+            index += 1;
+            continue;
+        }
+        if waiter.lock != Some(to_key) {
+            return Err(Errno::EINVAL);
+        }
+        if let Some(waiter) = source.remove(index) {
+            waiter.wake();
+        }
+        moved += 1;
+    }
+    Ok(moved)
 }
 
 /// FUTEX_WAKE_OP: changes the word at `second` as `operation` says, wakes up to `wake` waiters of `first` and, if the old value

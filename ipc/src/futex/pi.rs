@@ -1,8 +1,8 @@
 //! Priority-inheritance futexes: locks whose word holds the owner's thread number, handed over by the kernel (FUTEX_LOCK_PI).
 //!
 //! A thread that finds the lock taken sets FUTEX_WAITERS in the word, so that the owner unlocks through the kernel, which gives the lock
-//! to the waiter of the highest priority. Who waits for whom is known here, so a circle is refused (`EDEADLK`). The owner's priority is
-//! not raised. A waiter joins its queue before it looks at the word a last time; an unlocker changes the word first and looks into the
+//! to the waiter of the highest priority. Who waits for whom is known here, so a circle is refused (`EDEADLK`), and an owner is lent the
+//! highest real-time priority of those that wait for it, be it through others. A waiter joins its queue before it looks at the word a last time; an unlocker changes the word first and looks into the
 //! queue after: so one of them sees the other.
 
 use alloc::collections::BTreeMap;
@@ -17,7 +17,7 @@ use mm::AddressSpace;
 use sched::{SleepEnd, Thread};
 
 use super::robust::{FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS};
-use super::{Key, key_of, sleep};
+use super::{Key, Wait, key_of, sleep};
 
 /// A thread that waits for a lock.
 struct Waiter {
@@ -39,7 +39,7 @@ impl Waiter {
 
     /// Real-time threads first, by priority.
     fn rank(&self) -> u8 {
-        self.thread.params().rt_priority
+        self.thread.priority()
     }
 }
 
@@ -52,8 +52,8 @@ pub struct Caller<'a> {
     pub space: &'a AddressSpace,
     /// The caller's thread number.
     pub tid: u32,
-    /// Is there a thread with that number?
-    pub is_alive: &'a dyn Fn(u32) -> bool,
+    /// The thread with that number.
+    pub thread: &'a dyn Fn(u32) -> Option<Arc<Thread>>,
 }
 
 /// FUTEX_LOCK_PI and, with `only_try`, FUTEX_TRYLOCK_PI. `EDEADLK`, `ESRCH` (the owner is gone), `EAGAIN` (trying), `ETIMEDOUT`,
@@ -82,7 +82,7 @@ pub fn lock(caller: &Caller, word: usize, shared: bool, deadline: Option<Nanos>,
         if value != marked && user::compare_exchange_u32(word, value, marked)? != value {
             continue;
         }
-        if !(caller.is_alive)(owner) {
+        if (caller.thread)(owner).is_none() {
             return Err(Errno::ESRCH);
         }
         if wait(caller, &thread, key, owner, word, marked, deadline)? {
@@ -119,16 +119,17 @@ fn wait(
             return Err(Errno::EDEADLK);
         }
         waiters.insert(caller.tid, waiter.clone());
+        lend(caller, &waiters, owner);
     }
     let end = match user::load_u32(word) {
         Ok(value) if value == marked => sleep(thread, deadline, || waiter.is_woken()),
         Ok(_) => SleepEnd::Woken,
         Err(error) => {
-            leave(&waiter);
+            leave(caller, &waiter);
             return Err(error);
         }
     };
-    if leave(&waiter) {
+    if leave(caller, &waiter) {
         return match end {
             SleepEnd::Woken => Ok(false),
             SleepEnd::TimedOut => Err(Errno::ETIMEDOUT),
@@ -143,13 +144,29 @@ fn wait(
 }
 
 /// Takes a waiter out; false if an unlocker did so before.
-fn leave(waiter: &Arc<Waiter>) -> bool {
+fn leave(caller: &Caller, waiter: &Arc<Waiter>) -> bool {
     let mut waiters = WAITERS.lock();
     let is_there = waiters.get(&waiter.tid).is_some_and(|other| Arc::ptr_eq(other, waiter));
     if is_there {
         waiters.remove(&waiter.tid);
+        lend(caller, &waiters, waiter.owner.load(Ordering::Relaxed));
     }
     is_there
+}
+
+/// Lends `owner`, and whom it waits for in turn, the highest priority of those that wait for them.
+fn lend(caller: &Caller, waiters: &BTreeMap<u32, Arc<Waiter>>, mut owner: u32) {
+    for _ in 0..=waiters.len() {
+        let waits = |waiter: &&Arc<Waiter>| waiter.owner.load(Ordering::Relaxed) == owner;
+        let priority = waiters.values().filter(waits).map(|waiter| waiter.rank()).max().unwrap_or(0);
+        if let Some(thread) = (caller.thread)(owner) {
+            thread.lend(priority);
+        }
+        match waiters.get(&owner) {
+            Some(waiter) => owner = waiter.owner.load(Ordering::Relaxed),
+            None => return,
+        }
+    }
 }
 
 /// Would `tid`, waiting for `owner`, wait for itself?
@@ -165,7 +182,7 @@ fn closes_circle(waiters: &BTreeMap<u32, Arc<Waiter>>, tid: u32, mut owner: u32)
 }
 
 /// Takes out the waiter that gets the lock next; the others then wait for it.
-fn choose(key: &Key) -> Option<Arc<Waiter>> {
+fn choose(caller: &Caller, key: &Key) -> Option<Arc<Waiter>> {
     let mut waiters = WAITERS.lock();
     let of_lock: Vec<Arc<Waiter>> = waiters.values().filter(|waiter| waiter.key == *key).cloned().collect();
     let chosen = of_lock.iter().max_by_key(|waiter| waiter.rank())?.clone();
@@ -173,7 +190,22 @@ fn choose(key: &Key) -> Option<Arc<Waiter>> {
     for other in &of_lock {
         other.owner.store(chosen.tid, Ordering::Relaxed);
     }
+    lend(caller, &waiters, chosen.tid);
+    lend(caller, &waiters, caller.tid);
     Some(chosen)
+}
+
+/// FUTEX_WAIT_REQUEUE_PI: waits at a word until [`super::requeue_to_lock`], then takes the lock at `to`. `EAGAIN` (the word holds something
+/// else, or a signal came after the move), `EINVAL`, `ETIMEDOUT`, `ERESTARTNOINTR`, `EFAULT`, and as [`lock`].
+pub fn wait_requeue(caller: &Caller, wait: &Wait, to: usize, deadline: Option<Nanos>) -> Result<()> {
+    let (from, target) = (key_of(caller.space, wait.word, wait.shared)?, key_of(caller.space, to, wait.shared)?);
+    if from == target {
+        return Err(Errno::EINVAL);
+    }
+    let restart = |error| if error == Errno::ERESTARTSYS { Errno::ERESTARTNOINTR } else { error };
+    super::wait_for(caller.space, wait, Some(target), deadline).map_err(restart)?;
+    let too_late = |error| if error == Errno::ERESTARTNOINTR { Errno::EAGAIN } else { error };
+    lock(caller, to, wait.shared, deadline, false).map_err(too_late)
 }
 
 /// FUTEX_UNLOCK_PI. `EPERM` (not the owner), `EFAULT`, `EINVAL`.
@@ -182,7 +214,7 @@ pub fn unlock(caller: &Caller, word: usize, shared: bool) -> Result<()> {
     if user::load_u32(word)? & FUTEX_TID_MASK != caller.tid {
         return Err(Errno::EPERM);
     }
-    let chosen = choose(&key);
+    let chosen = choose(caller, &key);
     // Others may join while it is handed over, so the new owner has to come here to unlock in any case.
     let new = chosen.as_ref().map_or(0, |waiter| waiter.tid | FUTEX_WAITERS);
     let stored = store(word, new);
@@ -191,7 +223,7 @@ pub fn unlock(caller: &Caller, word: usize, shared: bool) -> Result<()> {
         outcome.store(true, Ordering::Release);
         waiter.thread.wake();
     } else {
-        wake_one(&key);
+        wake_one(caller, &key);
     }
     stored
 }
@@ -208,18 +240,20 @@ fn store(word: usize, new: u32) -> Result<()> {
 }
 
 /// Makes one waiter, if there is any, try again: the lock is free.
-fn wake_one(key: &Key) {
-    if let Some(waiter) = choose(key) {
+fn wake_one(caller: &Caller, key: &Key) {
+    if let Some(waiter) = choose(caller, key) {
         waiter.retry.store(true, Ordering::Release);
         waiter.thread.wake();
     }
 }
 
 /// The owner of the lock at `word` has died, and the word says so.
-pub(super) fn owner_died(space: &AddressSpace, word: usize) -> Result<()> {
+pub(super) fn owner_died(space: &AddressSpace, tid: u32, word: usize) -> Result<()> {
+    // Nothing is lent to the dead, nor before the next owner has taken the lock.
+    let caller = Caller { space, tid, thread: &|_| None };
     // The word does not say whether its users share it with other processes.
     for shared in [false, true] {
-        wake_one(&key_of(space, word, shared)?);
+        wake_one(&caller, &key_of(space, word, shared)?);
     }
     Ok(())
 }

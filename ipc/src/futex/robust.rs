@@ -63,7 +63,7 @@ fn died(space: &AddressSpace, word: usize, tid: u32, pi: bool, pending: bool) ->
     }
     if value & FUTEX_WAITERS != 0 {
         if pi {
-            super::pi::owner_died(space, word)?;
+            super::pi::owner_died(space, tid, word)?;
         } else {
             super::wake(space, word, true, 1, u32::MAX)?;
         }

@@ -27,6 +27,9 @@ pub(super) fn register(cache: &Arc<PageCache>) {
 
 /// A frame for a page, for which clean pages are dropped if there is no other. `None` when that does not help.
 pub(super) fn alloc_frame() -> Option<Frame> {
+    if crate::frames::is_scarce() {
+        shrink(BATCH);
+    }
     if let Some(frame) = Frame::alloc() {
         return Some(frame);
     }

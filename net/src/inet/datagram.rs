@@ -28,6 +28,8 @@ use crate::socket::{Caller, MessageFlags, Outgoing as Message, Received, Shutdow
 pub enum Flavour {
     /// UDP.
     Udp,
+    /// UDP-Lite (RFC 3828), whose checksum may cover a part only.
+    UdpLite,
     /// ICMP echo requests and replies.
     Ping,
     /// A protocol of IP, by its number.
@@ -49,6 +51,8 @@ pub(super) struct State {
     /// UDP_SEGMENT.
     segment: u16,
     pub(super) no_checksum: bool,
+    /// UDPLITE_SEND_CSCOV and UDPLITE_RECV_CSCOV: bytes that the checksum covers, has to cover.
+    pub(super) coverage: [u16; 2],
 }
 
 /// A socket for messages.
@@ -65,6 +69,7 @@ pub struct DatagramSocket {
 }
 
 static UDP_PORTS: Ports = Ports::new();
+static UDPLITE_PORTS: Ports = Ports::new();
 static PING_PORTS: Ports = Ports::new();
 /// The largest datagram.
 const MAX: usize = 65535;
@@ -90,6 +95,7 @@ impl DatagramSocket {
                 corked: false,
                 segment: 0,
                 no_checksum: false,
+                coverage: [0; 2],
             }),
             inbox: SpinLock::new(Inbox::default()),
             filler: sched::Mutex::new(Filler::new()),
@@ -110,6 +116,7 @@ impl DatagramSocket {
     pub(super) fn protocol(&self) -> u8 {
         match (self.flavour, self.family) {
             (Flavour::Udp, _) => protocol::UDP,
+            (Flavour::UdpLite, _) => protocol::UDPLITE,
             (Flavour::Ping, Family::V4) => protocol::ICMP,
             (Flavour::Ping, Family::V6) => protocol::ICMPV6,
             (Flavour::Raw(number), _) => number,
@@ -154,11 +161,7 @@ impl DatagramSocket {
 
     /// Takes a port (or echo identity) if it has none.
     fn auto_bind(&self) -> Result<()> {
-        let ports = match self.flavour {
-            Flavour::Udp => &UDP_PORTS,
-            Flavour::Ping => &PING_PORTS,
-            Flavour::Raw(_) => return Ok(()),
-        };
+        let Some(ports) = self.flavour.ports() else { return Ok(()) };
         let local = self.state.lock().local;
         if local.port != 0 {
             return Ok(());
@@ -176,7 +179,7 @@ impl DatagramSocket {
         drop(state);
         let me = self.me.upgrade().ok_or(Errno::EINVAL)?;
         match self.flavour {
-            Flavour::Udp => udp::register(port, me),
+            Flavour::Udp | Flavour::UdpLite => udp::register((self.protocol(), port), me),
             Flavour::Ping => ping::register(port, me),
             Flavour::Raw(_) => {}
         }
@@ -205,7 +208,7 @@ impl DatagramSocket {
         } else if state.local.ip.is_ipv4() != to.ip.is_ipv4() {
             return Err(Errno::ENETUNREACH);
         }
-        let port = if matches!(self.flavour, Flavour::Udp) { to.port } else { 0 };
+        let port = if self.flavour.is_udp() { to.port } else { 0 };
         state.remote = Some(Endpoint { port, ..to });
         state.path = Some(path);
         Ok(())
@@ -230,7 +233,7 @@ impl DatagramSocket {
             }
             Some(raw) => Endpoint::parse(raw, self.family)?,
         };
-        if self.flavour == Flavour::Udp && target.port == 0 {
+        if self.flavour.is_udp() && target.port == 0 {
             return Err(Errno::EINVAL);
         }
         let target = normalise(target);
@@ -263,9 +266,9 @@ impl DatagramSocket {
 
     /// Puts headers in front of a message and sends it.
     fn transmit(&self, data: Rope, target: Endpoint, path: &Path, wishes: &control::Wishes) -> Result<()> {
-        let (local, no_checksum) = {
+        let (local, no_checksum, coverage) = {
             let state = self.state.lock();
-            (state.local, state.no_checksum)
+            (state.local, state.no_checksum, state.coverage[0])
         };
         let settings = self.settings.lock().clone();
         let bound = (!local.ip.is_unspecified() && !local.ip.is_multicast()).then_some(local.ip);
@@ -284,6 +287,7 @@ impl DatagramSocket {
         };
         match self.flavour {
             Flavour::Udp => udp::send(data, local.port, target.port, &out, path, no_checksum),
+            Flavour::UdpLite => udp::send_lite(data, local.port, target.port, &out, path, coverage),
             Flavour::Ping => ping::send(data, local.port, &out, path),
             Flavour::Raw(_) => raw::send(data, &out, path, &settings),
         }
@@ -291,7 +295,7 @@ impl DatagramSocket {
 
     fn check_size(&self, len: usize, target: &Endpoint) -> Result<()> {
         let headers = match self.flavour {
-            Flavour::Udp => 8,
+            Flavour::Udp | Flavour::UdpLite => 8,
             _ => 0,
         };
         let most = if target.ip.is_ipv4() { MAX - 20 } else { MAX } - headers;
@@ -422,7 +426,7 @@ impl Socket for DatagramSocket {
             self.state.lock().local = Endpoint { port: self.protocol().into(), ..at };
             return Ok(());
         }
-        let ports = if self.flavour == Flavour::Udp { &UDP_PORTS } else { &PING_PORTS };
+        let Some(ports) = self.flavour.ports() else { return Err(Errno::EINVAL) };
         let claim = self.claim(at.ip, caller.fs.cred.euid);
         let binding =
             if at.port == 0 { ports.bind_any(claim, false, |_| false)? } else { ports.bind(at.port, claim)? };
@@ -491,7 +495,7 @@ impl Socket for DatagramSocket {
         self.auto_bind()?;
         let data = self.filler.lock().take_all(source)?;
         let keep = message.flags.contains(MessageFlags::MORE);
-        if self.flavour == Flavour::Udp {
+        if self.flavour.is_udp() {
             let mut state = self.state.lock();
             if keep || state.corked || state.cork.is_some() {
                 let (_, collected) = state.cork.get_or_insert((target, Rope::new()));
@@ -555,10 +559,12 @@ impl Socket for DatagramSocket {
     fn set_option(&self, _caller: &Caller, level: i32, name: i32, value: &[u8]) -> Option<Result<()>> {
         const SOL_UDP: i32 = 17;
         const SOL_RAW: i32 = 255;
+        const SOL_UDPLITE: i32 = 136;
         const SOL_ICMPV6: i32 = 58;
         const SO_NO_CHECK: i32 = 11;
         match (level, self.flavour) {
-            (SOL_UDP, Flavour::Udp) => return Some(self.set_udp(name, value)),
+            (SOL_UDP, Flavour::Udp | Flavour::UdpLite) => return Some(self.set_udp(name, value)),
+            (SOL_UDPLITE, Flavour::UdpLite) => return Some(self.set_coverage(name, value)),
             (SOL_RAW | SOL_ICMPV6, Flavour::Raw(_)) if name == 1 => {
                 return Some(super::options::word(value).map(|bits| self.settings.lock().filter = bits as u32));
             }
@@ -575,12 +581,16 @@ impl Socket for DatagramSocket {
         const SOL_UDP: i32 = 17;
         const UDP_CORK: i32 = 1;
         const UDP_SEGMENT: i32 = 103;
+        const SOL_UDPLITE: i32 = 136;
         const SO_NO_CHECK: i32 = 11;
         let state = self.state.lock();
         let word = |n: i32| Some(Ok(n.to_ne_bytes().to_vec()));
         match (level, name) {
-            (SOL_UDP, UDP_CORK) if self.flavour == Flavour::Udp => word(state.corked.into()),
-            (SOL_UDP, UDP_SEGMENT) if self.flavour == Flavour::Udp => word(state.segment.into()),
+            (SOL_UDP, UDP_CORK) if self.flavour.is_udp() => word(state.corked.into()),
+            (SOL_UDP, UDP_SEGMENT) if self.flavour.is_udp() => word(state.segment.into()),
+            (SOL_UDPLITE, 10 | 11) if self.flavour == Flavour::UdpLite => {
+                word(state.coverage[(name - 10) as usize].into())
+            }
             (crate::options::level::SOL_SOCKET, SO_NO_CHECK) => word(state.no_checksum.into()),
             (SOL_IP, IP_MTU) | (SOL_IPV6, 24) => match &state.path {
                 Some(path) => word(path.interface.mtu() as i32),
@@ -611,7 +621,7 @@ impl Socket for DatagramSocket {
         };
         if let Some(me) = self.me.upgrade() {
             match self.flavour {
-                Flavour::Udp => udp::unregister(port, &me),
+                Flavour::Udp | Flavour::UdpLite => udp::unregister((self.protocol(), port), &me),
                 Flavour::Ping => ping::unregister(port, &me),
                 Flavour::Raw(_) => raw::unregister(&me),
             }
@@ -622,7 +632,36 @@ impl Socket for DatagramSocket {
     }
 }
 
+impl Flavour {
+    fn is_udp(self) -> bool {
+        matches!(self, Flavour::Udp | Flavour::UdpLite)
+    }
+
+    fn ports(self) -> Option<&'static Ports> {
+        match self {
+            Flavour::Udp => Some(&UDP_PORTS),
+            Flavour::UdpLite => Some(&UDPLITE_PORTS),
+            Flavour::Ping => Some(&PING_PORTS),
+            Flavour::Raw(_) => None,
+        }
+    }
+}
+
 impl DatagramSocket {
+    /// UDPLITE_SEND_CSCOV (10) and UDPLITE_RECV_CSCOV (11).
+    fn set_coverage(&self, name: i32, value: &[u8]) -> Result<()> {
+        let bytes = super::options::word(value)?;
+        let index = match name {
+            10 => 0,
+            11 => 1,
+            _ => return Err(Errno::ENOPROTOOPT),
+        };
+        // What is less than the header counts as just the header.
+        let bytes = if bytes != 0 { bytes.clamp(8, 0xffff) } else { 0 };
+        self.state.lock().coverage[index] = bytes as u16;
+        Ok(())
+    }
+
     fn set_udp(&self, name: i32, value: &[u8]) -> Result<()> {
         const UDP_CORK: i32 = 1;
         const UDP_SEGMENT: i32 = 103;

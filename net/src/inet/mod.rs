@@ -36,6 +36,7 @@ pub fn create(caller: &Caller, family: Family, kind: i32, number: i32) -> Result
     match (kind, number) {
         (STREAM, 0 | protocol::TCP) => Ok(TcpSocket::create(family)),
         (DATAGRAM, 0 | protocol::UDP) => Ok(datagram::DatagramSocket::create(family, datagram::Flavour::Udp)),
+        (DATAGRAM, protocol::UDPLITE) => Ok(datagram::DatagramSocket::create(family, datagram::Flavour::UdpLite)),
         (DATAGRAM, n) if n == echo => {
             ping::check_allowed(caller)?;
             Ok(datagram::DatagramSocket::create(family, datagram::Flavour::Ping))

@@ -1,4 +1,4 @@
-//! UDP (RFC 768): the header, and which socket a datagram is for.
+//! UDP (RFC 768) and UDP-Lite (RFC 3828): the header, and which socket a datagram is for.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -11,9 +11,10 @@ use hal::sync::SpinLock;
 use super::address::{Endpoint, Family};
 use super::datagram::{DatagramSocket, packet_with_header};
 use super::queue::Datagram;
+use crate::checksum::Sum;
 use crate::hash::{self, Table};
 use crate::ip::icmp::{self, Report, Unreachable};
-use crate::ip::{Header, Outgoing, checksum_ok, output, set_checksum};
+use crate::ip::{Header, Outgoing, checksum_ok, output, protocol, set_checksum};
 use crate::options::option;
 use crate::packet::{Addressed, Packet, Rope};
 use crate::route::{self, Path};
@@ -22,13 +23,16 @@ use crate::statistics::{self, Counter};
 /// Bytes of the header.
 const HEADER: usize = 8;
 
-static SOCKETS: SpinLock<Option<Table<u16, Vec<Arc<DatagramSocket>>>>> = SpinLock::new(None);
+/// A protocol and a port of it.
+type Key = (u8, u16);
 
-pub(super) fn register(port: u16, socket: Arc<DatagramSocket>) {
+static SOCKETS: SpinLock<Option<Table<Key, Vec<Arc<DatagramSocket>>>>> = SpinLock::new(None);
+
+pub(super) fn register(port: Key, socket: Arc<DatagramSocket>) {
     SOCKETS.lock().get_or_insert_with(Table::default).entry(port).or_default().push(socket);
 }
 
-pub(super) fn unregister(port: u16, socket: &Arc<DatagramSocket>) {
+pub(super) fn unregister(port: Key, socket: &Arc<DatagramSocket>) {
     let mut sockets = SOCKETS.lock();
     let Some(table) = sockets.as_mut() else { return };
     if let Some(holders) = table.get_mut(&port) {
@@ -58,6 +62,37 @@ pub(super) fn send(data: Rope, from: u16, to: u16, out: &Outgoing, path: &Path, 
     }
     statistics::add(Counter::UdpOutDatagrams, 1);
     output(packet, out, path)
+}
+
+/// Sends a datagram whose checksum covers so many bytes; 0 for all. Errors of `output`.
+pub(super) fn send_lite(data: Rope, from: u16, to: u16, out: &Outgoing, path: &Path, coverage: u16) -> Result<()> {
+    let len = data.len() + HEADER;
+    let covered = if coverage == 0 { len } else { len.min(coverage.into()) };
+    let mut header = [0; HEADER];
+    header[..2].copy_from_slice(&from.to_be_bytes());
+    header[2..4].copy_from_slice(&to.to_be_bytes());
+    let field = if covered == len { 0 } else { covered as u16 };
+    header[4..6].copy_from_slice(&field.to_be_bytes());
+    let mut sum = Sum::pseudo(out.source, out.destination, out.protocol, len);
+    sum.add(&header);
+    sum.add_rope(&data.slice(0, covered - HEADER));
+    let sum = if sum.finish() == 0 { 0xffff } else { sum.finish() };
+    header[6..8].copy_from_slice(&sum.to_be_bytes());
+    output(packet_with_header(data, &header)?, out, path)
+}
+
+/// Is the checksum of a UDP-Lite datagram right, and does it cover what it has to?
+fn lite_is_whole(packet: &Packet, header: &Header, coverage: usize) -> bool {
+    let covered = if coverage == 0 { packet.len() } else { coverage };
+    if covered < HEADER || covered > packet.len() {
+        return false;
+    }
+    let mut sum = Sum::pseudo(header.source, header.destination, header.protocol, packet.len());
+    let mut part = packet.clone();
+    part.truncate(covered);
+    sum.add(part.head());
+    sum.add_rope(&part.payload);
+    sum.folded() == 0xffff
 }
 
 /// How well a socket fits a datagram; `None` if not at all.
@@ -98,13 +133,13 @@ fn score(socket: &DatagramSocket, source: (IpAddr, u16), destination: IpAddr, in
     Some(score)
 }
 
-fn holders(port: u16) -> Vec<Arc<DatagramSocket>> {
+fn holders(port: Key) -> Vec<Arc<DatagramSocket>> {
     SOCKETS.lock().as_ref().and_then(|table| table.get(&port)).cloned().unwrap_or_default()
 }
 
 /// The sockets that a datagram is for: the best one, or with SO_REUSEPORT one of the best; for groups and broadcasts all that want it.
 fn receivers(packet: &Packet, header: &Header, source: (IpAddr, u16), port: u16) -> Vec<Arc<DatagramSocket>> {
-    let mut found = holders(port);
+    let mut found = holders((header.protocol, port));
     if found.len() == 1 && !header.destination.is_multicast() {
         found.retain(|s| score(s, source, header.destination, header.interface).is_some());
         return found;
@@ -159,13 +194,18 @@ pub(crate) fn input(mut packet: Box<Packet>, header: Header) {
     let len = usize::from(u16::from_be_bytes([head[4], head[5]]));
     let checksum = u16::from_be_bytes([head[6], head[7]]);
     // A jumbogram from this machine to itself does not exist: its length fits the field.
-    if len < HEADER || len > packet.len() {
+    let lite = header.protocol == protocol::UDPLITE;
+    if !lite && (len < HEADER || len > packet.len()) {
         statistics::add(Counter::UdpInErrors, 1);
         return;
     }
-    packet.truncate(len);
-    let unchecked = checksum == 0 && header.source.is_ipv4();
-    if !unchecked && !checksum_ok(&packet, &header) {
+    let whole = if lite {
+        lite_is_whole(&packet, &header, len)
+    } else {
+        packet.truncate(len);
+        checksum == 0 && header.source.is_ipv4() || checksum_ok(&packet, &header)
+    };
+    if !whole {
         statistics::add(Counter::UdpInCsumErrors, 1);
         statistics::add(Counter::UdpInErrors, 1);
         return;
@@ -196,8 +236,8 @@ pub(crate) fn input(mut packet: Box<Packet>, header: Header) {
 }
 
 /// An error message about a datagram that was sent from `local` to `remote`.
-pub(crate) fn on_report(local: (IpAddr, u16), remote: (IpAddr, u16), _packet: Box<Packet>, report: &Report) {
-    for socket in holders(local.1) {
+pub(crate) fn on_report(number: u8, local: (IpAddr, u16), remote: (IpAddr, u16), report: &Report) {
+    for socket in holders((number, local.1)) {
         if score(&socket, remote, local.0, 0).is_some() {
             let hard = report.hard || report.errno == Errno::ECONNREFUSED;
             socket.report_error(report.errno, hard);

@@ -236,7 +236,9 @@ fn report(mut packet: Box<Packet>, header: &Header, head: [u8; HEADER]) {
             let seq = u32::from_be_bytes([first[4], first[5], first[6], first[7]]);
             tcp::on_report((source, ports.0), (destination, ports.1), seq, &report);
         }
-        protocol::UDP => udp::on_report((source, ports.0), (destination, ports.1), packet, &report),
+        protocol::UDP | protocol::UDPLITE => {
+            udp::on_report(inner_protocol, (source, ports.0), (destination, ports.1), &report);
+        }
         protocol::ICMP | protocol::ICMPV6 => {
             let identity = u16::from_be_bytes([first[4], first[5]]);
             ping::on_report(source, identity, destination, packet, &report);

@@ -198,7 +198,7 @@ fn deliver(mut packet: Box<Packet>, header: Header) {
     packet.pull(header.len);
     match header.protocol {
         protocol::TCP => tcp::input(packet, header),
-        protocol::UDP => udp::input(packet, header),
+        protocol::UDP | protocol::UDPLITE => udp::input(packet, header),
         protocol::ICMP if header.source.is_ipv4() => icmp::input(packet, header),
         protocol::ICMPV6 if header.source.is_ipv6() => icmp::input(packet, header),
         _ if !taken && header.destination.is_ipv4() => {

@@ -177,15 +177,6 @@ impl NetlinkSocket {
     }
 }
 
-/// Tells all that listen to a group of NETLINK_ROUTE.
-pub(crate) fn announce(group: u32, message: &[u8]) {
-    for socket in NetlinkSocket::others() {
-        if socket.protocol == NETLINK_ROUTE && socket.state.lock().groups & 1 << (group - 1) != 0 {
-            socket.queue(message.to_vec());
-        }
-    }
-}
-
 impl Socket for NetlinkSocket {
     fn family(&self) -> i32 {
         AF_NETLINK

@@ -9,6 +9,7 @@ mod mounts;
 mod settings;
 mod stat;
 mod status;
+mod sysctl;
 
 use alloc::format;
 use alloc::sync::Arc;
@@ -273,6 +274,7 @@ impl PidRoot for Pids {
 /// Registers the processes with procfs. Once, at boot.
 pub(crate) fn register() {
     fs::procfs::register_pids(Arc::new(Pids));
+    sysctl::register();
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ mod fifo;
 mod files;
 mod folders;
 mod futex;
+mod futex_pi;
 mod identity;
 mod memory;
 mod mmap_file;
@@ -37,6 +38,7 @@ mod sched;
 mod session;
 mod signal;
 mod signal_info;
+mod socket_inet;
 mod thread;
 mod timer;
 mod unix_socket;
@@ -54,6 +56,7 @@ const THEMES: &[&[Case]] = &[
     files::CASES,
     folders::CASES,
     futex::CASES,
+    futex_pi::CASES,
     identity::CASES,
     memory::CASES,
     mmap_file::CASES,
@@ -71,6 +74,7 @@ const THEMES: &[&[Case]] = &[
     sysv_message::CASES,
     sysv_semaphore::CASES,
     sysv_shared_memory::CASES,
+    socket_inet::CASES,
     thread::CASES,
     timer::CASES,
     unix_socket::CASES,

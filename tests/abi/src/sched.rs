@@ -68,6 +68,24 @@ cases! {
         }
     }
 
+    fn a_real_time_hog_leaves_a_share_to_others() {
+        let on_first = || {
+            let mut set: libc::cpu_set_t = unsafe { zeroed() };
+            unsafe { libc::CPU_SET(cpus(&affinity())[0], &mut set) };
+            ok!(libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set));
+        };
+        let hog = child(|| {
+            on_first();
+            // Where that is not allowed the case shows nothing.
+            policy(libc::SCHED_FIFO, 1);
+            loop { std::hint::spin_loop(); }
+        });
+        let other = child(|| { on_first(); 0 });
+        expect_exit(other, 0);
+        ok!(libc::kill(hog, libc::SIGKILL));
+        expect_signal(hog, libc::SIGKILL);
+    }
+
     fn affinity_checks_its_arguments() {
         let none: libc::cpu_set_t = unsafe { zeroed() };
         err!(libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &none), libc::EINVAL);

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: host tests, then programs in the guest, then the ABI tests on both kernels.
 
 pub(crate) mod abi;
+mod disk;
 mod guest;
 mod host;
 
@@ -63,11 +64,13 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         }
     }
     setup::ensure(setup::RUN)?;
+    setup::ensure(setup::DISKS)?;
     let mut tally = Tally::default();
     let started = Instant::now();
     stage("host tests", &mut tally, || host::run(&selection))?;
     build::all()?;
     stage("programs in the guest", &mut tally, || guest::run(&selection))?;
+    stage("disks in the guest", &mut tally, || disk::run(&selection))?;
     stage("ABI tests on Linux and Quintet", &mut tally, || abi::run(&selection))?;
     println!("\n{} s", started.elapsed().as_secs());
     let skipped = match tally.skipped {
