@@ -94,6 +94,8 @@ pub(crate) fn work_off(now: Nanos) {
                 let owner = first.remove();
                 drop(queue);
                 owner.ring(now);
+                // However many ring: this thread is not preempted otherwise.
+                sched::preempt_point();
             }
             Some(first) => {
                 let at = first.key().0;

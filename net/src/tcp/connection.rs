@@ -748,8 +748,7 @@ impl Connection {
         let unread = !self.receive.queue.is_empty();
         self.receive.queue = Rope::new();
         if self.state == State::SynSent {
-            self.state = State::Closed;
-            return Effects::CLOSED;
+            return self.die(None);
         }
         let open = !matches!(self.state, State::Closed | State::TimeWait);
         if open && (abort || unread && self.can_reset_for_unread()) {

@@ -359,3 +359,12 @@ fn timeouts_without_loss_are_undone() {
     s.give(ack);
     assert!(s.c.window.size >= before, "{}", s.c.window.size);
 }
+
+#[test]
+fn a_connection_that_is_closed_before_it_is_answered_needs_no_time() {
+    let reno = congestion::by_name(b"reno").unwrap();
+    let mut c = Connection::connect(1, PATH, Settings::default(), reno, (100, 0), &mut |_| {});
+    assert!(c.deadline().is_some(), "the SYN is repeated");
+    assert!(c.close(2, false, &mut |_| {}).contains(Effects::CLOSED));
+    assert_eq!((c.state(), c.deadline()), (State::Closed, None));
+}
