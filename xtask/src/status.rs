@@ -129,9 +129,10 @@ fn versions(value: &Value) -> String {
 fn bench_tables(value: &Value) -> String {
     let mut text = String::new();
     for (name, suite) in value["suites"].as_object().into_iter().flatten() {
+        let rounds = suite["rows"][0]["samples"]["quintet"].as_array().map_or(0, Vec::len);
         let mean = suite["geomean"].as_f64().map_or_else(|| "-".to_owned(), |mean| format!("{mean:.2}"));
         text += &format!(
-            "\n`{name}`, geometric mean {mean}:\n\n| row | Linux | Quintet | | ratio |\n|---|--:|--:|---|--:|\n"
+            "\n`{name}`, geometric mean {mean}, rounds: {rounds}:\n\n| row | Linux | Quintet | | ratio |\n|---|--:|--:|---|--:|\n"
         );
         for row in suite["rows"].as_array().into_iter().flatten() {
             let number = |key: &str| match row[key].as_f64() {
