@@ -11,6 +11,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use base::{Errno, Nanos, Result};
 use hal::sync::SpinLock;
 use sched::{Sleep, WaitError, WaitQueue};
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::registry::{Entry, NO_WAIT, READ, Stamp, WRITE};
 use super::undo::UndoList;
@@ -24,7 +25,8 @@ const MAX_UNDO: i32 = 32767;
 const UNDO: i32 = 0x1000;
 
 /// `struct sembuf`.
-#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug, FromBytes, IntoBytes)]
 pub struct Operation {
     /// Which semaphore of the set.
     pub number: u16,
@@ -35,6 +37,11 @@ pub struct Operation {
 }
 
 impl Operation {
+    /// Is it to be undone when the process ends (SEM_UNDO)?
+    pub fn is_undone(&self) -> bool {
+        self.has(UNDO)
+    }
+
     fn has(&self, flag: i32) -> bool {
         i32::from(self.flags) & flag != 0
     }
@@ -126,7 +133,7 @@ impl State {
 
     /// Notes that the operation is to be undone (`sign` -1: no longer); false if that is too much.
     fn note_undo(&mut self, operation: &Operation, undo: Option<u64>, sign: i32) -> bool {
-        let amounts = undo.filter(|_| operation.has(UNDO)).and_then(|list| self.undo.get_mut(&list));
+        let amounts = undo.filter(|_| operation.is_undone()).and_then(|list| self.undo.get_mut(&list));
         let Some(amount) = amounts.and_then(|amounts| amounts.get_mut(usize::from(operation.number))) else {
             return true;
         };
@@ -183,12 +190,12 @@ pub fn total(namespace: &Namespace) -> usize {
     namespace.semaphores.all().iter().map(|entry| entry.object.len).sum()
 }
 
-/// semop(2), semtimedop(2): `deadline` is on the monotonic clock. `EFBIG`, `EACCES`, `EAGAIN`, `EIDRM`, `EINTR`, `ERANGE`, `ENOMEM`.
+/// semop(2), semtimedop(2): `deadline` is on the monotonic clock; `undo` gives the caller's list where something is to be undone. `EFBIG`, `EACCES`, `EAGAIN`, `EIDRM`, `EINTR`, `ERANGE`, `ENOMEM`.
 pub fn operate(
     entry: &Arc<Entry<SemaphoreSet>>,
     caller: Caller,
     operations: Vec<Operation>,
-    undo: Option<&Arc<UndoList>>,
+    undo: impl FnOnce() -> Arc<UndoList>,
     deadline: Option<Nanos>,
 ) -> Result<()> {
     let set = &entry.object;
@@ -197,9 +204,9 @@ pub fn operate(
     }
     let alters = operations.iter().any(|operation| operation.change != 0);
     entry.permission().check(caller, if alters { WRITE } else { READ })?;
-    let undo = match undo.filter(|_| operations.iter().any(|operation| operation.has(UNDO))) {
-        Some(list) => Some(set.join_undo(entry, list, caller.pid)?),
-        None => None,
+    let undo = match operations.iter().any(Operation::is_undone) {
+        true => Some(set.join_undo(entry, &undo(), caller.pid)?),
+        false => None,
     };
     let mut state = set.state.lock();
     if state.removed {

@@ -26,15 +26,6 @@ const SEM_STAT: i32 = 18;
 const SEM_INFO: i32 = 19;
 const SEM_STAT_ANY: i32 = 20;
 
-/// `struct sembuf`.
-#[repr(C)]
-#[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
-struct RawOperation {
-    number: u16,
-    change: i16,
-    flags: i16,
-}
-
 /// `struct semid64_ds`.
 #[repr(C)]
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -61,16 +52,13 @@ fn operate(cx: &Context, a: Args, deadline: Option<Nanos>) -> Result<usize> {
     if count > initial().limits.sem[2].load(Ordering::Relaxed).max(0) as usize {
         return Err(Errno::E2BIG);
     }
-    let mut raw = Vec::<RawOperation>::new();
-    raw.try_reserve_exact(count).map_err(|_| Errno::ENOMEM)?;
-    raw.resize(count, RawOperation::default());
-    hal::user::copy_in(raw.as_mut_slice().as_mut_bytes(), a.0[1])?;
-    let mut operations = Vec::new();
+    let mut operations = Vec::<Operation>::new();
     operations.try_reserve_exact(count).map_err(|_| Errno::ENOMEM)?;
-    operations.extend(raw.iter().map(|&RawOperation { number, change, flags }| Operation { number, change, flags }));
+    operations.resize(count, Operation::default());
+    hal::user::copy_in(operations.as_mut_slice().as_mut_bytes(), a.0[1])?;
     let entry = initial().semaphores.find(id)?;
-    let undo = cx.task.semaphore_undo();
-    with_caller(cx, |caller| semaphore::operate(&entry, caller, operations, Some(&undo), deadline))?;
+    let undo = || cx.task.semaphore_undo();
+    with_caller(cx, |caller| semaphore::operate(&entry, caller, operations, undo, deadline))?;
     Ok(0)
 }
 
