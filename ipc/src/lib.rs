@@ -4,7 +4,8 @@
 //! at once; [`futex`] is what user-space locks sleep on; [`sysv`] is System V IPC, [`mqueue`] POSIX message queues. May depend on `fs`, `mm`, `sched` and `hal`; never on `net`.
 //!
 //! Lock order (outermost first): epoll nesting -> epoll items -> a pipe's ring (two pipes: by address) -> registries of System V objects -> futex buckets -> small spin
-//! locks (counters, settings, an epoll's ready list) -> wait queues of sched.
+//! locks (the waiters of PI futexes, a message queue's state: under these, threads are looked up and signals sent by `process`, which calls
+//! nothing here under its own locks; counters, settings, an epoll's ready list) -> wait queues of sched.
 #![cfg_attr(not(test), no_std)]
 extern crate alloc;
 

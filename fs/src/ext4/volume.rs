@@ -115,9 +115,9 @@ impl Volume {
             }
             log = Some((found, sequence));
         }
+        // An image that asks for a panic does not get one: only who mounts it may decide that.
         let on_error = options.on_error.unwrap_or(match sb.errors {
-            2 => OnError::ReadOnly,
-            3 => OnError::Panic,
+            2 | 3 => OnError::ReadOnly,
             _ => OnError::Continue,
         });
         let mut volume = Volume { on_error, next_generation: (now / 1_000) as u32, ..Volume::unchecked(io, sb) };

@@ -31,6 +31,8 @@ const HARD_MESSAGES: usize = 65_536;
 const HARD_SIZE: usize = 16 << 20;
 /// What a message costs beside its text, as Linux counts it for RLIMIT_MSGQUEUE.
 const MESSAGE_COST: u64 = 48 + 48;
+/// RLIMIT_MSGQUEUE when nobody sets it: what counts for queues that are made with open(2), which does not tell its caller's.
+const DEFAULT_LIMIT: u64 = 819_200;
 
 /// `/proc/sys/fs/mqueue`.
 struct Limits {
@@ -90,6 +92,12 @@ impl Root {
         self.0.lock().get(name).cloned()
     }
 
+    /// `ENOSPC` where there are as many queues as there may be.
+    fn check_room(&self, exempt: bool) -> Result<()> {
+        let most = LIMITS.queues.load(Ordering::Relaxed).max(0) as usize;
+        if self.0.lock().len() >= most && !exempt { Err(Errno::ENOSPC) } else { Ok(()) }
+    }
+
     /// Adds a queue. `EEXIST`.
     fn add(&self, name: &[u8], inode: &Arc<Inode>) -> Result<()> {
         let mut queues = self.0.lock();
@@ -110,7 +118,8 @@ impl InodeOps for Root {
         if new.kind != FileKind::Regular {
             return Err(Errno::EPERM);
         }
-        let inode = new_queue(dir.superblock(), new, defaults(), u64::MAX)?;
+        self.check_room(false)?;
+        let inode = new_queue(dir.superblock(), new, defaults(), DEFAULT_LIMIT)?;
         self.add(name, &inode)?;
         Ok(inode)
     }
@@ -250,10 +259,7 @@ fn wanted(flags: OpenFlags) -> Result<Access> {
 fn create(cx: &FsContext, superblock: &Arc<SuperBlock>, request: &OpenRequest) -> Result<Arc<Inode>> {
     wanted(request.flags)?;
     let attributes = request.attributes.map_or_else(|| Ok(defaults()), |asked| check_attributes(cx, asked))?;
-    let most = LIMITS.queues.load(Ordering::Relaxed).max(0) as usize;
-    if root().1.0.lock().len() >= most && !cx.cred.capable(Capability::SysResource) {
-        return Err(Errno::ENOSPC);
-    }
+    root().1.check_room(cx.cred.capable(Capability::SysResource))?;
     let mode = request.mode & !cx.umask & 0o777;
     let new = new_inode(FileKind::Regular, mode, (cx.cred.fsuid, cx.cred.fsgid));
     new_queue(superblock, &new, attributes, request.limit)

@@ -275,7 +275,11 @@ impl MessageQueue {
         if message.text.len() > room && !may_cut {
             return Err(Errno::E2BIG);
         }
-        Ok(cut(message.clone(), room))
+        let mut text = Vec::new();
+        let len = message.text.len().min(room);
+        text.try_reserve_exact(len).map_err(|_| Errno::ENOMEM)?;
+        text.extend_from_slice(&message.text[..len]);
+        Ok(Message { kind: message.kind, text })
     }
 
     /// How full it is.

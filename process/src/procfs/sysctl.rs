@@ -39,8 +39,12 @@ pub(super) fn register() {
         Ok(())
     };
     let set_period = |data: &[u8]| {
-        let period = u64::try_from(micros(data)?).ok().filter(|&n| n > 0).and_then(|n| n.checked_mul(1000));
-        realtime::set_limits(realtime::limits().0, period.ok_or(Errno::EINVAL)?);
+        let (runtime, _) = realtime::limits();
+        let period = u64::try_from(micros(data)?).ok().and_then(|n| n.checked_mul(1000)).ok_or(Errno::EINVAL)?;
+        if period == 0 || runtime != Nanos::MAX && runtime > period {
+            return Err(Errno::EINVAL);
+        }
+        realtime::set_limits(runtime, period);
         Ok(())
     };
     register_sysctl("kernel", "sched_rt_runtime_us", file_rw(|| show(shown_runtime(realtime::limits())), set_runtime));
