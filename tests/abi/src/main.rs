@@ -27,6 +27,7 @@ mod futex_pi;
 mod identity;
 mod memory;
 mod mmap_file;
+mod mount;
 mod mqueue;
 mod pipe;
 mod poll;
@@ -60,6 +61,7 @@ const THEMES: &[&[Case]] = &[
     identity::CASES,
     memory::CASES,
     mmap_file::CASES,
+    mount::CASES,
     mqueue::CASES,
     pipe::CASES,
     poll::CASES,
