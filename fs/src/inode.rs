@@ -166,6 +166,11 @@ pub trait InodeOps: Any + Send + Sync {
         let _ = inode;
     }
 
+    /// Corrects what stat(2) is to tell, where that is not all the inode's own (overlayfs).
+    fn stat(&self, inode: &Inode, metadata: &mut Metadata) {
+        let _ = (inode, metadata);
+    }
+
     /// A check beside the mode bits (for `/proc`). `EACCES`, `EPERM`.
     fn permission(&self, inode: &Inode, access: Access) -> Result<()> {
         let _ = (inode, access);
@@ -344,6 +349,16 @@ impl Inode {
         self.gid.store(gid, Ordering::Relaxed);
     }
 
+    /// Takes all attributes over but the time of birth, without a check: for file systems whose attributes are kept elsewhere.
+    pub fn mirror(&self, of: &Attributes) {
+        self.mode.store(of.mode, Ordering::Relaxed);
+        self.set_owner(of.uid, of.gid);
+        self.set_nlink(of.nlink);
+        self.atime.store(of.atime, Ordering::Relaxed);
+        self.mtime.store(of.mtime, Ordering::Relaxed);
+        self.ctime.store(of.ctime, Ordering::Relaxed);
+    }
+
     #[inline]
     fn touch(&self) {
         if !self.touched.load(Ordering::Relaxed) && !self.touched.swap(true, Ordering::AcqRel) {
@@ -412,7 +427,7 @@ impl Inode {
     /// What stat(2) tells.
     pub fn metadata(&self) -> Metadata {
         self.ops.refresh(self);
-        Metadata {
+        let mut metadata = Metadata {
             device: self.superblock.device,
             inode: self.number,
             kind: self.kind,
@@ -421,7 +436,9 @@ impl Inode {
             size: self.ops.size(),
             blocks: self.ops.blocks(),
             block_size: self.superblock.block_size,
-        }
+        };
+        self.ops.stat(self, &mut metadata);
+        metadata
     }
 
     /// Changes attributes. Permission has been checked. `EPERM`, `EROFS`, `EIO`.

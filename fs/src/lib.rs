@@ -37,6 +37,7 @@ mod lock;
 pub mod memfd;
 pub mod notify;
 mod open_file;
+mod overlayfs;
 mod poll;
 pub mod procfs;
 

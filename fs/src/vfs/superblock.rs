@@ -11,7 +11,7 @@ use hal::sync::SpinLock;
 
 use crate::block::BlockDev;
 use crate::vfs::mount::SuperFlags;
-use crate::{Dentry, DeviceNumber, Inode};
+use crate::{Dentry, DeviceNumber, FsContext, Inode};
 
 /// What statfs(2) tells of a file system, in blocks of its block size.
 #[derive(Clone, Copy, Default, Debug)]
@@ -50,6 +50,11 @@ pub trait SuperOps: Any + Send + Sync {
     /// Its last mount is gone: no file of it is open. What is dirty has to be written now.
     fn unmounted(&self) {}
 
+    /// How many file systems lie below it, each on the next (overlayfs).
+    fn stacked(&self) -> u32 {
+        0
+    }
+
     /// Can nothing of it be changed, whatever a mount's flags say?
     fn is_read_only(&self) -> bool {
         false
@@ -80,25 +85,20 @@ pub struct SuperBlock {
     /// The names' root, which all mounts share, and how many mounts there are.
     root: SpinLock<Weak<Dentry>>,
     mounts: AtomicUsize,
+    /// Held while anything moves between its directories, so that the tree keeps its shape while we look at who is below whom.
+    pub(crate) moving: sched::Mutex<()>,
 }
 
-static NEXT_MINOR: AtomicU32 = AtomicU32::new(1);
+/// A device number for what has no device.
+pub fn anonymous_device() -> DeviceNumber {
+    static NEXT_MINOR: AtomicU32 = AtomicU32::new(1);
+    DeviceNumber::new(0, NEXT_MINOR.fetch_add(1, Ordering::Relaxed))
+}
 
 impl SuperBlock {
     /// An instance without a device.
     pub fn new(kind: &'static str, magic: u32, ops: Box<dyn SuperOps>) -> Arc<SuperBlock> {
-        Arc::new(SuperBlock {
-            device: DeviceNumber::new(0, NEXT_MINOR.fetch_add(1, Ordering::Relaxed)),
-            kind,
-            magic,
-            block_size: abi::PAGE_SIZE as u32,
-            fsid: 0,
-            ops,
-            flags: AtomicU32::new(0),
-            next_inode: AtomicU64::new(1),
-            root: SpinLock::new(Weak::new()),
-            mounts: AtomicUsize::new(0),
-        })
+        SuperBlock::on_device(kind, magic, anonymous_device(), (abi::PAGE_SIZE as u32, 0), ops)
     }
 
     /// An instance on a device.
@@ -120,6 +120,7 @@ impl SuperBlock {
             next_inode: AtomicU64::new(1),
             root: SpinLock::new(Weak::new()),
             mounts: AtomicUsize::new(0),
+            moving: sched::Mutex::new(()),
         })
     }
 
@@ -204,6 +205,11 @@ pub trait FileSystem: Send + Sync {
     fn mount(&self, source: &[u8], options: &[u8]) -> Result<Arc<Inode>> {
         let _ = (source, options);
         Err(Errno::EINVAL)
+    }
+    /// As [`FileSystem::mount`], for kinds whose options name files as the caller sees them.
+    fn mount_for(&self, cx: &FsContext, source: &[u8], options: &[u8]) -> Result<Arc<Inode>> {
+        let _ = cx;
+        self.mount(source, options)
     }
     /// The instance on a device: its root directory. `EINVAL` where there is none, or for options it does not know; `EROFS`, `EIO`.
     fn mount_device(&self, device: &Arc<BlockDev>, read_only: bool, options: &[u8]) -> Result<Arc<Inode>> {

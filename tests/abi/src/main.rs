@@ -29,6 +29,7 @@ mod memory;
 mod mmap_file;
 mod mount;
 mod mqueue;
+mod overlay;
 mod pipe;
 mod poll;
 mod process;
@@ -63,6 +64,7 @@ const THEMES: &[&[Case]] = &[
     mmap_file::CASES,
     mount::CASES,
     mqueue::CASES,
+    overlay::CASES,
     pipe::CASES,
     poll::CASES,
     process::CASES,

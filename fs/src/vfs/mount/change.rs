@@ -112,7 +112,7 @@ impl Changer<'_> {
             let device = self.device_at(source)?;
             kind.mount_device(&device, of_super.contains(SuperFlags::RDONLY), options)?
         } else {
-            kind.mount(source, options)?
+            kind.mount_for(self.cx, source, options)?
         };
         root.superblock().set_flags(of_super);
         Ok(Mount::new(root, source, flags))

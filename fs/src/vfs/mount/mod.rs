@@ -97,6 +97,12 @@ impl Mount {
         Mount::with(Dentry::root(root, b""), superblock, kind.as_bytes(), MountFlags::empty(), true)
     }
 
+    /// A mount of what `path` shows for a file system that lies on top of it: it keeps the file system, but is nowhere in the tree.
+    pub(crate) fn private(path: &Path) -> Arc<Mount> {
+        let of = &path.mount;
+        Mount::with(path.dentry.clone(), of.superblock.clone(), &of.source, of.flags(), true)
+    }
+
     /// The flags.
     #[inline]
     pub fn flags(&self) -> MountFlags {
