@@ -3,6 +3,7 @@
 
 use crate::accel::Attempt;
 use crate::failure::{Context, FAILED, Failure, PANICKED, TIMED_OUT};
+use crate::image;
 use crate::kernel_log::KernelLog;
 use crate::machine::{self, Running};
 use crate::streams::{Meter, carry_output, carry_stdin};
@@ -350,7 +351,9 @@ impl<'a> Session<'a> {
         let started = self.running.started;
         let since = started.elapsed().unwrap_or_default();
         let started = started.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let text = format!("started {:.6}\nready {:.3}\n", started.as_secs_f64(), since.as_secs_f64() * 1000.0);
+        let image = image::size(&self.plan.kernel).unwrap_or(0);
+        let (started, ready) = (started.as_secs_f64(), since.as_secs_f64() * 1000.0);
+        let text = format!("started {started:.6}\nready {ready:.3}\nimage {image}\n");
         fs::write(path, text).or_fail(|| format!("cannot write {}", path.display()))
     }
 
