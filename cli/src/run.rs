@@ -12,6 +12,7 @@ use crate::network::Connection;
 use crate::root::{self, Overlay};
 use crate::session::{self, Outcome, Plan};
 use crate::terminal;
+use crate::volume::Volume;
 use protocol::Start;
 use std::env;
 use std::ffi::OsStr;
@@ -51,6 +52,7 @@ pub fn run(options: &RunOptions) -> Result<u8, Failure> {
     for disk in initrd.disk.iter().chain(&options.disk) {
         disks.push((disk.clone(), disk.format()?));
     }
+    options.volume.iter().try_for_each(Volume::check)?;
     let network = Connection::new(options.network, &options.publish);
     let machine = Machine {
         model: options.machine.unwrap_or(kernel.usual_machine()),
@@ -61,6 +63,7 @@ pub fn run(options: &RunOptions) -> Result<u8, Failure> {
         kernel: kernel.path.clone(),
         initrd: initrd.path.clone(),
         disks,
+        volumes: options.volume.clone(),
         network,
         gdb: options.gdb,
         extra: options.qemu_arg.clone(),
@@ -163,5 +166,6 @@ fn start(options: &RunOptions) -> Start {
         user: bytes(&options.user),
         hostname: bytes(&options.hostname),
         terminal,
+        volumes: options.volume.iter().enumerate().map(|(index, volume)| volume.message(index)).collect(),
     }
 }
