@@ -110,7 +110,7 @@ pub struct RunOptions {
     #[arg(long, hide_short_help = true)]
     pub no_acpi: bool,
     /// Write to FILE when QEMU started (`started`, seconds of the host's clock) and how many milliseconds
-    /// later PID 1 was there (`ready`).
+    /// later PID 1 was there (`ready`), and the bytes of the kernel's image (`image`).
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub times: Option<PathBuf>,
     /// Add one argument to QEMU's.

@@ -15,6 +15,7 @@ pub mod cache;
 pub mod cpio;
 pub mod disk;
 pub mod failure;
+mod image;
 pub mod kernel_log;
 pub mod linux;
 pub mod machine;

@@ -9,7 +9,7 @@ use crate::kernel_log::{KernelLog, Sink};
 use crate::linux::{self, LinuxKernel};
 use crate::machine::{Machine, Model};
 use crate::network::Connection;
-use crate::root::{self, Overlay};
+use crate::root::{self, Overlay, Root};
 use crate::session::{self, Outcome, Plan};
 use crate::terminal;
 use crate::volume::Volume;
@@ -92,7 +92,9 @@ pub fn run(options: &RunOptions) -> Result<u8, Failure> {
 
 fn choose_kernel(options: &RunOptions, cache: &Cache) -> Result<Kernel, Failure> {
     if options.kernel.as_deref() == Some("linux".as_ref()) {
-        let linux = linux::prepare(cache)?;
+        let disks = !options.disk.is_empty() || matches!(options.root, Root::Path(_));
+        let network = Connection::new(options.network, &options.publish).user;
+        let linux = linux::prepare(cache, disks, network)?;
         return Ok(Kernel { path: linux.image.clone(), linux: Some(linux) });
     }
     Ok(Kernel { path: artifacts::kernel(options.kernel.as_deref())?, linux: None })

@@ -6,6 +6,8 @@ use alloc::sync::Arc;
 use base::{Cred, Errno, Result};
 
 use crate::tmpfs::Options;
+use crate::vfs::mount::change::Changer;
+use crate::vfs::mount::{MountNamespace, SuperFlags};
 use crate::vfs::{create, mount, superblock, walk};
 use crate::{FsContext, Inode, Mount, MountFlags, Path, devices, ext4, ninep, overlayfs, procfs, sysfs, tmpfs, tty};
 
@@ -25,8 +27,11 @@ pub fn init() -> Result<()> {
     devices::register()?;
     tty::register()?;
     procfs::system::register();
-    let root = tmpfs::instance("rootfs", &Options::unlimited())?;
-    if mount::set_root(Mount::new(root, b"rootfs", MountFlags::empty())) { Ok(()) } else { Err(Errno::EBUSY) }
+    let instance = || tmpfs::instance("rootfs", &Options::unlimited());
+    // What the system sees as its root is mounted on another that nobody sees, so that pivot_root(2) can take it away.
+    let (base, root) = (instance()?, instance()?);
+    let mount = |root| Mount::new(root, b"rootfs", MountFlags::empty());
+    if mount::set_root(&mount(base), mount(root)) { Ok(()) } else { Err(Errno::EBUSY) }
 }
 
 /// The root directory's inode, to unpack into.
@@ -75,5 +80,6 @@ fn put(cx: &FsContext, path: &[u8], kind: &[u8], source: &[u8], flags: MountFlag
         Err(error) => return Err(error),
     }
     let place: Path = walk::lookup(cx, None, path, true)?;
-    mount::mount_new(cx, &place, kind, source, flags, options)
+    let changer = Changer { cx, namespace: MountNamespace::initial() };
+    changer.mount_new(&place, kind, source, (flags, SuperFlags::empty()), options)
 }

@@ -411,7 +411,7 @@ impl Inode {
         let atime = self.atime.load(Ordering::Relaxed);
         let stale = atime <= self.mtime.load(Ordering::Relaxed) || atime <= self.ctime.load(Ordering::Relaxed);
         let now = realtime();
-        if (stale || now.saturating_sub(atime) >= DAY) && !self.superblock.ops.is_read_only() {
+        if (stale || now.saturating_sub(atime) >= DAY) && !self.superblock.is_read_only() {
             self.atime.store(now, Ordering::Relaxed);
             self.touch();
         }

@@ -21,6 +21,7 @@ pub mod fs_state;
 mod group;
 pub mod inspect;
 pub mod job_control;
+pub mod namespace;
 pub mod oom;
 pub mod pidfd;
 mod process;

@@ -487,6 +487,10 @@ impl FileSystem for Kind {
         true
     }
 
+    fn check_options(&self, options: &[u8]) -> Result<()> {
+        Options::default().parse(options).map(drop)
+    }
+
     fn mount_device(&self, device: &Arc<BlockDev>, read_only: bool, options: &[u8]) -> Result<Arc<Inode>> {
         let options = Options::default().parse(options)?;
         let mut mounted = MOUNTED.lock();

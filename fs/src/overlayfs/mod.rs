@@ -146,7 +146,7 @@ impl SuperOps for Super {
     }
 
     fn is_read_only(&self) -> bool {
-        self.0.upper.as_ref().is_none_or(|upper| upper.layer.mount.superblock.ops.is_read_only())
+        self.0.upper.as_ref().is_none_or(|upper| upper.layer.mount.superblock.is_read_only())
     }
 
     fn stacked(&self) -> u32 {

@@ -193,6 +193,10 @@ impl FileSystem for Kind {
         "tmpfs"
     }
 
+    fn check_options(&self, options: &[u8]) -> Result<()> {
+        Options::default().parse(options).map(drop)
+    }
+
     fn mount(&self, _source: &[u8], options: &[u8]) -> Result<Arc<Inode>> {
         instance("tmpfs", &Options::default().parse(options)?)
     }

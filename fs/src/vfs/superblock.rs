@@ -10,6 +10,7 @@ use base::{Errno, Result};
 use hal::sync::SpinLock;
 
 use crate::block::BlockDev;
+use crate::vfs::mount::SuperFlags;
 use crate::{Dentry, DeviceNumber, FsContext, Inode};
 
 /// What statfs(2) tells of a file system, in blocks of its block size.
@@ -84,6 +85,7 @@ pub struct SuperBlock {
     pub fsid: u64,
     /// Its own part.
     pub ops: Box<dyn SuperOps>,
+    flags: AtomicU32,
     next_inode: AtomicU64,
     /// The names' root, which all mounts share, and how many mounts there are.
     root: SpinLock<Weak<Dentry>>,
@@ -119,11 +121,37 @@ impl SuperBlock {
             block_size,
             fsid,
             ops,
+            flags: AtomicU32::new(0),
             next_inode: AtomicU64::new(1),
             root: SpinLock::new(Weak::new()),
             mounts: AtomicUsize::new(0),
             moving: sched::Mutex::new(()),
         })
+    }
+
+    /// What holds for it through whichever mount it is seen.
+    pub fn flags(&self) -> SuperFlags {
+        let kept = SuperFlags::from_bits_truncate(self.flags.load(Ordering::Relaxed));
+        if self.ops.is_read_only() { kept | SuperFlags::RDONLY } else { kept }
+    }
+
+    /// Sets these flags, at mounting.
+    pub(crate) fn set_flags(&self, flags: SuperFlags) {
+        self.flags.fetch_or(flags.bits(), Ordering::Relaxed);
+    }
+
+    /// Can nothing of it be changed now?
+    #[inline]
+    pub fn is_read_only(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & SuperFlags::RDONLY.bits() != 0 || self.ops.is_read_only()
+    }
+
+    /// Changes its flags and options (MS_REMOUNT). `EINVAL`, `EROFS`, `EIO`; `EBUSY` where files are open to be written that were to
+    /// become read-only.
+    pub fn reconfigure(&self, flags: SuperFlags, options: &[u8]) -> Result<()> {
+        self.ops.reconfigure(flags.contains(SuperFlags::RDONLY), options)?;
+        self.flags.store(flags.bits(), Ordering::Relaxed);
+        Ok(())
     }
 
     /// The root of the cache of names, whose inode is `root`.
@@ -172,6 +200,11 @@ pub trait FileSystem: Send + Sync {
     /// Does it live on a device? (`nodev` in `/proc/filesystems` if not.)
     fn needs_device(&self) -> bool {
         false
+    }
+    /// Are these options (as mount(2) takes them) all known? `EINVAL`.
+    fn check_options(&self, options: &[u8]) -> Result<()> {
+        let _ = options;
+        Ok(())
     }
     /// An instance: its root directory. `EINVAL` for options it does not know, `ENOMEM`.
     fn mount(&self, source: &[u8], options: &[u8]) -> Result<Arc<Inode>> {

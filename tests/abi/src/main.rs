@@ -27,6 +27,7 @@ mod futex_pi;
 mod identity;
 mod memory;
 mod mmap_file;
+mod mount;
 mod mqueue;
 mod overlay;
 mod pipe;
@@ -61,6 +62,7 @@ const THEMES: &[&[Case]] = &[
     identity::CASES,
     memory::CASES,
     mmap_file::CASES,
+    mount::CASES,
     mqueue::CASES,
     overlay::CASES,
     pipe::CASES,
