@@ -44,7 +44,7 @@ pub struct RunOptions {
     /// image (raw or qcow2) with ext4.
     #[arg(long, default_value = "builtin", value_name = "ROOT")]
     pub root: Root,
-    /// Keep what is written to a root on a disk image; otherwise it is gone afterwards.
+    /// Keep what is written to a root on a disk image or in a folder; otherwise it is gone afterwards.
     #[arg(long)]
     pub keep: bool,
     /// Number of CPUs.

@@ -9,10 +9,10 @@ use crate::kernel_log::{KernelLog, Sink};
 use crate::linux::{self, LinuxKernel};
 use crate::machine::{Machine, Model};
 use crate::network::Connection;
-use crate::root::{self, Overlay, Root};
+use crate::root::{self, Initrd, Overlay, Root};
 use crate::session::{self, Outcome, Plan};
 use crate::terminal;
-use crate::volume::Volume;
+use crate::volume::{self, Volume};
 use protocol::Start;
 use std::env;
 use std::ffi::OsStr;
@@ -47,7 +47,7 @@ pub fn run(options: &RunOptions) -> Result<u8, Failure> {
     let init = artifacts::init(options.init.as_deref())?;
     let modules = kernel.linux.as_ref().map(|linux| linux.modules.clone()).unwrap_or_default();
     let overlay = Overlay { init, modules, copies: options.copy.clone() };
-    let initrd = root::prepare(&options.root, options.keep, &cache, &overlay)?;
+    let initrd = root::prepare(&options.root, options.keep, kernel.linux.is_none(), &cache, &overlay)?;
     let mut disks = Vec::new();
     for disk in initrd.disk.iter().chain(&options.disk) {
         disks.push((disk.clone(), disk.format()?));
@@ -59,10 +59,11 @@ pub fn run(options: &RunOptions) -> Result<u8, Failure> {
         acpi: !options.no_acpi,
         cpus: options.cpus,
         memory: memory(options, initrd.size, kernel.linux.is_some())?,
-        command_line: command_line(options, &kernel, initrd.disk.is_some(), &network),
+        command_line: command_line(options, &kernel, &initrd, &network),
         kernel: kernel.path.clone(),
         initrd: initrd.path.clone(),
         disks,
+        root: initrd.shared.clone(),
         volumes: options.volume.clone(),
         network,
         gdb: options.gdb,
@@ -115,11 +116,14 @@ fn memory(options: &RunOptions, root: u64, linux: bool) -> Result<u64, Failure> 
     }
 }
 
-fn command_line(options: &RunOptions, kernel: &Kernel, root_on_disk: bool, network: &Connection) -> String {
+fn command_line(options: &RunOptions, kernel: &Kernel, initrd: &Initrd, network: &Connection) -> String {
     let mut words = Vec::new();
-    if root_on_disk {
-        // Read by the guest's PID 1; the kernel starts that from the initrd first.
+    // Read by the guest's PID 1; the kernel starts that from the initrd first.
+    if initrd.disk.is_some() {
         words.push("quintet.root=/dev/vda".to_owned());
+    } else if let Some((_, keep)) = &initrd.shared {
+        let how = if *keep { "shared" } else { "below" };
+        words.push(format!("quintet.root={how}:{}", volume::ROOT_TAG));
     }
     if kernel.linux.is_some() {
         words.push(linux::command_line(options.kernel_log.is_some()).to_owned());

@@ -32,6 +32,9 @@ pub fn parse(text: &str) -> Result<Volume, String> {
     }
 }
 
+/// What the guest knows its root by.
+pub(crate) const ROOT_TAG: &str = "quintet.root";
+
 impl Volume {
     /// Fails where the folder can't be shown.
     pub fn check(&self) -> Result<(), Failure> {

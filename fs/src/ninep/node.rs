@@ -64,6 +64,8 @@ pub(super) struct Node {
     cache: Option<Arc<PageCache>>,
     open: sched::Mutex<Open>,
     blocks: AtomicU64,
+    /// The size of what has no pages.
+    size: AtomicU64,
     /// The time of the last change that the pages are of.
     seen: AtomicI64,
     /// The handle that lists a directory.
@@ -102,6 +104,7 @@ impl Node {
             cache,
             open: sched::Mutex::new(Open::default()),
             blocks: AtomicU64::new(stat.blocks),
+            size: AtomicU64::new(stat.size),
             seen: AtomicI64::new(stat.mtime),
             listing: sched::Mutex::new(None),
         };
@@ -131,6 +134,7 @@ impl Node {
         }
         inode.mirror(&attributes(stat));
         self.blocks.store(stat.blocks, Ordering::Relaxed);
+        self.size.store(stat.size, Ordering::Relaxed);
         let Some(cache) = self.cache.as_ref().filter(|_| !dirty) else { return };
         let changed = self.seen.swap(stat.mtime, Ordering::AcqRel) != stat.mtime;
         if cache.size() != stat.size {
@@ -297,7 +301,8 @@ impl InodeOps for Node {
         if self.tree.cached {
             return Ok(None);
         }
-        self.ask(inode)?;
+        // Without a name any more, it has the size that is known.
+        let _ = self.ask(inode);
         Ok(Some(Arc::new(DirectFile::new(inode, fid, flags))))
     }
 
@@ -340,7 +345,7 @@ impl InodeOps for Node {
     }
 
     fn size(&self) -> u64 {
-        self.cache.as_ref().map_or(0, |cache| cache.size())
+        self.cache.as_ref().map_or(self.size.load(Ordering::Relaxed), |cache| cache.size())
     }
 
     fn blocks(&self) -> u64 {
