@@ -26,3 +26,4 @@ pub mod session;
 pub mod streams;
 pub mod symbolize;
 pub mod terminal;
+pub mod volume;

@@ -26,6 +26,13 @@ pub trait InodeOps: Any + Send + Sync {
         Err(Errno::ENOTDIR)
     }
 
+    /// Does `name` still lead to `known` (`None`: to nothing)? Asked of file systems that [`crate::SuperOps::revalidates`] is true of, with
+    /// the directory locked or not.
+    fn still_leads(&self, dir: &Arc<Inode>, name: &[u8], known: Option<&Arc<Inode>>) -> bool {
+        let _ = (dir, name, known);
+        true
+    }
+
     /// Makes a file under a name that is free. `EPERM`, `ENOSPC`, `ENOMEM`, `EROFS`.
     fn create(&self, dir: &Arc<Inode>, name: &[u8], new: &NewInode) -> Result<Arc<Inode>> {
         let _ = (dir, name, new);

@@ -35,6 +35,7 @@ pub mod inotify;
 mod jbd2;
 mod lock;
 pub mod memfd;
+pub mod ninep;
 pub mod notify;
 mod open_file;
 mod overlayfs;

@@ -50,6 +50,11 @@ pub trait SuperOps: Any + Send + Sync {
     /// Its last mount is gone: no file of it is open. What is dirty has to be written now.
     fn unmounted(&self) {}
 
+    /// May names come to lead elsewhere by others' doing, so that [`crate::InodeOps::still_leads`] is asked on each use?
+    fn revalidates(&self) -> bool {
+        false
+    }
+
     /// How many file systems lie below it, each on the next (overlayfs).
     fn stacked(&self) -> u32 {
         0

@@ -183,7 +183,7 @@ impl<'c> Walk<'c> {
 
     /// What is under `name` in the directory that the walk is in; a negative entry where there is nothing.
     pub fn child(&self, name: &[u8]) -> Result<Arc<Dentry>> {
-        match self.at.dentry.cached(name) {
+        match self.at.dentry.valid(name) {
             Some(known) => Ok(known),
             None if self.resolve.contains(Resolve::CACHED) => Err(Errno::EAGAIN),
             None => self.at.dentry.lookup(name),
