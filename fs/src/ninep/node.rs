@@ -259,7 +259,7 @@ impl InodeOps for Node {
     }
 
     fn link(&self, _dir: &Arc<Inode>, name: &[u8], inode: &Arc<Inode>) -> Result<()> {
-        self.fid().link(name, &*Node::of(inode)?.fid())
+        self.fid().link(name, &Node::of(inode)?.fid())
     }
 
     fn unlink(&self, _dir: &Arc<Inode>, name: &[u8], victim: &Arc<Inode>) -> Result<()> {
@@ -281,7 +281,7 @@ impl InodeOps for Node {
         if exchange {
             return Err(Errno::EINVAL);
         }
-        self.fid().rename(old_name, &*Node::of(to)?.fid(), new_name)
+        self.fid().rename(old_name, &Node::of(to)?.fid(), new_name)
     }
 
     fn list(&self, _dir: &Arc<Inode>, position: u64, emit: &mut dyn FnMut(&DirEntry) -> bool) -> Result<u64> {
