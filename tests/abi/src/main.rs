@@ -26,6 +26,7 @@ mod folders;
 mod futex;
 mod futex_pi;
 mod identity;
+mod lease;
 mod memory;
 mod mmap_file;
 mod mount;
@@ -62,6 +63,7 @@ const THEMES: &[&[Case]] = &[
     futex::CASES,
     futex_pi::CASES,
     identity::CASES,
+    lease::CASES,
     memory::CASES,
     mmap_file::CASES,
     mount::CASES,
