@@ -8,6 +8,7 @@ pub mod ping;
 pub mod port;
 mod queue;
 pub mod raw;
+mod sending;
 pub mod udp;
 
 use alloc::sync::Arc;

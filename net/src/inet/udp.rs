@@ -9,8 +9,9 @@ use base::{Errno, Result};
 use hal::sync::SpinLock;
 
 use super::address::{Endpoint, Family};
-use super::datagram::{DatagramSocket, packet_with_header};
+use super::datagram::DatagramSocket;
 use super::queue::Datagram;
+use super::sending::packet_with_header;
 use crate::checksum::Sum;
 use crate::hash::{self, Table};
 use crate::ip::icmp::{self, Report, Unreachable};

@@ -2,6 +2,7 @@
 //! programs see, with [`opening`], [`transfer`] and [`option`] for its parts; [`link`] carries segments as packets.
 
 mod acknowledge;
+mod calls;
 pub mod congestion;
 pub mod connection;
 mod cookie;
