@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsiz
 
 use base::{NANOS_PER_SEC, Nanos};
 
+use crate::filter::Filter;
 use crate::socket::ControlMessage;
 
 /// Levels of getsockopt(2).
@@ -35,6 +36,8 @@ pub mod option {
     pub const SO_SNDLOWAT: i32 = 19;
     pub const SO_RCVTIMEO: i32 = 20;
     pub const SO_SNDTIMEO: i32 = 21;
+    pub const SO_ATTACH_FILTER: i32 = 26;
+    pub const SO_DETACH_FILTER: i32 = 27;
     pub const SO_PEERNAME: i32 = 28;
     pub const SO_TIMESTAMP: i32 = 29;
     pub const SO_ACCEPTCONN: i32 = 30;
@@ -45,6 +48,7 @@ pub mod option {
     pub const SO_PASSSEC: i32 = 34;
     pub const SO_PROTOCOL: i32 = 38;
     pub const SO_DOMAIN: i32 = 39;
+    pub const SO_LOCK_FILTER: i32 = 44;
     pub const SO_PEERGROUPS: i32 = 59;
 }
 
@@ -78,6 +82,8 @@ pub struct Options {
     /// SO_PRIORITY.
     pub priority: AtomicI32,
     fixed: AtomicU64,
+    /// SO_ATTACH_FILTER.
+    pub filter: Filter,
     /// The number of its inode, and who made it: for tables of sockets.
     pub(crate) inode: AtomicU64,
     /// The user who made it.
@@ -98,6 +104,7 @@ impl Default for Options {
             mark: AtomicI32::new(0),
             priority: AtomicI32::new(0),
             fixed: AtomicU64::new(0),
+            filter: Filter::default(),
             inode: AtomicU64::new(0),
             owner: AtomicU32::new(0),
         }
@@ -159,6 +166,7 @@ impl Options {
         let copy = |to: &AtomicU64, from: &AtomicU64| to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
         copy(&self.flags, &from.flags);
         copy(&self.fixed, &from.fixed);
+        self.filter.inherit(&from.filter);
         copy(&self.send_timeout, &from.send_timeout);
         copy(&self.receive_timeout, &from.receive_timeout);
         self.set_sizes(from.send_buffer.load(Ordering::Relaxed), from.receive_buffer.load(Ordering::Relaxed));

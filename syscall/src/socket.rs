@@ -181,6 +181,9 @@ pub(crate) fn setsockopt(cx: &mut Context, a: Args) -> Result<usize> {
     }
     let options = socket.options();
     match name {
+        option::SO_ATTACH_FILTER => options.filter.attach(addr, len)?,
+        option::SO_DETACH_FILTER => options.filter.detach()?,
+        option::SO_LOCK_FILTER if len >= 4 => options.filter.lock(UserPtr::<i32>::new(addr).read()? != 0)?,
         option::SO_RCVTIMEO => options.receive_timeout.store(timeout(addr, len)?, Ordering::Relaxed),
         option::SO_SNDTIMEO => options.send_timeout.store(timeout(addr, len)?, Ordering::Relaxed),
         _ => {
@@ -272,10 +275,25 @@ fn get_option(socket: &Arc<dyn Socket>, name: i32) -> Result<Vec<u8>> {
         option::SO_PEERCRED => return Ok(socket.peer_credentials().as_bytes().to_vec()),
         option::SO_PEERGROUPS => return Ok(socket.peer_groups()?.as_slice().as_bytes().to_vec()),
         option::SO_PEERNAME => return socket.peer_name(),
+        option::SO_LOCK_FILTER => i32::from(options.filter.is_locked()),
         name if KEPT.contains(&name) => i32::from(options.flag(name)),
         _ => return Err(Errno::ENOPROTOOPT),
     };
     Ok(value.to_ne_bytes().to_vec())
+}
+
+/// SO_GET_FILTER: its length counts instructions, as does the buffer's. `EINVAL` where they don't fit.
+fn get_filter(socket: &Arc<dyn Socket>, addr: usize, room: usize, length: UserPtr<i32>) -> Result<usize> {
+    let instructions = socket.options().filter.instructions();
+    if room != 0 && !instructions.is_empty() {
+        if room < instructions.len() {
+            return Err(Errno::EINVAL);
+        }
+        let bytes: Vec<u8> = instructions.iter().flat_map(|instruction| instruction.bytes()).collect();
+        copy_out(addr, &bytes)?;
+    }
+    length.write(&(instructions.len() as i32))?;
+    Ok(0)
 }
 
 /// A number at IPPROTO_IP that fits a byte may be asked for as one.
@@ -288,6 +306,9 @@ pub(crate) fn getsockopt(cx: &mut Context, a: Args) -> Result<usize> {
     let (_, socket) = socket_file(cx.task, a.fd(0))?;
     let length: UserPtr<i32> = a.ptr(4);
     let room = usize::try_from(length.read()?).map_err(|_| Errno::EINVAL)?;
+    if (a.int(1), a.int(2)) == (level::SOL_SOCKET, option::SO_ATTACH_FILTER) {
+        return get_filter(&socket, a.0[3], room, length);
+    }
     let value = match socket.get_option(a.int(1), a.int(2)) {
         Some(value) => short_value(value?, a.int(1), room),
         None if a.int(1) == level::SOL_SOCKET => get_option(&socket, a.int(2))?,

@@ -19,6 +19,7 @@ use super::sending::normalise;
 use super::{check_bindable, check_port, control, ping, raw, udp};
 use crate::backlog;
 use crate::ip::protocol;
+use crate::netlink::diag::inet::{Facts, facts};
 use crate::options::{Options, option};
 use crate::packet::{Filler, Rope};
 use crate::route::{self, Kind, Path};
@@ -558,6 +559,34 @@ impl DatagramSocket {
             UDP_GRO => Err(Errno::ENOPROTOOPT),
             _ => Err(Errno::ENOPROTOOPT),
         }
+    }
+
+    /// What sock_diag tells.
+    pub(crate) fn facts(&self) -> Facts {
+        let (local, remote, waiting) = self.summary();
+        let mut facts = facts(self, self.family, local, remote);
+        let state = self.state.lock();
+        facts.state = if state.remote.is_some() { 1 } else { 7 };
+        facts.shutdown = u8::from(state.shut_read) | u8::from(state.shut_write) << 1;
+        drop(state);
+        let settings = self.settings.lock();
+        (facts.tos, facts.class, facts.v6_only) = (settings.tos, settings.class, settings.v6_only);
+        facts.device = settings.device;
+        facts.receive_queue = waiting;
+        if let Flavour::Raw(number) = self.flavour {
+            facts.local.port = number.into();
+        }
+        facts
+    }
+
+    /// SOCK_DESTROY: who uses it finds it disconnected. Never fails.
+    pub(crate) fn destroy(&self) -> Result<()> {
+        self.disconnect();
+        let mut state = self.state.lock();
+        state.error = Some(Errno::ECONNABORTED);
+        drop(state);
+        self.news.wake_for(Events::all(), usize::MAX);
+        Ok(())
     }
 
     /// Its entry in a table of `/proc/net`: local, remote, bytes that wait to be received, the owner's number.

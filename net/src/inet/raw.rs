@@ -14,6 +14,7 @@ use super::datagram::{DatagramSocket, Flavour};
 use super::options::{Settings, is_icmp};
 use super::queue::Datagram;
 use crate::checksum::{self, Sum};
+use crate::filter;
 use crate::ip::{self, Header, Outgoing, protocol};
 use crate::packet::{Packet, Rope};
 use crate::route::Path;
@@ -98,6 +99,9 @@ pub(crate) fn input(packet: &Packet, header: &Header) -> bool {
     for socket in all() {
         if wants(&socket, packet, header) {
             taken = true;
+            if !filter::passes(&socket.options, packet) {
+                continue;
+            }
             give(&socket, packet, header);
         }
     }

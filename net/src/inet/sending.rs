@@ -77,6 +77,7 @@ impl DatagramSocket {
             ttl: wishes.ttl.unwrap_or_else(|| settings.ttl_for(target.ip)),
             tos: wishes.tos.unwrap_or_else(|| settings.tos_for(target.ip)),
             whole: settings.whole(),
+            quiet: !settings.multicast_loop,
         };
         match self.flavour {
             Flavour::Udp => udp::send(data, local.port, target.port, &out, path, no_checksum),

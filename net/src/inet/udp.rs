@@ -13,6 +13,7 @@ use super::datagram::DatagramSocket;
 use super::queue::Datagram;
 use super::sending::packet_with_header;
 use crate::checksum::Sum;
+use crate::filter;
 use crate::hash::{self, Table};
 use crate::ip::icmp::{self, Report, Unreachable};
 use crate::ip::{Header, Outgoing, checksum_ok, output, protocol, set_checksum};
@@ -59,7 +60,7 @@ pub(super) fn send(data: Rope, from: u16, to: u16, out: &Outgoing, path: &Path, 
     header[4..6].copy_from_slice(&(len as u16).to_be_bytes());
     let mut packet = packet_with_header(data, &header)?;
     if !no_checksum || out.source.is_ipv6() {
-        set_checksum(&mut packet, out, 6, path);
+        set_checksum(&mut packet, out, 6);
     }
     statistics::add(Counter::UdpOutDatagrams, 1);
     output(packet, out, path)
@@ -211,12 +212,13 @@ pub(crate) fn input(mut packet: Box<Packet>, header: Header) {
         statistics::add(Counter::UdpInErrors, 1);
         return;
     }
-    let receivers = receivers(&packet, &header, (header.source, ports.0), ports.1);
+    let mut receivers = receivers(&packet, &header, (header.source, ports.0), ports.1);
     if receivers.is_empty() {
         statistics::add(Counter::UdpNoPorts, 1);
         icmp::unreachable(&mut packet, &header, Unreachable::Port);
         return;
     }
+    receivers.retain(|socket| filter::passes(&socket.options, &packet));
     packet.pull(HEADER);
     let Ok(data) = packet.into_rope() else { return };
     let scope = if route::is_link_local(header.source) { header.interface } else { 0 };

@@ -10,6 +10,7 @@ use base::{Errno, Result};
 use fs::procfs::{Node, dir, file, file_rw, register_sysctl};
 
 use crate::inet::{ping, port};
+use crate::ip::forward;
 use crate::tcp::congestion;
 use crate::tcp::connection::{RECEIVE_BUFFER, SEND_BUFFER};
 use crate::tcp::{BACKLOG_MAX, SYN_BACKLOG, SYN_COOKIES, SYNACK_RETRIES};
@@ -95,15 +96,38 @@ fn congestion_control() -> Node {
     )
 }
 
+/// Packets for others: not taken, or sent on.
+fn forwarding(v4: bool) -> Node {
+    file_rw(
+        move || Ok(format!("{}\n", u8::from(forward::by_default(v4))).into_bytes()),
+        move |data| {
+            forward::set(v4, one(data, 2)? != 0);
+            Ok(())
+        },
+    )
+}
+
+/// A write to it forgets what routers have told.
+fn flush_routes() -> Node {
+    file_rw(
+        || Err(Errno::EACCES),
+        |_| {
+            crate::route::exception::clear();
+            Ok(())
+        },
+    )
+}
+
 fn ipv4() -> Node {
     let names = || Ok((congestion::AVAILABLE.join(" ") + "\n").into_bytes());
     dir(vec![
         ("icmp_echo_ignore_all", fixed("0\n")),
         ("ip_default_ttl", number(&crate::ip::DEFAULT_TTL, 255)),
-        ("ip_forward", fixed("0\n")),
+        ("ip_forward", forwarding(true)),
         ("ip_local_port_range", port_range()),
         ("ip_unprivileged_port_start", unprivileged()),
         ("ping_group_range", ping_range()),
+        ("route", dir(vec![("flush", flush_routes()), ("min_pmtu", fixed("552\n")), ("mtu_expires", fixed("600\n"))])),
         ("tcp_allowed_congestion_control", file(names)),
         ("tcp_available_congestion_control", file(names)),
         ("tcp_congestion_control", congestion_control()),
@@ -125,7 +149,7 @@ fn ipv4() -> Node {
 }
 
 fn ipv6() -> Node {
-    let all = || dir(vec![("disable_ipv6", fixed("0\n")), ("forwarding", fixed("0\n"))]);
+    let all = || dir(vec![("disable_ipv6", fixed("0\n")), ("forwarding", forwarding(false))]);
     dir(vec![("bindv6only", fixed("0\n")), ("conf", dir(vec![("all", all()), ("default", all()), ("lo", all())]))])
 }
 

@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use base::{Errno, Nanos};
 
 use super::congestion::{self, Algorithm};
-use super::connection::{Connection, Effects, MIN_MSS, Out, SEND_BUFFER, State};
+use super::connection::{Connection, Effects, MIN_MSS, Out, SEND_BUFFER, SendTimer, State};
 use super::rtt::MS;
 use super::seq::Seq;
 use crate::packet::Rope;
@@ -26,6 +26,19 @@ impl Connection {
         self.receive.fin
             || self.receive.shut
             || matches!(self.state, State::Closed | State::TimeWait | State::Closing | State::LastAck)
+    }
+
+    /// The timer that runs, as tables show it: which (1 retransmission, 2 keep-alive or another, 3 TIME_WAIT, 4 window probes), how often it ran
+    /// out, and milliseconds until it does.
+    pub fn timer(&self, now: Nanos) -> (u8, u8, u32) {
+        let left = |at: Nanos| (at.saturating_sub(now) / MS) as u32;
+        let send = self.send_timer.map(|(at, kind)| match kind {
+            SendTimer::Retransmit | SendTimer::Probe => (1, self.rtt.backoff as u8, left(at)),
+            SendTimer::Persist => (4, self.probes as u8, left(at)),
+        });
+        let end = self.end_timer.map(|at| (if self.state == State::TimeWait { 3 } else { 2 }, 0, left(at)));
+        let keep = self.keep_timer.map(|at| (2, self.probes as u8, left(at)));
+        send.or(end).or(keep).unwrap_or((0, 0, 0))
     }
 
     /// Bytes that can be received now.

@@ -26,6 +26,7 @@ use crate::inet::port::Binding;
 use crate::inet::{self, Endpoint, Family};
 use crate::ip::icmp::Report;
 use crate::ip::protocol;
+use crate::netlink::diag::inet::{Facts, facts};
 use crate::options::Options;
 use crate::packet::Filler;
 use crate::socket::{Caller, MessageFlags, Outgoing, Received, Shutdown, Socket, SocketKind};
@@ -341,6 +342,53 @@ impl TcpSocket {
             Role::Listening(listener) => (local, remote, State::Listen, listener.backlog, listener.waiting.len()),
             Role::Open(c) => (local, remote, c.state(), c.unacknowledged(), c.readable()),
         }
+    }
+
+    /// What sock_diag tells.
+    pub(crate) fn facts(&self) -> Facts {
+        let now = sched::time::now();
+        let (local, remote, state, to_send, to_take) = self.summary();
+        let mut facts = facts(self, self.family, local, remote);
+        facts.state = state as u8;
+        // Of a listener these are the connections that wait, and how many may.
+        (facts.receive_queue, facts.send_queue) = (to_take, to_send);
+        let core = self.core.lock();
+        if core.closed {
+            facts.inode = 0;
+        }
+        facts.device = core.link.device;
+        facts.congestion = Some(core.congestion);
+        facts.shutdown = u8::from(core.shut_read) | u8::from(core.shut_write) << 1;
+        if let Role::Open(connection) = &core.role {
+            facts.timer = connection.timer(now);
+            facts.congestion = Some(connection.congestion());
+            facts.info = Some(connection.info(now));
+        }
+        drop(core);
+        let settings = self.settings.lock();
+        (facts.tos, facts.class, facts.v6_only) = (settings.tos, settings.class, settings.v6_only);
+        facts
+    }
+
+    /// SOCK_DESTROY: a connection is reset, and who uses it hears ECONNABORTED; a listener ends.
+    pub(crate) fn destroy(&self) -> Result<()> {
+        let listening = {
+            let mut core = self.core.lock();
+            match &mut core.role {
+                Role::Listening(listener) => Some((core::mem::take(&mut listener.waiting), core.link.local.port)),
+                _ => None,
+            }
+        };
+        if let Some((waiting, port)) = listening {
+            self.core.lock().role = Role::Fresh;
+            self.close_listener(waiting, port);
+            return Ok(());
+        }
+        self.core.lock().error = Some(Errno::ECONNABORTED);
+        self.drive(|connection, now, out| ((), connection.abort(now, Some(Errno::ECONNABORTED), out)));
+        self.forget();
+        backlog::run();
+        Ok(())
     }
 
     /// Which family it is of.
