@@ -10,8 +10,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use hal::cpu::PerCpu;
 use hal::sync::SpinLock;
 
-use crate::{af_packet, ip, link, worker};
 use crate::packet::Packet;
+use crate::{af_packet, ip, link, worker};
 
 struct Backlog {
     packets: SpinLock<VecDeque<Box<Packet>>>,

@@ -375,7 +375,9 @@ mod tests {
         for _ in 0..200_000 {
             let len = 1 + random() as usize % 6;
             let mut all: Vec<Instruction> = (0..len)
-                .map(|_| i((random() % 0xc0) as u16, (random() % 3) as u8, (random() % 3) as u8, (random() % 20) as u32))
+                .map(|_| {
+                    i((random() % 0xc0) as u16, (random() % 3) as u8, (random() % 3) as u8, (random() % 20) as u32)
+                })
                 .collect();
             all.push(i(0x16, 0, 0, 0));
             if let Ok(program) = Program::new(all) {

@@ -110,7 +110,7 @@ impl Group {
         let members: Vec<Arc<PacketSocket>> = self.members.lock().iter().filter_map(Weak::upgrade).collect();
         let count = u32::try_from(members.len()).ok().filter(|&count| count > 0)?;
         let number = match self.kind {
-            HASH => (u64::from(packet.flow_hash()) * u64::from(count) >> 32) as u32,
+            HASH => ((u64::from(packet.flow_hash()) * u64::from(count)) >> 32) as u32,
             BALANCE => self.next.fetch_add(1, Ordering::Relaxed),
             CPU => hal::cpu::id() as u32,
             ROLLOVER => {

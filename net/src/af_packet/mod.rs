@@ -23,9 +23,7 @@ use crate::filter::View;
 use crate::link::{self, Interface, ethernet, ioctl};
 use crate::options::Options;
 use crate::packet::{Addressed, Packet};
-use crate::socket::{
-    Caller, MessageFlags, Outgoing, Received, Shutdown, Socket, SocketKind, wait_error,
-};
+use crate::socket::{Caller, MessageFlags, Outgoing, Received, Shutdown, Socket, SocketKind, wait_error};
 use queue::{Captured, Queue};
 use ring::Ring;
 

@@ -74,7 +74,9 @@ fn check(socket: &PacketSocket, target: &Target, len: usize, large: bool) -> Res
     const TAG: usize = 4;
     let framed = target.interface.is_framed() || target.interface.is_loopback();
     let header = if framed && socket.kind == SocketKind::Raw { ethernet::HEADER } else { 0 };
-    if len > target.interface.mtu() + header + if header != 0 { TAG } else { 0 } && !large || len > 65535 + ethernet::HEADER {
+    if len > target.interface.mtu() + header + if header != 0 { TAG } else { 0 } && !large
+        || len > 65535 + ethernet::HEADER
+    {
         return Err(Errno::EMSGSIZE);
     }
     if len < header { Err(Errno::EINVAL) } else { Ok(()) }

@@ -107,7 +107,13 @@ impl DatagramSocket {
         result
     }
 
-    pub(super) fn send_data(&self, data: Rope, target: Endpoint, path: &Path, wishes: &control::Wishes) -> Result<usize> {
+    pub(super) fn send_data(
+        &self,
+        data: Rope,
+        target: Endpoint,
+        path: &Path,
+        wishes: &control::Wishes,
+    ) -> Result<usize> {
         let len = data.len();
         let segment = usize::from(if wishes.segment != 0 { wishes.segment } else { self.state.lock().segment });
         if segment == 0 || len <= segment || self.flavour != Flavour::Udp {

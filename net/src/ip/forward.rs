@@ -30,8 +30,8 @@ pub(crate) fn set(v4: bool, on: bool) {
 /// A packet that is not for this machine: on its way, or dropped. It begins with its IP header.
 pub(super) fn input(mut packet: Box<Packet>, header: &Header) {
     let v4 = header.source.is_ipv4();
-    let allowed = link::by_index(header.interface)
-        .is_some_and(|i| i.forwarding[usize::from(!v4)].load(Ordering::Relaxed));
+    let allowed =
+        link::by_index(header.interface).is_some_and(|i| i.forwarding[usize::from(!v4)].load(Ordering::Relaxed));
     let plain = packet.addressed == Addressed::Host
         && !header.destination.is_multicast()
         && !header.source.is_multicast()

@@ -180,6 +180,10 @@ pub fn input(mut packet: Box<Packet>) {
 
 fn is_for_us(packet: &Packet, header: &Header) -> bool {
     let Some(interface) = link::by_index(packet.interface) else { return false };
+    if !interface.is_loopback() && (header.destination.is_loopback() || header.source.is_loopback()) {
+        // Nobody else may speak to, or as, this machine's own addresses.
+        return false;
+    }
     interface.is_loopback()
         || header.destination.is_multicast()
         || route::is_broadcast(header.destination, &interface)

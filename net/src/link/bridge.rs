@@ -143,7 +143,11 @@ impl Bridge {
         let known = if to[0] & 1 == 0 { self.port_of(to, now) } else { None };
         for port in self.members() {
             let wanted = known.is_none_or(|known| known == port.index);
-            if wanted && port.index != from && port.is_up() && packet.len() - usize::from(packet.link) <= room(&port, packet) {
+            if wanted
+                && port.index != from
+                && port.is_up()
+                && packet.len() - usize::from(packet.link) <= room(&port, packet)
+            {
                 port.send(Box::new(packet.clone()));
             }
         }
@@ -173,7 +177,7 @@ pub(super) fn input(mut packet: Box<Packet>, port: &Arc<Interface>) -> Option<Bo
     if !bridge.is_up() {
         return None;
     }
-    let Some(head) = packet.head().first_chunk::<12>().copied() else { return None };
+    let head = packet.head().first_chunk::<12>().copied()?;
     let (to, from) = head.split_at(6);
     // Frames to these groups never leave their link (IEEE 802.1D, 7.12.6).
     if to[..5] == [1, 0x80, 0xc2, 0, 0] && to[5] < 16 {

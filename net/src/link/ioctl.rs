@@ -247,6 +247,7 @@ fn set_first(interface: &Arc<Interface>, label: &str, ip: Ipv4Addr) -> Result<()
         return Ok(());
     }
     let prefix = match ip.octets()[0] {
+        _ if interface.flags() & flag::POINT_TO_POINT != 0 => 32,
         0..=127 => 8,
         128..=191 => 16,
         192..=223 => 24,
@@ -271,7 +272,9 @@ fn list(arg: usize) -> Result<usize> {
             let IpAddr::V4(ip) = address.ip else { continue };
             let mut entry = [0; SIZE];
             match &address.label {
-                Some(label) => entry[..label.len().min(NAME - 1)].copy_from_slice(&label.as_bytes()[..label.len().min(NAME - 1)]),
+                Some(label) => {
+                    entry[..label.len().min(NAME - 1)].copy_from_slice(&label.as_bytes()[..label.len().min(NAME - 1)])
+                }
                 None => put_name(&mut entry, &interface),
             }
             entry[NAME..NAME + 16].copy_from_slice(&sockaddr(ip));
@@ -354,11 +357,8 @@ fn neighbour_in(raw: &[u8; ARPREQ]) -> Result<(IpAddr, u32)> {
     }
     let ip = IpAddr::from([raw[4], raw[5], raw[6], raw[7]]);
     let name = raw[52..].split(|&b| b == 0).next().unwrap_or_default();
-    let index = if name.is_empty() {
-        route::lookup(ip, 0)?.interface.index
-    } else {
-        by_name(name).ok_or(Errno::ENODEV)?.index
-    };
+    let index =
+        if name.is_empty() { route::lookup(ip, 0)?.interface.index } else { by_name(name).ok_or(Errno::ENODEV)?.index };
     Ok((ip, index))
 }
 

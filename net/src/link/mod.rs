@@ -158,7 +158,10 @@ pub fn add(plan: Plan) -> Result<Arc<Interface>> {
         queue_len: AtomicU32::new(queue_len),
         promiscuous: AtomicU32::new(0),
         all_multicast: AtomicU32::new(0),
-        forwarding: [AtomicBool::new(crate::ip::forward::by_default(true)), AtomicBool::new(crate::ip::forward::by_default(false))],
+        forwarding: [
+            AtomicBool::new(crate::ip::forward::by_default(true)),
+            AtomicBool::new(crate::ip::forward::by_default(false)),
+        ],
         alias: SpinLock::new(String::new()),
         queue,
         counts: Counts::default(),

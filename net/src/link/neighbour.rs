@@ -267,7 +267,9 @@ impl Entry {
                 (self.tries, self.asked) = (1, now);
                 Tick::Ask(Some(self.mac))
             }
-            state::INCOMPLETE | state::PROBE if now.saturating_sub(self.asked) + 1_000_000 < NANOS_PER_SEC => Tick::Watch,
+            state::INCOMPLETE | state::PROBE if now.saturating_sub(self.asked) + 1_000_000 < NANOS_PER_SEC => {
+                Tick::Watch
+            }
             state::INCOMPLETE | state::PROBE if self.tries >= TRIES => {
                 self.enter(state::FAILED, now);
                 Tick::Fail

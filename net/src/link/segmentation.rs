@@ -11,6 +11,7 @@ const TCP_FIN_PSH: u8 = 0x09;
 const TCP_CWR: u8 = 0x80;
 
 /// Cuts a packet (with or without a link header) into packets of its segment size. One that is not understood comes back as it is.
+#[allow(clippy::vec_box, reason = "each part goes its own way as a box")]
 pub(crate) fn cut(mut packet: Box<Packet>) -> Vec<Box<Packet>> {
     let size = usize::from(core::mem::take(&mut packet.segment_size));
     let link = usize::from(packet.link);

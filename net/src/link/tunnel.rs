@@ -176,10 +176,10 @@ fn permitted(tunnel: &Tunnel, cred: &Cred) -> bool {
 }
 
 impl TunnelFile {
-    /// TUNSETIFF. `EINVAL`, `EPERM`, `EBUSY`, `E2BIG`.
+    /// TUNSETIFF. `EEXIST`, `EINVAL`, `EPERM`, `EBUSY`, `E2BIG`.
     fn attach(&self, cred: &Cred, arg: usize) -> Result<()> {
         if self.attached.lock().is_some() {
-            return Err(Errno::EINVAL);
+            return Err(Errno::EEXIST);
         }
         let mut request = [0; 40];
         copy_in(&mut request, arg)?;
@@ -496,8 +496,8 @@ impl File for TunnelFile {
             }
             TUNGETIFF | TUNGETSNDBUF | TUNGETVNETHDRSZ | TUNGETVNETLE => self.get(request, arg)?,
             TUNSETNOCSUM => {}
-            TUNSETDEBUG | TUNSETPERSIST | TUNSETOWNER | TUNSETGROUP | TUNSETOFFLOAD | TUNSETSNDBUF | TUNSETVNETHDRSZ
-            | TUNSETQUEUE | TUNSETVNETLE | TUNSETCARRIER => self.set(request, arg)?,
+            TUNSETDEBUG | TUNSETPERSIST | TUNSETOWNER | TUNSETGROUP | TUNSETOFFLOAD | TUNSETSNDBUF
+            | TUNSETVNETHDRSZ | TUNSETQUEUE | TUNSETVNETLE | TUNSETCARRIER => self.set(request, arg)?,
             _ => return super::ioctl::request(cx.cred, request, arg),
         }
         Ok(0)

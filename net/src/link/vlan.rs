@@ -63,9 +63,9 @@ pub fn create(plan: Plan, lower: &Arc<Interface>, id: u16, kind: u16) -> Result<
 }
 
 fn find(lower: u32, id: u16, kind: u16) -> Option<Arc<Interface>> {
-    all().into_iter().find(|i| {
-        i.lower == lower && matches!(&i.medium, Medium::Vlan(vlan) if vlan.id == id && vlan.kind == kind)
-    })
+    all()
+        .into_iter()
+        .find(|i| i.lower == lower && matches!(&i.medium, Medium::Vlan(vlan) if vlan.id == id && vlan.kind == kind))
 }
 
 impl Vlan {

@@ -118,9 +118,10 @@ pub(super) fn change(request: &Request, add: bool) -> Result<()> {
     let mut address = described(request, &interface)?;
     if !add {
         let far = address.peer;
-        let found = interface.addresses().into_iter().find(|a| {
-            a.ip == address.ip && a.prefix == address.prefix && far.is_none_or(|far| a.peer == Some(far))
-        });
+        let found = interface
+            .addresses()
+            .into_iter()
+            .find(|a| a.ip == address.ip && a.prefix == address.prefix && far.is_none_or(|far| a.peer == Some(far)));
         return found.ok_or(Errno::EADDRNOTAVAIL).and_then(|a| interface.remove_address(a.ip, a.prefix));
     }
     if address.ip.is_multicast() || address.ip.is_unspecified() {
@@ -134,7 +135,9 @@ pub(super) fn change(request: &Request, add: bool) -> Result<()> {
         address.scope = scope::HOST;
     }
     match interface.add_address(address.clone()) {
-        Err(Errno::EEXIST) if request.has(NLM_F_REPLACE) && !request.has(NLM_F_EXCL) => interface.update_address(&address),
+        Err(Errno::EEXIST) if request.has(NLM_F_REPLACE) && !request.has(NLM_F_EXCL) => {
+            interface.update_address(&address)
+        }
         result => result,
     }
 }

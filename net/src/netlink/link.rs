@@ -271,7 +271,8 @@ pub(super) fn set(request: &Request, new: bool) -> Result<()> {
         Ok(_) if new && request.has(NLM_F_EXCL) => Err(Errno::EEXIST),
         Ok(_) if new && request.has(NLM_F_REPLACE) => Err(Errno::EOPNOTSUPP),
         Ok(interface) => change(&interface, attributes, request.word(8), request.word(12)),
-        Err(error) if !new || !request.has(NLM_F_CREATE) => Err(if error == Errno::EINVAL { error } else { Errno::ENODEV }),
+        Err(error) if !new => Err(error),
+        Err(_) if !request.has(NLM_F_CREATE) => Err(Errno::ENODEV),
         Err(_) => {
             let interface = create(attributes, request.word(4))?;
             let changed = change(&interface, attributes, request.word(8), request.word(12));

@@ -23,9 +23,7 @@ const AF_BRIDGE: u8 = 7;
 /// Tells programs of a neighbour.
 pub(crate) fn announce(neighbour: &Neighbour, gone: bool) {
     let kind = if gone { DELNEIGH } else { NEWNEIGH };
-    publish(NETLINK_ROUTE, group::NEIGHBOUR, || {
-        notification(kind, &fixed_part(neighbour), |put| fill(put, neighbour))
-    });
+    publish(NETLINK_ROUTE, group::NEIGHBOUR, || notification(kind, &fixed_part(neighbour), |put| fill(put, neighbour)));
 }
 
 fn fixed_part(neighbour: &Neighbour) -> [u8; NDMSG] {

@@ -212,12 +212,16 @@ fn settle(gateway: Option<IpAddr>, named: u32, flags: u8) -> Result<Hop> {
     let interface = if named != 0 { link::by_index(named).ok_or(Errno::ENODEV)?.index } else { 0 };
     if let Some(gateway) = gateway {
         if flags & ONLINK != 0 {
-            return if interface != 0 { Ok(interface) } else { Err(Errno::ENODEV) }
-                .map(|interface| Hop { gateway: Some(gateway), interface, weight: 1, flags });
+            return if interface != 0 { Ok(interface) } else { Err(Errno::ENODEV) }.map(|interface| Hop {
+                gateway: Some(gateway),
+                interface,
+                weight: 1,
+                flags,
+            });
         }
         let unreachable = if gateway.is_ipv4() { Errno::ENETUNREACH } else { Errno::EHOSTUNREACH };
         if route::is_local(gateway) && !gateway.is_multicast() {
-            return Err(if gateway.is_ipv4() { Errno::EINVAL } else { Errno::EINVAL });
+            return Err(Errno::EINVAL);
         }
         let near = if route::is_link_local(gateway) && interface != 0 {
             interface

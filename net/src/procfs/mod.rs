@@ -12,8 +12,8 @@ use core::sync::atomic::Ordering;
 
 use fs::procfs::{Node, dir, file};
 
-use crate::inet::Family;
 use crate::af_packet::PacketSocket;
+use crate::inet::Family;
 use crate::link::{self, neighbour, scope};
 use crate::route::table;
 

@@ -123,7 +123,7 @@ impl Route {
         }
         let alive: Vec<&Hop> = self.hops.iter().filter(fitting).filter(usable).collect();
         let total: u32 = alive.iter().map(|hop| u32::from(hop.weight)).sum();
-        let mut at = (u64::from(flow.hash) * u64::from(total) >> 32) as u32;
+        let mut at = ((u64::from(flow.hash) * u64::from(total)) >> 32) as u32;
         for hop in alive {
             let weight = u32::from(hop.weight);
             if at < weight {
@@ -140,7 +140,8 @@ impl Route {
 
     /// Do both answer for the same destinations with the same worth?
     fn is_rival(&self, other: &Route) -> bool {
-        (self.destination, self.prefix, self.tos, self.metric) == (other.destination, other.prefix, other.tos, other.metric)
+        (self.destination, self.prefix, self.tos, self.metric)
+            == (other.destination, other.prefix, other.tos, other.metric)
     }
 }
 
@@ -205,7 +206,8 @@ pub fn add(route: Route, how: How) -> Result<()> {
     let routes = networks.entry(route.destination).or_default();
     let rival = routes.iter().position(|other| other.is_rival(&route));
     // IPv6 routes of the same worth over other neighbours are ways of one route (ECMP).
-    let same_way = routes.iter().any(|other| other.is_rival(&route) && other.hops == route.hops && other.kind == route.kind);
+    let same_way =
+        routes.iter().any(|other| other.is_rival(&route) && other.hops == route.hops && other.kind == route.kind);
     let mut grew = true;
     match rival {
         Some(at) if how.replace => {
@@ -308,8 +310,7 @@ fn own(address: &Address, interface: &Interface) -> Route {
 fn to_network(address: &Address, interface: &Interface) -> Vec<Route> {
     let v4 = address.ip.is_ipv4();
     let mut out = Vec::new();
-    let whole = if v4 { 32 } else { 128 };
-    let alone = address.prefix == whole && address.peer.is_none();
+    let alone = v4 && address.prefix == 32 && address.peer.is_none();
     let secondary = v4 && address.flags & link::interface::SECONDARY != 0;
     if !alone && !secondary && address.flags & NO_PREFIX_ROUTE == 0 {
         let mut route = Route::by(address.network(), address.prefix, interface.index, None);
@@ -350,7 +351,8 @@ fn put(route: Route, there: bool) {
         // Another address may have brought the same route.
         let _ = add(route, How { create: true, append: true, ..How::default() });
     } else {
-        let gone = |r: &Route| r.is_rival(&route) && r.kind == route.kind && r.hops == route.hops && r.source == route.source;
+        let gone =
+            |r: &Route| r.is_rival(&route) && r.kind == route.kind && r.hops == route.hops && r.source == route.source;
         let _ = remove(route.destination.is_ipv6(), route.table, gone);
     }
 }

@@ -28,6 +28,7 @@ mod identity;
 mod memory;
 mod mmap_file;
 mod mqueue;
+mod packet_socket;
 mod pipe;
 mod poll;
 mod process;
@@ -61,6 +62,7 @@ const THEMES: &[&[Case]] = &[
     memory::CASES,
     mmap_file::CASES,
     mqueue::CASES,
+    packet_socket::CASES,
     pipe::CASES,
     poll::CASES,
     process::CASES,

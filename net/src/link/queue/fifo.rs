@@ -27,7 +27,8 @@ impl Fifo {
     }
 
     fn push(&mut self, packet: Box<Packet>) -> Offered {
-        let full = if self.by_bytes { self.bytes + packet.len() > self.limit } else { self.packets.len() >= self.limit };
+        let full =
+            if self.by_bytes { self.bytes + packet.len() > self.limit } else { self.packets.len() >= self.limit };
         if full || self.packets.try_reserve(1).is_err() {
             return Offered::Dropped;
         }

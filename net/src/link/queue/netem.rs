@@ -74,7 +74,7 @@ impl Netem {
         let mut delay = self.latency;
         if self.jitter != 0 {
             let at = u64::from(self.delay.draw(random()));
-            delay = (delay + (at * 2 * self.jitter >> 32)).saturating_sub(self.jitter);
+            delay = (delay + ((at * 2 * self.jitter) >> 32)).saturating_sub(self.jitter);
         }
         let ahead = self.gap != 0 && self.since + 1 >= self.gap && self.reorder.comes(random());
         let mut at = now + delay;

@@ -92,13 +92,8 @@ pub(super) fn answer(caller: &Caller, request: &Request, reply: &mut Reply, dest
     let (local, remote) = (half(ID_AT), half(ID_AT + 2));
     for found in sockets(number)? {
         let facts = found.facts();
-        let subject = Subject {
-            local: facts.local,
-            remote: facts.remote,
-            device: facts.device,
-            mark: facts.mark,
-            bound: true,
-        };
+        let subject =
+            Subject { local: facts.local, remote: facts.remote, device: facts.device, mark: facts.mark, bound: true };
         let chosen = facts.family == family
             && states & 1u32.checked_shl(facts.state.into()).unwrap_or(0) != 0
             && (local == 0 || local == facts.local.port)

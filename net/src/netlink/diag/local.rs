@@ -24,11 +24,7 @@ pub(super) fn unix(request: &Request, reply: &mut Reply) -> Result<()> {
     for socket in all() {
         let Some(unix) = (&*socket as &dyn Any).downcast_ref::<UnixSocket>() else { continue };
         let summary = unix.summary();
-        let wanted = if request.is_dump() {
-            states & 1 << summary.state != 0
-        } else {
-            summary.inode as u32 == inode
-        };
+        let wanted = if request.is_dump() { states & 1 << summary.state != 0 } else { summary.inode as u32 == inode };
         if wanted {
             found = true;
             put_unix(reply, unix, show);
