@@ -5,11 +5,10 @@ use base::{Errno, Result};
 use fs::vfs::open::{OpenHow, open as open_file};
 use fs::vfs::walk::Resolve;
 use fs::{Fd, OpenFlags};
-use hal::user;
 use process::{Resource, Task};
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::args::Args;
+use crate::args::{Args, extensible};
 use crate::context::Context;
 use crate::path::{AT_FDCWD, At, UserString, open_flags};
 
@@ -64,24 +63,10 @@ struct RawHow {
 
 pub(crate) fn openat2(cx: &mut Context, a: Args) -> Result<usize> {
     let size = a.size(3);
-    let mut raw = RawHow { flags: 0, mode: 0, resolve: 0 };
     if size < size_of::<RawHow>() {
         return Err(Errno::EINVAL);
     }
-    if size > abi::PAGE_SIZE {
-        return Err(Errno::E2BIG);
-    }
-    user::copy_in(raw.as_mut_bytes(), a.0[2])?;
-    // A longer structure is one with newer fields: they must all be zero.
-    let mut at = size_of::<RawHow>();
-    while at < size {
-        let mut byte = [0];
-        user::copy_in(&mut byte, a.0[2].wrapping_add(at))?;
-        if byte != [0] {
-            return Err(Errno::E2BIG);
-        }
-        at += 1;
-    }
+    let raw: RawHow = extensible(a.0[2], size)?;
     let flags = u32::try_from(raw.flags).map_err(|_| Errno::EINVAL)?;
     let known = OpenFlags::all().bits() | c::O_ACCMODE;
     let resolve = Resolve::from_bits(raw.resolve).ok_or(Errno::EINVAL)?;

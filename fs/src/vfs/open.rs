@@ -96,7 +96,7 @@ pub fn open(cx: &FsContext, base: Option<&Path>, path: &[u8], how: OpenHow) -> R
     open_target(cx, Target { path: walk.at, created: false }, how)
 }
 
-/// Opens a file that was found before (`/proc/PID/fd` links, TIOCGPTPEER). Permissions are checked.
+/// Opens a file that was found before (`/proc/PID/fd` links, TIOCGPTPEER, fanotify's events). Permissions are checked.
 pub fn open_path(cx: &FsContext, path: Path, flags: OpenFlags) -> Result<Arc<OpenFile>> {
     open_target(cx, Target { path, created: false }, OpenHow { flags, ..OpenHow::default() }.validate()?)
 }
@@ -254,6 +254,14 @@ fn open_object(cx: &FsContext, path: &Path, inode: &Arc<Inode>, flags: OpenFlags
         FileKind::Symlink => Err(Errno::ELOOP),
         FileKind::BlockDevice => crate::block::node::open(inode.rdev(), flags),
         FileKind::Socket | FileKind::None => Err(Errno::ENXIO),
+    }
+}
+
+/// Opens a regular file for a file system on top, or to run it: no check, no names.
+pub(crate) fn open_regular(cx: &FsContext, inode: &Arc<Inode>, flags: OpenFlags) -> Result<Arc<dyn File>> {
+    match inode.ops().open(inode, flags, cx)? {
+        Some(file) => Ok(file),
+        None => RegularFile::open(inode, &cx.cred),
     }
 }
 

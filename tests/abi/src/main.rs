@@ -19,6 +19,7 @@ mod sysv_shared_memory;
 mod cred;
 mod epoll;
 mod exec;
+mod fanotify;
 mod fifo;
 mod files;
 mod folders;
@@ -27,7 +28,9 @@ mod futex_pi;
 mod identity;
 mod memory;
 mod mmap_file;
+mod mount;
 mod mqueue;
+mod overlay;
 mod packet_socket;
 mod pipe;
 mod poll;
@@ -53,6 +56,7 @@ const THEMES: &[&[Case]] = &[
     cred::CASES,
     epoll::CASES,
     exec::CASES,
+    fanotify::CASES,
     fifo::CASES,
     files::CASES,
     folders::CASES,
@@ -61,7 +65,9 @@ const THEMES: &[&[Case]] = &[
     identity::CASES,
     memory::CASES,
     mmap_file::CASES,
+    mount::CASES,
     mqueue::CASES,
+    overlay::CASES,
     packet_socket::CASES,
     pipe::CASES,
     poll::CASES,
