@@ -217,10 +217,10 @@ fn own_option(
 fn set_int(task: &Task, options: &Options, name: i32, value: i32, addr: usize, len: usize) -> Result<()> {
     let privileged = || task.cred().capable(Capability::NetAdmin);
     match name {
-        option::SO_SNDBUF => Options::set_buffer(&options.send_buffer, value, false),
-        option::SO_RCVBUF => Options::set_buffer(&options.receive_buffer, value, false),
-        option::SO_SNDBUFFORCE if privileged() => Options::set_buffer(&options.send_buffer, value, true),
-        option::SO_RCVBUFFORCE if privileged() => Options::set_buffer(&options.receive_buffer, value, true),
+        option::SO_SNDBUF => options.set_buffer(false, value, false),
+        option::SO_RCVBUF => options.set_buffer(true, value, false),
+        option::SO_SNDBUFFORCE if privileged() => options.set_buffer(false, value, true),
+        option::SO_RCVBUFFORCE if privileged() => options.set_buffer(true, value, true),
         option::SO_SNDBUFFORCE | option::SO_RCVBUFFORCE => return Err(Errno::EPERM),
         option::SO_PASSCRED => options.pass_credentials.store(value != 0, Ordering::Relaxed),
         option::SO_RCVLOWAT => {
@@ -229,6 +229,7 @@ fn set_int(task: &Task, options: &Options, name: i32, value: i32, addr: usize, l
         option::SO_PRIORITY if (0..=6).contains(&value) || privileged() => {
             options.priority.store(value, Ordering::Relaxed);
         }
+        option::SO_TIMESTAMPING => options.set_timestamping(value as u32)?,
         option::SO_MARK if privileged() => options.mark.store(value, Ordering::Relaxed),
         option::SO_MARK => return Err(Errno::EPERM),
         option::SO_PRIORITY => return Err(Errno::EPERM),
@@ -265,6 +266,10 @@ fn get_option(socket: &Arc<dyn Socket>, name: i32) -> Result<Vec<u8>> {
         option::SO_SNDLOWAT => 1,
         option::SO_PRIORITY => options.priority.load(Ordering::Relaxed),
         option::SO_MARK => options.mark.load(Ordering::Relaxed),
+        option::SO_TIMESTAMPING => options.timestamping.load(Ordering::Relaxed) as i32,
+        option::SO_INCOMING_CPU => -1,
+        option::SO_COOKIE => return Ok(options.cookie().to_ne_bytes().to_vec()),
+        option::SO_NETNS_COOKIE => return Ok(1u64.to_ne_bytes().to_vec()),
         option::SO_ACCEPTCONN => i32::from(socket.is_listening()),
         option::SO_RCVTIMEO => return Ok(time(options.receive_timeout.load(Ordering::Relaxed))),
         option::SO_SNDTIMEO => return Ok(time(options.send_timeout.load(Ordering::Relaxed))),

@@ -12,6 +12,7 @@ use mm::{Sink, Source};
 use sched::{Sleep, WaitQueue};
 
 use super::address::{AF_UNSPEC, Endpoint, Family, family_of};
+use super::errors::ErrorQueue;
 use super::options::{IP_MTU, SOL_IP, SOL_IPV6, Settings};
 use super::port::{Binding, Claim, Ports};
 use super::queue::{Datagram, Inbox};
@@ -44,7 +45,7 @@ pub(super) struct State {
     pub(super) remote: Option<Endpoint>,
     binding: Option<Arc<Binding>>,
     pub(super) path: Option<Path>,
-    error: Option<Errno>,
+    pub(super) error: Option<Errno>,
     shut_read: bool,
     shut_write: bool,
     /// UDP_CORK or MSG_MORE: what is collected, and where it goes.
@@ -66,8 +67,9 @@ pub struct DatagramSocket {
     pub(super) settings: SpinLock<Settings>,
     pub(super) state: SpinLock<State>,
     inbox: SpinLock<Inbox>,
+    pub(super) failures: SpinLock<ErrorQueue>,
     filler: sched::Mutex<Filler>,
-    news: Arc<WaitQueue>,
+    pub(super) news: Arc<WaitQueue>,
 }
 
 static UDP_PORTS: Ports = Ports::new();
@@ -98,6 +100,7 @@ impl DatagramSocket {
                 coverage: [0; 2],
             }),
             inbox: SpinLock::new(Inbox::default()),
+            failures: SpinLock::new(ErrorQueue::default()),
             filler: sched::Mutex::new(Filler::new()),
             news: Arc::new(WaitQueue::new()),
         });
@@ -257,6 +260,8 @@ impl DatagramSocket {
         received.control.messages = control::write(&settings, self.family, datagram);
         drop(settings);
         crate::options::stamp(&self.options, datagram.received, &mut received.control.messages);
+        let flags = self.options.timestamping.load(Ordering::Relaxed);
+        super::errors::stamp(flags, datagram.received, &mut received.control.messages);
         Ok(received)
     }
 }
@@ -394,7 +399,7 @@ impl Socket for DatagramSocket {
             return Err(Errno::EOPNOTSUPP);
         }
         if flags.contains(MessageFlags::ERRQUEUE) {
-            return Err(Errno::EAGAIN);
+            return self.receive_failure(sink);
         }
         let nonblocking = nonblocking || flags.contains(MessageFlags::DONTWAIT);
         loop {
@@ -415,7 +420,7 @@ impl Socket for DatagramSocket {
         table.register(&self.news);
         let mut ready = Events::WRITABLE | Events::WRBAND;
         let state = self.state.lock();
-        if state.error.is_some() {
+        if state.error.is_some() || !self.failures.lock().is_empty() {
             ready |= Events::ERR;
         }
         if state.shut_read {
@@ -472,7 +477,7 @@ impl Socket for DatagramSocket {
             }
             (crate::options::level::SOL_SOCKET, SO_NO_CHECK) => word(state.no_checksum.into()),
             (SOL_IP, IP_MTU) | (SOL_IPV6, 24) => match &state.path {
-                Some(path) => word(path.interface.mtu() as i32),
+                Some(path) => word(path.mtu() as i32),
                 None => Some(Err(Errno::ENOTCONN)),
             },
             _ => {

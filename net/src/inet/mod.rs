@@ -3,6 +3,7 @@
 pub mod address;
 mod control;
 pub mod datagram;
+pub(crate) mod errors;
 mod options;
 pub mod ping;
 pub mod port;

@@ -1,5 +1,7 @@
 //! Sending on sockets of whole messages: where a message goes, corking, segmentation, and the header in front.
 
+use core::sync::atomic::Ordering;
+
 use base::{Errno, Result};
 
 use super::address::{AF_UNSPEC, Endpoint, Family, family_of};
@@ -79,12 +81,19 @@ impl DatagramSocket {
             whole: settings.whole(),
             quiet: !settings.multicast_loop,
         };
-        match self.flavour {
+        let stamped = (self.options.timestamping.load(Ordering::Relaxed) != 0).then(|| data.clone());
+        let result = match self.flavour {
             Flavour::Udp => udp::send(data, local.port, target.port, &out, path, no_checksum),
             Flavour::UdpLite => udp::send_lite(data, local.port, target.port, &out, path, coverage),
             Flavour::Ping => ping::send(data, local.port, &out, path),
             Flavour::Raw(_) => raw::send(data, &out, path, &settings),
+        };
+        match (result, stamped) {
+            (Err(Errno::EMSGSIZE), _) => self.on_too_large(target, path.mtu()),
+            (Ok(()), Some(data)) => self.on_sent(target, &data),
+            _ => {}
         }
+        result
     }
 
     pub(super) fn check_size(&self, len: usize, target: &Endpoint) -> Result<()> {

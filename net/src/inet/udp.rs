@@ -10,6 +10,7 @@ use hal::sync::SpinLock;
 
 use super::address::{Endpoint, Family};
 use super::datagram::DatagramSocket;
+use super::errors;
 use super::queue::Datagram;
 use super::sending::packet_with_header;
 use crate::checksum::Sum;
@@ -239,11 +240,13 @@ pub(crate) fn input(mut packet: Box<Packet>, header: Header) {
 }
 
 /// An error message about a datagram that was sent from `local` to `remote`.
-pub(crate) fn on_report(number: u8, local: (IpAddr, u16), remote: (IpAddr, u16), report: &Report) {
+pub(crate) fn on_report(number: u8, local: (IpAddr, u16), remote: (IpAddr, u16), packet: &mut Packet, report: &Report) {
+    packet.pull(HEADER);
     for socket in holders((number, local.1)) {
         if score(&socket, remote, local.0, 0).is_some() {
             let hard = report.hard || report.errno == Errno::ECONNREFUSED;
-            socket.report_error(report.errno, hard);
+            let to = errors::endpoint(remote.0, remote.1, packet.interface);
+            socket.on_failure(report, to, hard, Some(packet));
         }
     }
 }

@@ -8,7 +8,7 @@ use base::{Errno, NANOS_PER_SEC, Result};
 
 use super::{Header, Outgoing, default_ttl, output, protocol, set_checksum};
 use crate::checksum::Sum;
-use crate::inet::{ping, udp};
+use crate::inet::{ping, raw, udp};
 use crate::link::discovery;
 use crate::packet::{Packet, Rope};
 use crate::route::{self, Path};
@@ -288,17 +288,19 @@ fn report(mut packet: Box<Packet>, header: &Header, head: [u8; HEADER]) {
     }
     let first = packet.head();
     let ports = (u16::from_be_bytes([first[0], first[1]]), u16::from_be_bytes([first[2], first[3]]));
+    raw::on_report(inner_protocol, source, destination, &packet, &report);
+    let first = packet.head();
     match inner_protocol {
         protocol::TCP => {
             let seq = u32::from_be_bytes([first[4], first[5], first[6], first[7]]);
             tcp::on_report((source, ports.0), (destination, ports.1), seq, &report);
         }
         protocol::UDP | protocol::UDPLITE => {
-            udp::on_report(inner_protocol, (source, ports.0), (destination, ports.1), &report);
+            udp::on_report(inner_protocol, (source, ports.0), (destination, ports.1), &mut packet, &report);
         }
         protocol::ICMP | protocol::ICMPV6 => {
             let identity = u16::from_be_bytes([first[4], first[5]]);
-            ping::on_report(source, identity, destination, packet, &report);
+            ping::on_report(identity, destination, &packet, &report);
         }
         _ => {}
     }

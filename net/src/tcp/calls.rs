@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use base::{Errno, Nanos};
 
 use super::congestion::{self, Algorithm};
-use super::connection::{Connection, Effects, MIN_MSS, Out, SEND_BUFFER, SendTimer, State};
+use super::connection::{Connection, Effects, MIN_MSS, Out, SendTimer, State};
 use super::rtt::MS;
 use super::seq::Seq;
 use crate::packet::Rope;
@@ -127,7 +127,7 @@ impl Connection {
 
     /// Sets the send buffer.
     pub fn set_send_limit(&mut self, bytes: usize) {
-        self.send.limit = bytes.max(SEND_BUFFER[0]);
+        self.send.limit = bytes.max(self.settings.send_buffers[0]);
         self.send.fixed = true;
     }
 

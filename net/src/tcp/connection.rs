@@ -84,6 +84,16 @@ pub struct Settings {
     pub retries: u32,
     /// SO_OOBINLINE.
     pub urgent_inline: bool,
+    /// Offer selective acknowledgements (`tcp_sack`).
+    pub sack: bool,
+    /// Offer timestamps (`tcp_timestamps`).
+    pub timestamps: bool,
+    /// Offer window scaling (`tcp_window_scaling`).
+    pub scaling: bool,
+    /// The least, first and largest send buffer (`tcp_wmem`).
+    pub send_buffers: [usize; 3],
+    /// The same for receiving (`tcp_rmem`).
+    pub receive_buffers: [usize; 3],
 }
 
 impl Default for Settings {
@@ -101,6 +111,11 @@ impl Default for Settings {
             syn_retries: 6,
             retries: 15,
             urgent_inline: false,
+            sack: true,
+            timestamps: true,
+            scaling: true,
+            send_buffers: SEND_BUFFER,
+            receive_buffers: RECEIVE_BUFFER,
         }
     }
 }
@@ -467,11 +482,15 @@ pub const MIN_MSS: usize = 48;
 impl Connection {
     fn new(path: Path, settings: Settings, algorithm: Box<dyn Algorithm>, iss: Seq, offset: u32) -> Connection {
         let mss = usize::from(path.mss).max(MIN_MSS);
+        let mut send = Send::new(iss, mss);
+        send.limit = settings.send_buffers[1];
+        let mut receive = Receive::new(path.mss);
+        receive.limit = settings.receive_buffers[1];
         Connection {
             state: State::Closed,
             settings,
-            send: Send::new(iss, mss),
-            receive: Receive::new(path.mss),
+            send,
+            receive,
             rtt: RoundTrip::new(),
             loss: Loss::new(iss),
             window: Window::new(),
@@ -517,9 +536,9 @@ impl Connection {
         let iss = Seq(random.0);
         let mut this = Connection::new(path, settings, algorithm, iss, random.1);
         this.state = State::SynSent;
-        this.timestamps = true;
-        this.sack = true;
-        this.receive.scale = SCALE;
+        this.timestamps = this.settings.timestamps;
+        this.sack = this.settings.sack;
+        this.receive.scale = if this.settings.scaling { SCALE } else { 0 };
         this.apply_max_segment();
         this.stalled_at = now;
         this.delivered_at = now;

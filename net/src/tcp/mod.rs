@@ -18,6 +18,7 @@ pub mod rtt;
 pub mod segment;
 pub mod seq;
 pub mod socket;
+pub(crate) mod sysctl;
 mod table;
 mod timers;
 mod transfer;

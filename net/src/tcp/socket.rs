@@ -15,11 +15,12 @@ use hal::sync::SpinLock;
 use mm::{Sink, Source};
 use sched::{Sleep, WaitQueue};
 
-use super::connection::{Connection, Effects, Out, RECEIVE_BUFFER, SEND_BUFFER, Settings, State};
+use super::connection::{Connection, Effects, Out, Settings, State};
 use super::link::Link;
 use super::listener::Listener;
 use super::segment::Segment;
 use super::seq::Seq;
+use super::sysctl;
 use super::{congestion, opening, option as options, table, transfer};
 use crate::alarm::{Alarm, Rings};
 use crate::inet::port::Binding;
@@ -96,7 +97,8 @@ impl TcpSocket {
         let nowhere = Endpoint::any(family);
         let link = Link { local: nowhere, remote: nowhere, ttl: 64, tos: 0, device: 0, path: None, mss: u16::MAX };
         let socket = TcpSocket::new(family, link, Role::Fresh);
-        socket.options.set_sizes(SEND_BUFFER[1], RECEIVE_BUFFER[1]);
+        let (send, receive) = sysctl::first_buffers();
+        socket.options.set_sizes(send, receive);
         socket
     }
 
@@ -111,7 +113,7 @@ impl TcpSocket {
                 link,
                 bound: None,
                 binding: None,
-                settings: Settings::default(),
+                settings: sysctl::settings(),
                 congestion: congestion::default_name(),
                 error: None,
                 shut_write: false,
@@ -155,7 +157,9 @@ impl TcpSocket {
     /// The settings and congestion control that a child gets.
     pub(super) fn inherited(&self) -> (Settings, &'static str) {
         let core = self.core.lock();
-        (core.settings.clone(), core.congestion)
+        let mut settings = core.settings.clone();
+        sysctl::refresh(&mut settings);
+        (settings, core.congestion)
     }
 
     pub(super) fn max_segment(&self) -> Option<u16> {
