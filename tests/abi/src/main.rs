@@ -32,6 +32,7 @@ mod mmap_file;
 mod mount;
 mod mqueue;
 mod overlay;
+mod packet_socket;
 mod pipe;
 mod poll;
 mod process;
@@ -69,6 +70,7 @@ const THEMES: &[&[Case]] = &[
     mount::CASES,
     mqueue::CASES,
     overlay::CASES,
+    packet_socket::CASES,
     pipe::CASES,
     poll::CASES,
     process::CASES,
