@@ -12,6 +12,7 @@ extern crate alloc;
 pub mod epoll;
 pub mod eventfd;
 pub mod futex;
+pub mod io_uring;
 pub mod mqueue;
 pub mod pipe;
 pub mod poll;

@@ -132,6 +132,8 @@ pub struct Task {
     pub started: Nanos,
     /// The robust list and futexes were cleaned up, and so on: it is past the point where it can take signals.
     pub(crate) exiting: AtomicBool,
+    /// It works for the process and is none of its threads: see [`crate::worker`].
+    pub(crate) is_worker: AtomicBool,
 }
 
 impl Task {
@@ -176,6 +178,7 @@ impl Task {
             major_faults: AtomicU64::new(0),
             started: sched::time::now(),
             exiting: AtomicBool::new(false),
+            is_worker: AtomicBool::new(false),
         }
     }
 

@@ -14,6 +14,7 @@ mod exec;
 mod fcntl;
 mod futex;
 mod identity;
+mod io_uring;
 mod lifecycle;
 mod memory;
 mod message;

@@ -114,7 +114,7 @@ fn backing(cx: &Context, a: Args, len: usize, shared: bool, prot: Prot) -> Resul
         return Err(Errno::EINVAL);
     }
     offset.checked_add(len as u64).filter(|&end| end <= i64::MAX as u64).ok_or(Errno::EOVERFLOW)?;
-    open.mmap(offset, shared, prot)
+    open.mmap((offset, len), shared, prot)
 }
 
 pub(crate) fn munmap(cx: &mut Context, a: Args) -> Result<usize> {

@@ -9,7 +9,7 @@ use crate::args::Args;
 use crate::context::Context;
 use crate::dispatch::missing;
 use crate::{
-    directory, epoll, event, exec, fcntl, futex, identity, lifecycle, memory, message, metadata, mount, mqueue, open,
+    directory, epoll, event, exec, fcntl, futex, identity, io_uring, lifecycle, memory, message, metadata, mount, mqueue, open,
     pidfd, poll, prctl, resource, scheduling, session, signal, socket, system, sysv, time, timer, trace, transfer,
     xattr,
 };
@@ -397,9 +397,9 @@ syscall_table! {
     (333, "io_pgetevents", missing, Error, "not implemented"),
     (334, "rseq", scheduling::rseq, Full, ""),
     (424, "pidfd_send_signal", signal::pidfd_send_signal, Full, ""),
-    (425, "io_uring_setup", missing, Error, "not implemented"),
-    (426, "io_uring_enter", missing, Error, "not implemented"),
-    (427, "io_uring_register", missing, Error, "not implemented"),
+    (425, "io_uring_setup", io_uring::io_uring_setup, Full, ""),
+    (426, "io_uring_enter", io_uring::io_uring_enter, Full, ""),
+    (427, "io_uring_register", io_uring::io_uring_register, Full, "registered buffers are not pinned"),
     (428, "open_tree", missing, Error, "not implemented"),
     (429, "move_mount", missing, Error, "not implemented"),
     (430, "fsopen", missing, Error, "not implemented"),
