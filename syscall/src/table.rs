@@ -9,9 +9,9 @@ use crate::args::Args;
 use crate::context::Context;
 use crate::dispatch::missing;
 use crate::{
-    directory, epoll, event, exec, fcntl, futex, identity, io_uring, lifecycle, memory, message, metadata, mount, mqueue, open,
-    pidfd, poll, prctl, resource, scheduling, session, signal, socket, system, sysv, time, timer, trace, transfer,
-    xattr,
+    directory, epoll, event, exec, fcntl, futex, identity, io_uring, lifecycle, memory, message, metadata, mount,
+    mqueue, open, pidfd, poll, prctl, resource, scheduling, session, signal, socket, system, sysv, time, timer, trace,
+    transfer, xattr,
 };
 
 /// What a number's handler looks like.

@@ -127,12 +127,9 @@ impl Rings {
         let bytes = after_cqes + if array.is_some() { sq_entries as usize * 4 } else { 0 };
         let shared = Region::new(bytes)?;
         let sqes = Region::new(sq_entries as usize * sqe_size)?;
-        for (at, value) in [
-            (SQ_MASK, sq_entries - 1),
-            (CQ_MASK, cq_entries - 1),
-            (SQ_ENTRIES, sq_entries),
-            (CQ_ENTRIES, cq_entries),
-        ] {
+        for (at, value) in
+            [(SQ_MASK, sq_entries - 1), (CQ_MASK, cq_entries - 1), (SQ_ENTRIES, sq_entries), (CQ_ENTRIES, cq_entries)]
+        {
             shared.store(at, value);
         }
         let cache = PageCache::new();

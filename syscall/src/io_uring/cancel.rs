@@ -5,7 +5,6 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use base::{Errno, Result};
-use process::Task;
 
 use super::operation::zero;
 use super::request::{Body, Request, Stage};
@@ -89,6 +88,11 @@ pub(super) fn cancel_wanted(
             && (!by_data || other.user_data() == wanted.user_data)
             && (wanted.flags & OP == 0 || other.sqe.opcode == wanted.opcode)
     };
+    if let (Some(by), 0) = (by, wanted.flags) {
+        // The plain case: no need to look at more than the first that fits.
+        let target = find(ring, by, |other| other.user_data() == wanted.user_data).ok_or(Errno::ENOENT)?;
+        return cancel(&target).map(|()| 0);
+    }
     let many = wanted.flags & (ALL | ANY) != 0;
     let mut count = 0;
     let mut outcome = Err(Errno::ENOENT);
@@ -115,7 +119,9 @@ fn candidates(ring: &Ring, by: Option<&Arc<Request>>) -> Vec<Arc<Request>> {
 
 /// The first such request that waits.
 pub(super) fn find(ring: &Ring, by: &Arc<Request>, is: impl Fn(&Request) -> bool) -> Option<Arc<Request>> {
-    candidates(ring, Some(by)).into_iter().find(|request| is(request))
+    let live = ring.live.lock();
+    let running = |request: &&Arc<Request>| matches!(request.stage(), Stage::Waiting | Stage::Worker);
+    live.values().filter(running).find(|request| is(request) && !Arc::ptr_eq(by, request)).cloned()
 }
 
 /// Cancels a request that waits, or that a worker has. `EALREADY` where it is being carried on, and may complete all the same.
@@ -143,12 +149,19 @@ pub(super) fn cancel(target: &Arc<Request>) -> Result<()> {
     }
 }
 
-/// The thread that submitted them leaves (or with `None`, the whole process): its requests on the ring end.
-pub(super) fn cancel_of(_task: &Task, ring: &Arc<Ring>, workers: &Arc<Workers>, owner: Option<usize>) {
-    let is_own = |request: &Arc<Request>| {
-        Arc::ptr_eq(&request.workers, workers) && owner.is_none_or(|owner| request.owner == owner)
+/// A process ends: its requests on the ring do.
+pub(super) fn cancel_of(ring: &Arc<Ring>, workers: &Arc<Workers>) {
+    end(ring, |request| Arc::ptr_eq(&request.workers, workers), true);
+}
+
+/// A thread ends: its requests that are about rings do.
+pub(super) fn cancel_circular(ring: &Arc<Ring>, workers: &Arc<Workers>, owner: usize) {
+    let is_circular = |request: &Arc<Request>| {
+        let own = Arc::ptr_eq(&request.workers, workers) && request.owner == owner;
+        let about_ring = |body: &Body| body.file.as_ref().is_some_and(|file| Ring::of(file.open()).is_ok());
+        own && request.body.try_lock().is_some_and(|body| about_ring(&body))
     };
-    end(ring, is_own, owner.is_none());
+    end(ring, is_circular, false);
 }
 
 /// The ring is closed: all its requests end.
@@ -172,8 +185,9 @@ fn end(ring: &Arc<Ring>, which: impl Fn(&Arc<Request>) -> bool, force: bool) {
         }
         for request in &requests {
             if submit::take_drained(ring, request) {
-                run::fail_chain(request.clone(), Errno::ECANCELED);
-            } else if cancel(request).is_err() && (force || request.ring.defers()) && request.stage() == Stage::Issuing {
+                run::fail_chain(request.clone(), Errno::ECANCELED, false);
+            } else if cancel(request).is_err() && (force || request.ring.defers()) && request.stage() == Stage::Issuing
+            {
                 run::abandon(request, Errno::ECANCELED);
             }
         }

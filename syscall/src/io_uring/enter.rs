@@ -149,8 +149,10 @@ fn run_ready(cx: &mut Context, ring: &Ring, workers: &Workers) {
 /// Waits until the program can read `wanted` completions. `ETIME`, `EINTR`.
 fn wait(cx: &mut Context, ring: &Arc<Ring>, wanted: u32, deadline: Option<Nanos>) -> Result<()> {
     let workers = Workers::of(cx.task);
+    // A timeout ends any wait.
+    let timeouts = ring.timeouts.load(Ordering::SeqCst);
+    let enough = || ring.completions.ready(&ring.rings) >= wanted || ring.timeouts.load(Ordering::SeqCst) != timeouts;
     run_ready(cx, ring, &workers);
-    let enough = || ring.completions.ready(&ring.rings) >= wanted;
     if enough() {
         return Ok(());
     }

@@ -1,10 +1,11 @@
 //! Operations on sockets.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use base::{Errno, Events, Result};
-use fs::{OpenFile, OpenFlags};
+use fs::OpenFlags;
 use hal::user::{UserBuf, UserPtr};
 use ipc::io_uring::abi::{Cqe, SqeFlags, cqe_flag, op};
 use mm::{Sink, Source};
@@ -27,15 +28,19 @@ const FIXED_BUFFER: u16 = 4;
 const REPORT_USAGE: u16 = 8;
 const ACCEPT_MULTISHOT: u16 = 1;
 
-fn parts(body: &Body) -> Result<(Arc<OpenFile>, Arc<dyn Socket>)> {
-    let open = body.file.as_ref().ok_or(Errno::EBADF)?.open().clone();
-    let socket = socket_of(&open)?.clone();
-    Ok((open, socket))
+fn socket_in(body: &Body) -> Result<Arc<dyn Socket>> {
+    let file = body.file.as_ref().ok_or(Errno::EBADF)?;
+    socket_of(file.open()).cloned()
 }
 
-/// Is `EAGAIN` the program's to see?
-fn tells(open: &OpenFile, flags: MessageFlags) -> bool {
-    open.flags().contains(OpenFlags::NONBLOCK) || flags.contains(MessageFlags::DONTWAIT)
+/// Is `EAGAIN` the program's to see? Only where the request says so: O_NONBLOCK does not count.
+fn tells(flags: MessageFlags) -> bool {
+    flags.contains(MessageFlags::DONTWAIT)
+}
+
+/// Does MSG_WAITALL mean anything there?
+fn is_stream(socket: &Arc<dyn Socket>) -> bool {
+    matches!(socket.kind(), net::SocketKind::Stream | net::SocketKind::SeqPacket)
 }
 
 fn flags_of(request: &Request) -> MessageFlags {
@@ -49,6 +54,13 @@ fn or_done(result: Result<Step>) -> Step {
 /// The first time, with IORING_RECVSEND_POLL_FIRST, a request waits before it tries.
 fn polls_first(request: &Request, body: &Body) -> bool {
     request.sqe.ioprio & POLL_FIRST != 0 && !body.again
+}
+
+/// A message's structure, and its buffers. `EFAULT`, `EINVAL`, `EMSGSIZE`.
+fn message_parts(at: u64) -> Result<(RawMessage, Vec<UserBuf>)> {
+    let raw = UserPtr::<RawMessage>::new(at as usize).read()?;
+    let list = message_buffers(raw.iov, raw.iov_len)?;
+    Ok((raw, list))
 }
 
 pub(super) fn prepare_accept(_: &mut Context, request: &Arc<Request>, _: &mut Body) -> Result<()> {
@@ -69,12 +81,12 @@ pub(super) fn accept(cx: &mut Context, request: &Arc<Request>, body: &mut Body, 
 
 fn accept_now(cx: &mut Context, request: &Request, body: &mut Body) -> Result<Step> {
     let sqe = &request.sqe;
-    let (open, socket) = parts(body)?;
+    let socket = socket_in(body)?;
     let flags = OpenFlags::from_bits_retain(sqe.op_flags);
     loop {
         let accepted = match socket.accept(true) {
             Ok(accepted) => accepted,
-            Err(Errno::EAGAIN) if !tells(&open, MessageFlags::empty()) => return Ok(Step::Wait(Events::READABLE)),
+            Err(Errno::EAGAIN) => return Ok(Step::Wait(Events::READABLE)),
             Err(error) => return Err(error),
         };
         if sqe.addr != 0 {
@@ -98,7 +110,8 @@ fn accept_now(cx: &mut Context, request: &Request, body: &mut Body) -> Result<St
 pub(super) fn prepare_connect(_: &mut Context, request: &Arc<Request>, body: &mut Body) -> Result<()> {
     let sqe = &request.sqe;
     zero([sqe.len.into(), sqe.buf_index.into(), sqe.op_flags.into(), sqe.file_index.into()])?;
-    body.prepared = Prepared::Address(read_address(sqe.addr as usize, sqe.off as i32)?);
+    let address = read_address(sqe.addr as usize, sqe.off as i32).map(Prepared::Address);
+    body.keep(address);
     Ok(())
 }
 
@@ -107,18 +120,15 @@ pub(super) fn connect(cx: &mut Context, _: &Arc<Request>, body: &mut Body, _: Mo
 }
 
 fn connect_now(cx: &mut Context, body: &mut Body) -> Result<Step> {
-    let (open, socket) = parts(body)?;
-    if body.again {
-        if let Some(error) = socket.take_error() {
-            return Err(error);
-        }
+    let socket = socket_in(body)?;
+    if body.again
+        && let Some(error) = socket.take_error()
+    {
+        return Err(error);
     }
     let Prepared::Address(address) = &body.prepared else { return Err(Errno::EFAULT) };
     match socket.connect(&caller(cx.task), address, true) {
-        Err(Errno::EINPROGRESS | Errno::EALREADY) if !tells(&open, MessageFlags::empty()) => {
-            Ok(Step::Wait(Events::WRITABLE))
-        }
-        Err(Errno::EAGAIN) if !tells(&open, MessageFlags::empty()) => Ok(Step::Wait(Events::WRITABLE)),
+        Err(Errno::EINPROGRESS | Errno::EALREADY | Errno::EAGAIN) => Ok(Step::Wait(Events::WRITABLE)),
         Err(Errno::EISCONN) if body.again => Ok(Step::Done(Ok(0))),
         Err(error) => Err(error),
         Ok(()) => Ok(Step::Done(Ok(0))),
@@ -128,8 +138,20 @@ fn connect_now(cx: &mut Context, body: &mut Body) -> Result<Step> {
 pub(super) fn prepare_send(_: &mut Context, request: &Arc<Request>, body: &mut Body) -> Result<()> {
     let sqe = &request.sqe;
     zero([u64::from(sqe.ioprio & !POLL_FIRST)])?;
-    body.prepared = Prepared::Buffers(alloc::vec![buffer(sqe.addr as usize, sqe.len as usize)?]);
+    body.keep(buffer(sqe.addr as usize, sqe.len as usize).map(|one| Prepared::Buffers(alloc::vec![one])));
+    keep_address(request, body);
     Ok(())
+}
+
+/// The address of a datagram: `addr2` and its length in `file_index`.
+fn keep_address(request: &Request, body: &mut Body) {
+    let sqe = &request.sqe;
+    if sqe.off != 0 {
+        match read_address(sqe.off as usize, (sqe.file_index & 0xffff) as i32) {
+            Ok(address) => body.address = Some(address),
+            Err(error) => body.failed = Some(error),
+        }
+    }
 }
 
 pub(super) fn prepare_send_zero_copy(_: &mut Context, request: &Arc<Request>, body: &mut Body) -> Result<()> {
@@ -139,12 +161,12 @@ pub(super) fn prepare_send_zero_copy(_: &mut Context, request: &Arc<Request>, bo
     if request.has(SqeFlags::CQE_SKIP_SUCCESS) {
         return Err(Errno::EINVAL);
     }
-    if sqe.ioprio & FIXED_BUFFER != 0 {
-        transfer::use_registered(request, body)?;
-        body.prepared = Prepared::Buffers(alloc::vec![transfer::within(body, sqe.addr, sqe.len)?]);
-        return Ok(());
-    }
-    body.prepared = Prepared::Buffers(alloc::vec![buffer(sqe.addr as usize, sqe.len as usize)?]);
+    keep_address(request, body);
+    let whole = match sqe.ioprio & FIXED_BUFFER != 0 {
+        true => transfer::registered(request, body),
+        false => buffer(sqe.addr as usize, sqe.len as usize),
+    };
+    body.keep(whole.map(|one| Prepared::Buffers(alloc::vec![one])));
     Ok(())
 }
 
@@ -154,20 +176,18 @@ pub(super) fn send(cx: &mut Context, request: &Arc<Request>, body: &mut Body, _:
 }
 
 fn send_now(cx: &mut Context, request: &Request, body: &mut Body) -> Result<Step> {
-    let sqe = &request.sqe;
-    let (open, socket) = parts(body)?;
+    let socket = socket_in(body)?;
     if polls_first(request, body) {
         return Ok(Step::Wait(Events::WRITABLE));
     }
     let Prepared::Buffers(list) = &body.prepared else { return Err(Errno::EFAULT) };
     let whole = list.first().copied().unwrap_or(UserBuf::new(0, 0));
     let rest = [UserBuf::new(whole.addr + body.moved, whole.len - body.moved)];
-    // The address of a datagram: `addr2` and its length in `file_index`.
-    let to = if sqe.off != 0 { Some(read_address(sqe.off as usize, (sqe.file_index & 0xffff) as i32)?) } else { None };
+    let to = body.address.clone();
     let flags = flags_of(request);
     let outgoing = Outgoing { to: to.as_deref(), control: Control::default(), flags: flags | MessageFlags::DONTWAIT };
     let result = socket.send(Some(&caller(cx.task)), &mut Source::user(&rest), outgoing, true);
-    Ok(sent(cx, request, body, (&open, flags), result, whole.len))
+    Ok(sent(cx, request, body, (&socket, flags), result, whole.len))
 }
 
 /// What sending came to.
@@ -175,15 +195,15 @@ fn sent(
     cx: &Context,
     request: &Request,
     body: &mut Body,
-    (open, flags): (&OpenFile, MessageFlags),
+    (socket, flags): (&Arc<dyn Socket>, MessageFlags),
     result: Result<usize>,
     wanted: usize,
 ) -> Step {
     let zero_copy = matches!(request.sqe.opcode, op::SEND_ZC | op::SENDMSG_ZC);
-    let all = flags.contains(MessageFlags::WAITALL) || zero_copy;
+    let all = flags.contains(MessageFlags::WAITALL) && is_stream(socket);
     let result = if flags.contains(MessageFlags::NOSIGNAL) { result } else { raise_pipe(cx.task, result) };
     match result {
-        Err(Errno::EAGAIN) if !tells(open, flags) => return Step::Wait(Events::WRITABLE),
+        Err(Errno::EAGAIN) if !tells(flags) => return Step::Wait(Events::WRITABLE),
         Ok(n) if all && body.moved + n < wanted && n > 0 => {
             body.moved += n;
             return Step::Wait(Events::WRITABLE);
@@ -195,7 +215,7 @@ fn sent(
         Err(_) if body.moved > 0 => Ok(body.moved),
         error => error,
     };
-    let failed = result.is_err() || flags.contains(MessageFlags::WAITALL) && result != Ok(wanted);
+    let failed = result.is_err() || all && result != Ok(wanted);
     if zero_copy {
         // The bytes were copied, so the buffer is the program's again at once.
         let user_data = request.user_data();
@@ -210,8 +230,7 @@ fn sent(
 pub(super) fn prepare_message(_: &mut Context, request: &Arc<Request>, body: &mut Body) -> Result<()> {
     let sqe = &request.sqe;
     zero([sqe.off, sqe.file_index.into(), u64::from(sqe.ioprio & !POLL_FIRST)])?;
-    let raw = UserPtr::<RawMessage>::new(sqe.addr as usize).read()?;
-    body.prepared = Prepared::Buffers(message_buffers(raw.iov, raw.iov_len)?);
+    body.keep(message_parts(sqe.addr).map(|(_, list)| Prepared::Buffers(list)));
     Ok(())
 }
 
@@ -222,8 +241,7 @@ pub(super) fn prepare_message_zero_copy(_: &mut Context, request: &Arc<Request>,
     if request.has(SqeFlags::CQE_SKIP_SUCCESS) {
         return Err(Errno::EINVAL);
     }
-    let raw = UserPtr::<RawMessage>::new(sqe.addr as usize).read()?;
-    body.prepared = Prepared::Buffers(message_buffers(raw.iov, raw.iov_len)?);
+    body.keep(message_parts(sqe.addr).map(|(_, list)| Prepared::Buffers(list)));
     Ok(())
 }
 
@@ -232,7 +250,7 @@ pub(super) fn send_message(cx: &mut Context, request: &Arc<Request>, body: &mut 
 }
 
 fn send_message_now(cx: &mut Context, request: &Request, body: &mut Body) -> Result<Step> {
-    let (open, socket) = parts(body)?;
+    let socket = socket_in(body)?;
     if polls_first(request, body) {
         return Ok(Step::Wait(Events::WRITABLE));
     }
@@ -248,12 +266,12 @@ fn send_message_now(cx: &mut Context, request: &Request, body: &mut Body) -> Res
     let flags = flags_of(request);
     let outgoing = Outgoing { to: to.as_deref(), control, flags: flags | MessageFlags::DONTWAIT };
     let result = socket.send(Some(&caller(cx.task)), &mut Source::user(&rest), outgoing, true);
-    Ok(sent(cx, request, body, (&open, flags), result, wanted))
+    Ok(sent(cx, request, body, (&socket, flags), result, wanted))
 }
 
 /// The buffers without their first `moved` bytes.
-fn skip(list: &[UserBuf], mut moved: usize) -> alloc::vec::Vec<UserBuf> {
-    let mut rest = alloc::vec::Vec::new();
+fn skip(list: &[UserBuf], mut moved: usize) -> Vec<UserBuf> {
+    let mut rest = Vec::new();
     for buffer in list {
         let cut = moved.min(buffer.len);
         moved -= cut;
@@ -267,7 +285,7 @@ pub(super) fn prepare_receive(_: &mut Context, request: &Arc<Request>, body: &mu
     zero([sqe.off, sqe.file_index.into(), u64::from(sqe.ioprio & !(POLL_FIRST | MULTISHOT))])?;
     check_multishot(request)?;
     if !request.has(SqeFlags::BUFFER_SELECT) {
-        body.prepared = Prepared::Buffers(alloc::vec![buffer(sqe.addr as usize, sqe.len as usize)?]);
+        body.keep(buffer(sqe.addr as usize, sqe.len as usize).map(|one| Prepared::Buffers(alloc::vec![one])));
     }
     Ok(())
 }
@@ -296,7 +314,7 @@ pub(super) fn receive(_: &mut Context, request: &Arc<Request>, body: &mut Body, 
 }
 
 fn receive_now(request: &Request, body: &mut Body) -> Result<Step> {
-    let (open, socket) = parts(body)?;
+    let socket = socket_in(body)?;
     if polls_first(request, body) {
         return Ok(Step::Wait(Events::READABLE | Events::RDHUP));
     }
@@ -312,7 +330,7 @@ fn receive_now(request: &Request, body: &mut Body) -> Result<Step> {
         let rest = [UserBuf::new(whole.addr + body.moved, whole.len - body.moved)];
         let quick = flags.difference(MessageFlags::WAITALL) | MessageFlags::DONTWAIT;
         let result = socket.receive(&mut Sink::user(&rest), quick, true).map(|received| received.len);
-        match received(&open, request, body, (flags, selected.is_some()), result, whole.len) {
+        match received(&socket, request, body, (flags, selected.is_some()), result, whole.len) {
             Step::Ended { result: Ok(n @ 1..), .. } if multishot && may_post(request) => {
                 let more = note_more(request, &socket);
                 request.cqe_flags.store(0, Ordering::Relaxed);
@@ -334,16 +352,16 @@ fn may_post(request: &Request) -> bool {
 
 /// What receiving came to.
 fn received(
-    open: &OpenFile,
+    socket: &Arc<dyn Socket>,
     request: &Request,
     body: &mut Body,
     (flags, selected): (MessageFlags, bool),
     result: Result<usize>,
     wanted: usize,
 ) -> Step {
-    let all = flags.contains(MessageFlags::WAITALL);
+    let all = flags.contains(MessageFlags::WAITALL) && is_stream(socket);
     match result {
-        Err(Errno::EAGAIN) if !tells(open, flags) => {
+        Err(Errno::EAGAIN) if !tells(flags) => {
             if selected && body.moved == 0 {
                 unselect(request, body);
             }
@@ -371,11 +389,11 @@ pub(super) fn prepare_receive_message(_: &mut Context, request: &Arc<Request>, b
     let sqe = &request.sqe;
     zero([sqe.off, sqe.file_index.into(), u64::from(sqe.ioprio & !(POLL_FIRST | MULTISHOT))])?;
     check_multishot(request)?;
-    let raw = UserPtr::<RawMessage>::new(sqe.addr as usize).read()?;
-    if request.has(SqeFlags::BUFFER_SELECT) && raw.iov_len > 1 {
-        return Err(Errno::EINVAL);
-    }
-    body.prepared = Prepared::Buffers(message_buffers(raw.iov, raw.iov_len)?);
+    let selects = request.has(SqeFlags::BUFFER_SELECT);
+    body.keep(message_parts(sqe.addr).and_then(|(raw, list)| match selects && raw.iov_len > 1 {
+        true => Err(Errno::EINVAL),
+        false => Ok(Prepared::Buffers(list)),
+    }));
     Ok(())
 }
 
@@ -384,7 +402,7 @@ pub(super) fn receive_message(cx: &mut Context, request: &Arc<Request>, body: &m
 }
 
 fn receive_message_now(cx: &mut Context, request: &Request, body: &mut Body) -> Result<Step> {
-    let (open, socket) = parts(body)?;
+    let socket = socket_in(body)?;
     if polls_first(request, body) {
         return Ok(Step::Wait(Events::READABLE | Events::RDHUP));
     }
@@ -394,7 +412,7 @@ fn receive_message_now(cx: &mut Context, request: &Request, body: &mut Body) -> 
     let Prepared::Buffers(list) = &body.prepared else { return Err(Errno::EFAULT) };
     let list = list.clone();
     if request.sqe.ioprio & MULTISHOT != 0 {
-        return receive_many(cx, request, body, (&open, &socket), &raw);
+        return receive_many(cx, request, body, &socket, &raw);
     }
     let limit = list.first().map_or(0, |buffer| buffer.len);
     let selected = select(request, body, limit)?;
@@ -412,7 +430,7 @@ fn receive_message_now(cx: &mut Context, request: &Request, body: &mut Body) -> 
         }
         Err(error) => Err(error),
     };
-    let step = received(&open, request, body, (flags, selected.is_some()), result, wanted);
+    let step = received(&socket, request, body, (flags, selected.is_some()), result, wanted);
     if matches!(step, Step::Ended { result: Ok(_), .. }) {
         note_more(request, &socket);
     }
@@ -424,7 +442,7 @@ fn receive_many(
     cx: &Context,
     request: &Request,
     body: &mut Body,
-    (open, socket): (&OpenFile, &Arc<dyn Socket>),
+    socket: &Arc<dyn Socket>,
     raw: &RawMessage,
 ) -> Result<Step> {
     const HEADER: usize = 16;
@@ -443,7 +461,7 @@ fn receive_many(
             Ok(message) => message,
             Err(error) => {
                 unselect(request, body);
-                let waits = error == Errno::EAGAIN && !tells(open, flags);
+                let waits = error == Errno::EAGAIN && !tells(flags);
                 return if waits { Ok(Step::Wait(Events::READABLE | Events::RDHUP)) } else { Err(error) };
             }
         };
@@ -468,7 +486,7 @@ pub(super) fn prepare_shutdown(_: &mut Context, request: &Arc<Request>, _: &mut 
 
 pub(super) fn shutdown(_: &mut Context, request: &Arc<Request>, body: &mut Body, _: Mode) -> Step {
     let how = request.sqe.len as i32;
-    Step::Done(parts(body).and_then(|(_, socket)| socket.shutdown(Shutdown::new(how)?).map(|()| 0)))
+    Step::Done(socket_in(body).and_then(|socket| socket.shutdown(Shutdown::new(how)?).map(|()| 0)))
 }
 
 pub(super) fn prepare_socket(_: &mut Context, request: &Arc<Request>, _: &mut Body) -> Result<()> {

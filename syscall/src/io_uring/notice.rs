@@ -84,12 +84,17 @@ pub(super) fn files_update(cx: &mut Context, request: &Arc<Request>, _: &mut Bod
 }
 
 fn files_allocate(cx: &Context, request: &Request) -> Result<usize> {
+    if request.ring.resources.lock().files.is_none() {
+        return Err(Errno::ENXIO);
+    }
     let numbers = UserPtr::<Fd>::new(request.sqe.addr as usize);
     for done in 0..request.sqe.len as usize {
         let one = || {
             let open = cx.task.files().get(numbers.at(done).read()?)?;
             let index = register_anywhere(&request.ring, open)?;
-            numbers.at(done).write(&(index as Fd)).inspect_err(|_| drop(clear_slot(&request.ring, index)))
+            numbers.at(done).write(&(index as Fd)).inspect_err(|_| {
+                let _ = clear_slot(&request.ring, index);
+            })
         };
         if let Err(error) = one() {
             return if done > 0 { Ok(done) } else { Err(error) };
@@ -162,7 +167,9 @@ fn message_now(request: &Arc<Request>, body: &Body) -> Result<()> {
         ..Cqe::default()
     };
     match sqe.addr {
-        SEND_DATA if sqe.addr3 != 0 || sqe.op_flags & CQE_SKIP != 0 || !pass && sqe.file_index != 0 => Err(Errno::EINVAL),
+        SEND_DATA if sqe.addr3 != 0 || sqe.op_flags & CQE_SKIP != 0 || !pass && sqe.file_index != 0 => {
+            Err(Errno::EINVAL)
+        }
         SEND_DATA => {
             target.post(cqe, false);
             Ok(())

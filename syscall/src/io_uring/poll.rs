@@ -7,9 +7,9 @@ use base::{Errno, Events, Result};
 use fs::PollTable;
 use ipc::io_uring::abi::{Cqe, SqeFlags, cqe_flag, op};
 
+use super::cancel;
 use super::operation::zero;
 use super::request::{Body, Request, Stage};
-use super::cancel;
 use super::run::{Mode, Step};
 use crate::context::Context;
 

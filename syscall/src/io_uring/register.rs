@@ -1,5 +1,6 @@
 //! io_uring_register(2).
 
+use alloc::collections::btree_map::Entry;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
@@ -11,10 +12,10 @@ use ipc::io_uring::resources::{Resource, Table};
 use process::Resource as Limit;
 
 use super::cancel::{self, Wanted};
+use super::notice;
 use super::ring::{Restrictions, Ring, Tags};
 use super::run::address;
 use super::workers::Workers;
-use super::notice;
 use crate::args::Args;
 use crate::context::Context;
 use crate::timespec::Timespec;
@@ -89,7 +90,7 @@ pub(crate) fn io_uring_register(cx: &mut Context, a: Args) -> Result<usize> {
         | code::FILES2..=code::BUFFERS_UPDATE
         | code::FILE_ALLOC_RANGE => resources(cx, &ring, opcode, at, count),
         code::RING_FDS | code::UNREGISTER_RING_FDS => ring_fds(cx, opcode, at, count),
-        code::PBUF_RING | code::UNREGISTER_PBUF_RING | code::PBUF_STATUS => buffer_rings(&ring, opcode, at, count),
+        code::PBUF_RING | code::UNREGISTER_PBUF_RING | code::PBUF_STATUS => buffer_rings(cx, &ring, opcode, at, count),
         _ => others(cx, &ring, opcode, at, count),
     }
 }
@@ -191,8 +192,8 @@ fn add_personality(cx: &Context, ring: &Ring) -> Result<usize> {
     for _ in 0..u16::MAX {
         resources.next_personality = resources.next_personality.wrapping_add(1).max(1);
         let number = resources.next_personality;
-        if !resources.personalities.contains_key(&number) {
-            resources.personalities.insert(number, cx.task.cred());
+        if let Entry::Vacant(free) = resources.personalities.entry(number) {
+            free.insert(cx.task.cred());
             return Ok(number.into());
         }
     }
@@ -349,7 +350,7 @@ fn ring_fd(cx: &Context, opcode: u32, at: UserPtr<[u32; 4]>) -> Result<()> {
 }
 
 /// `struct io_uring_buf_reg`: address, entries, group, flags.
-fn buffer_rings(ring: &Ring, opcode: u32, at: usize, count: u32) -> Result<usize> {
+fn buffer_rings(cx: &Context, ring: &Ring, opcode: u32, at: usize, count: u32) -> Result<usize> {
     one(at, count)?;
     if opcode == code::PBUF_STATUS {
         let [group, _, a, b, c, d, e, f] = UserPtr::<[u32; 8]>::new(at).read()?;
@@ -379,6 +380,8 @@ fn buffer_rings(ring: &Ring, opcode: u32, at: usize, count: u32) -> Result<usize
     if !UserBuf::new(addr as usize, entries as usize * 16).in_user_half() {
         return Err(Errno::EFAULT);
     }
+    let space = cx.task.address_space();
+    space.prepare(addr as usize, entries as usize * 16, true).map_err(|_| Errno::EFAULT)?;
     resources.groups.register_ring(group, addr as usize, entries as u16).map(|()| 0)
 }
 
@@ -528,7 +531,13 @@ pub(super) fn update_files(cx: &Context, ring: &Arc<Ring>, update: &Update) -> R
 }
 
 /// A buffer to register; `None` for an empty slot. `EFAULT`, `ENOMEM`, `EINVAL`.
-fn read_buffer(cx: &Context, ring: &Arc<Ring>, at: u64, index: usize, tags: u64) -> Result<Option<Arc<Resource<UserBuf>>>> {
+fn read_buffer(
+    cx: &Context,
+    ring: &Arc<Ring>,
+    at: u64,
+    index: usize,
+    tags: u64,
+) -> Result<Option<Arc<Resource<UserBuf>>>> {
     let tag = tag(tags, index)?;
     let [base, len] = if at == 0 { [0, 0] } else { UserPtr::<[usize; 2]>::new(at as usize).at(index).read()? };
     if base == 0 {

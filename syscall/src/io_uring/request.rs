@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use base::{Cred, Events, Nanos};
+use base::{Cred, Errno, Events, Nanos, Result};
 use fs::{OpenFile, PollTable};
 use hal::sync::SpinLock;
 use hal::user::UserBuf;
@@ -64,6 +64,10 @@ pub(super) enum Prepared {
 /// What issuing a request needs to keep between its steps. Whoever carries the request on holds it.
 pub(super) struct Body {
     pub(super) prepared: Prepared,
+    /// Why it can't be issued, found out when it was prepared: told when it is its turn.
+    pub(super) failed: Option<Errno>,
+    /// Where a datagram goes.
+    pub(super) address: Option<Vec<u8>>,
     pub(super) file: Option<FileRef>,
     /// The registered buffer that it uses.
     pub(super) buffer: Option<Arc<Resource<UserBuf>>>,
@@ -80,6 +84,16 @@ pub(super) struct Body {
     pub(super) news: bool,
     /// A poll's events; IORING_OP_POLL_REMOVE may change them.
     pub(super) events: Events,
+}
+
+impl Body {
+    /// Keeps what was read, or the error for when it is issued.
+    pub(super) fn keep(&mut self, read: Result<Prepared>) {
+        match read {
+            Ok(prepared) => self.prepared = prepared,
+            Err(error) => self.failed = Some(error),
+        }
+    }
 }
 
 /// A submission on its way.
@@ -108,6 +122,8 @@ pub(super) struct Request {
     pub(super) hook: Arc<Hook>,
     /// The worker that runs it, to be interrupted.
     pub(super) worker: SpinLock<Option<Arc<Task>>>,
+    /// Not even a failure is told.
+    pub(super) silent: AtomicBool,
     /// IORING_CQE_F_* that a step found out.
     pub(super) cqe_flags: AtomicU32,
     pub(super) body: Mutex<Body>,
@@ -139,9 +155,12 @@ impl Request {
             expired: AtomicBool::new(false),
             hook: Arc::new(Hook { request: SpinLock::new(None), queued: AtomicBool::new(false) }),
             worker: SpinLock::new(None),
+            silent: AtomicBool::new(false),
             cqe_flags: AtomicU32::new(0),
             body: Mutex::new(Body {
                 prepared: Prepared::Nothing,
+                failed: None,
+                address: None,
                 file: None,
                 buffer: None,
                 table: None,
@@ -176,11 +195,6 @@ impl Request {
 
     pub(super) fn has(&self, flag: SqeFlags) -> bool {
         self.flags.contains(flag)
-    }
-
-    /// Is anything to follow it, or does it follow something?
-    pub(super) fn links(&self) -> bool {
-        self.flags.intersects(SqeFlags::IO_LINK | SqeFlags::IO_HARDLINK)
     }
 
     pub(super) fn is_cancelled(&self) -> bool {

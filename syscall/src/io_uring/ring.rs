@@ -62,6 +62,8 @@ pub(super) struct Ring {
     pub(super) begun: AtomicUsize,
     /// Heads of chains that wait for others to drain.
     pub(super) drained: SpinLock<VecDeque<Arc<Request>>>,
+    /// The next to be submitted waits for the chain before it.
+    pub(super) drains_next: AtomicBool,
     /// A request asked for no completion: draining is refused from then on.
     pub(super) skips: AtomicBool,
     /// Timeouts that also end after a number of completions.
@@ -102,6 +104,7 @@ impl Ring {
             next_number: AtomicU64::new(1),
             begun: AtomicUsize::new(0),
             drained: SpinLock::new(VecDeque::new()),
+            drains_next: AtomicBool::new(false),
             skips: AtomicBool::new(false),
             counted: SpinLock::new(Vec::new()),
             timeouts: AtomicU32::new(0),

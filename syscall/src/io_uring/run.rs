@@ -178,6 +178,9 @@ fn issue(cx: &mut Context, request: &Arc<Request>, body: &mut Body, operation: &
     {
         return Step::Done(Err(error));
     }
+    if let Some(error) = body.failed {
+        return Step::Done(Err(error));
+    }
     if mode == Mode::Now && operation.may_block && !body.again {
         return Step::Block;
     }
@@ -244,8 +247,9 @@ pub(super) fn code(result: Result<usize>) -> i32 {
 fn complete(request: &Arc<Request>, result: Result<usize>, flags: u32, failed: bool) {
     let ring = &request.ring;
     let removed = ring.live.lock().remove(&request.number);
-    let silent = request.has(SqeFlags::CQE_SKIP_SUCCESS) && !failed;
-    if request.sqe.opcode == op::TIMEOUT {
+    let skips = request.has(SqeFlags::CQE_SKIP_SUCCESS);
+    let silent = skips && !failed || request.silent.load(Ordering::Relaxed);
+    if request.sqe.opcode == op::TIMEOUT && result != Err(Errno::ECANCELED) {
         ring.timeouts.fetch_add(1, Ordering::SeqCst);
     }
     if !silent {
@@ -256,7 +260,8 @@ fn complete(request: &Arc<Request>, result: Result<usize>, flags: u32, failed: b
     let next = timeout::unlink(next, request);
     if let Some(next) = next {
         if failed && !request.has(SqeFlags::IO_HARDLINK) {
-            fail_chain(next, Errno::ECANCELED);
+            // One failure is told for those that would not have told of success.
+            fail_chain(next, Errno::ECANCELED, skips);
         } else {
             next.wake();
         }
@@ -267,10 +272,11 @@ fn complete(request: &Arc<Request>, result: Result<usize>, flags: u32, failed: b
 }
 
 /// Completes a request that was never issued, and all that follow it.
-pub(super) fn fail_chain(first: Arc<Request>, error: Errno) {
+pub(super) fn fail_chain(first: Arc<Request>, error: Errno, silent: bool) {
     let mut at = Some(first);
     while let Some(request) = at {
         at = request.next.lock().take();
+        request.silent.store(silent, Ordering::Relaxed);
         abandon(&request, error);
     }
 }

@@ -136,7 +136,9 @@ fn issue_chain(cx: &mut Context, ring: &Arc<Ring>, chain: Chain) {
     let Chain { requests, failed } = chain;
     let Some(head) = requests.first().cloned() else { return };
     if let Some((at, error)) = failed {
+        let silent = head.has(SqeFlags::CQE_SKIP_SUCCESS);
         for (index, request) in requests.iter().enumerate() {
+            request.silent.store(silent && index > 0, Ordering::Relaxed);
             run::abandon(request, if index == at { error } else { Errno::ECANCELED });
         }
         return;
@@ -144,13 +146,16 @@ fn issue_chain(cx: &mut Context, ring: &Arc<Ring>, chain: Chain) {
     for pair in requests.windows(2) {
         *pair[0].next.lock() = Some(pair[1].clone());
     }
-    let drains = requests.iter().any(|request| request.has(SqeFlags::IO_DRAIN));
     let count = requests.len();
+    // A drain in a chain holds for the whole of it: what comes before it and what comes after are kept apart.
+    let drained_chain = count > 1 && requests.iter().any(|request| request.has(SqeFlags::IO_DRAIN));
+    let after_chain = ring.drains_next.swap(drained_chain, Ordering::SeqCst);
+    let drains = drained_chain || after_chain || head.has(SqeFlags::IO_DRAIN);
     let mut drained = ring.drained.lock();
     if drains || !drained.is_empty() {
         if drained.try_reserve(1).is_err() {
             drop(drained);
-            return run::fail_chain(head, Errno::ENOMEM);
+            return run::fail_chain(head, Errno::ENOMEM, false);
         }
         // What waits does not keep others from draining.
         ring.begun.fetch_sub(count, Ordering::SeqCst);
@@ -186,13 +191,8 @@ pub(super) fn ended(ring: &Arc<Ring>) {
 fn release(ring: &Arc<Ring>) {
     loop {
         let mut drained = ring.drained.lock();
-        let Some(head) = drained.front() else { return };
-        let (mut drains, mut at) = (head.has(SqeFlags::IO_DRAIN), head.next.lock().clone());
-        while let Some(request) = at {
-            drains |= request.has(SqeFlags::IO_DRAIN);
-            at = request.next.lock().clone();
-        }
-        if drains && ring.begun.load(Ordering::SeqCst) != 0 {
+        // What came after one that drains waits for all before it as well.
+        if ring.begun.load(Ordering::SeqCst) != 0 {
             return;
         }
         let Some(head) = drained.pop_front() else { return };

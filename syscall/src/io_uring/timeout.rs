@@ -29,8 +29,8 @@ const MULTISHOT: u32 = 64;
 pub(super) struct Setting {
     time: Nanos,
     flags: u32,
-    /// The sequence of completions at which it ends early, once it counts those.
-    target: Option<u32>,
+    /// From where it counts completions, if it does: it ends early after so many.
+    target: Option<(u32, u32)>,
     /// How often a multishot one still fires; 0 for always.
     repeats: u32,
 }
@@ -86,8 +86,8 @@ fn sequence(ring: &Ring) -> u32 {
     ring.completions.tail().wrapping_sub(ring.timeouts.load(Ordering::SeqCst))
 }
 
-fn reached(ring: &Ring, target: Option<u32>) -> bool {
-    target.is_some_and(|target| sequence(ring).wrapping_sub(target) as i32 >= 0)
+fn reached(ring: &Ring, target: Option<(u32, u32)>) -> bool {
+    target.is_some_and(|(from, count)| sequence(ring).wrapping_sub(from) >= count)
 }
 
 pub(super) fn issue(_: &mut Context, request: &Arc<Request>, body: &mut Body, _: Mode) -> Step {
@@ -95,7 +95,7 @@ pub(super) fn issue(_: &mut Context, request: &Arc<Request>, body: &mut Body, _:
     let ring = &request.ring;
     if !body.again {
         if setting.flags & MULTISHOT == 0 && request.sqe.off != 0 {
-            setting.target = Some(sequence(ring).wrapping_add(request.sqe.off as u32));
+            setting.target = Some((sequence(ring), request.sqe.off as u32));
             let mut counted = ring.counted.lock();
             if counted.try_reserve(1).is_err() {
                 return Step::Done(Err(Errno::ENOMEM));
@@ -222,10 +222,8 @@ pub(super) fn issue_link(_: &mut Context, request: &Arc<Request>, _: &mut Body, 
         let after = request.next.lock().take();
         *next = after;
     }
-    match cancel::cancel(&limited) {
-        Ok(()) => Step::Done(Err(Errno::ETIME)),
-        Err(error) => Step::Done(Err(error)),
-    }
+    let result = cancel::cancel(&limited).and(Err(Errno::ETIME));
+    Step::Ended { result, failed: false }
 }
 
 /// What follows a request that has completed: without the timeout that limited it, which ends.
@@ -237,6 +235,8 @@ pub(super) fn unlink(next: Option<Arc<Request>>, _of: &Request) -> Option<Arc<Re
     let after = next.next.lock().take();
     let limited = next.limits.lock().take();
     drop(limited);
-    run::abandon(&next, Errno::ECANCELED);
+    // It did not fail: if it wants to be silent about success, it is.
+    let body = next.body.lock();
+    run::finish(&next, body, Err(Errno::ECANCELED), false);
     after
 }

@@ -3,9 +3,9 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use base::{Errno, Events, Result};
+use base::{Capability, Errno, Events, Result};
 use fs::{FileKind, OpenFile, OpenFlags};
-use hal::user::{UserBuf, UserPtr};
+use hal::user::UserBuf;
 use ipc::io_uring::abi::{Cqe, Setup, SqeFlags, cqe_flag};
 use ipc::io_uring::buffers::Taken;
 use ipc::pipe;
@@ -18,33 +18,56 @@ use crate::args::Args;
 use crate::context::Context;
 use crate::transfer::{buffer, buffers, raise_pipe, with_rwf, write_source};
 
-pub(super) fn prepare(_: &mut Context, request: &Arc<Request>, body: &mut Body) -> Result<()> {
+pub(super) fn prepare(cx: &mut Context, request: &Arc<Request>, body: &mut Body) -> Result<()> {
+    check_priority(cx, request)?;
     let sqe = &request.sqe;
     if request.has(SqeFlags::BUFFER_SELECT) {
         return Ok(());
     }
-    body.prepared = Prepared::Buffers(alloc::vec![buffer(sqe.addr as usize, sqe.len as usize)?]);
+    body.keep(buffer(sqe.addr as usize, sqe.len as usize).map(|one| Prepared::Buffers(alloc::vec![one])));
     Ok(())
 }
 
-pub(super) fn prepare_vector(_: &mut Context, request: &Arc<Request>, body: &mut Body) -> Result<()> {
+/// An I/O priority as ioprio_set(2) takes them. `EINVAL`, `EPERM` (real-time).
+fn check_priority(cx: &Context, request: &Request) -> Result<()> {
+    let (class, level) = (request.sqe.ioprio >> 13, request.sqe.ioprio & 0x1fff);
+    match class {
+        0 if level != 0 => Err(Errno::EINVAL),
+        0 | 3 => Ok(()),
+        1 | 2 if level >= 8 => Err(Errno::EINVAL),
+        1 if !cx.task.cred().capable(Capability::SysNice) && !cx.task.cred().capable(Capability::SysAdmin) => {
+            Err(Errno::EPERM)
+        }
+        1 | 2 => Ok(()),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+pub(super) fn prepare_vector(cx: &mut Context, request: &Arc<Request>, body: &mut Body) -> Result<()> {
+    check_priority(cx, request)?;
     let sqe = &request.sqe;
     if request.has(SqeFlags::BUFFER_SELECT) && sqe.len != 1 {
         return Err(Errno::EINVAL);
     }
-    body.prepared = Prepared::Buffers(buffers(sqe.addr as usize, sqe.len as usize)?);
+    body.keep(buffers(sqe.addr as usize, sqe.len as usize).map(Prepared::Buffers));
     Ok(())
 }
 
-pub(super) fn prepare_fixed(_: &mut Context, request: &Arc<Request>, body: &mut Body) -> Result<()> {
-    let sqe = &request.sqe;
-    use_registered(request, body)?;
-    body.prepared = Prepared::Buffers(alloc::vec![within(body, sqe.addr, sqe.len)?]);
+pub(super) fn prepare_fixed(cx: &mut Context, request: &Arc<Request>, body: &mut Body) -> Result<()> {
+    check_priority(cx, request)?;
+    let part = registered(request, body);
+    body.keep(part.map(|one| Prepared::Buffers(alloc::vec![one])));
     Ok(())
+}
+
+/// The part of a registered buffer that a request names. `EFAULT`.
+pub(super) fn registered(request: &Request, body: &mut Body) -> Result<UserBuf> {
+    use_registered(request, body)?;
+    within(body, request.sqe.addr, request.sqe.len)
 }
 
 /// Takes hold of the registered buffer that a request names. `EFAULT`.
-pub(super) fn use_registered(request: &Request, body: &mut Body) -> Result<()> {
+fn use_registered(request: &Request, body: &mut Body) -> Result<()> {
     let resources = request.ring.resources.lock();
     let index = usize::from(request.sqe.buf_index);
     let found = resources.buffers.as_ref().and_then(|buffers| buffers.get(index));
@@ -53,7 +76,7 @@ pub(super) fn use_registered(request: &Request, body: &mut Body) -> Result<()> {
 }
 
 /// A part of that registered buffer. `EFAULT`.
-pub(super) fn within(body: &Body, addr: u64, len: u32) -> Result<UserBuf> {
+fn within(body: &Body, addr: u64, len: u32) -> Result<UserBuf> {
     let whole = body.buffer.as_ref().ok_or(Errno::EFAULT)?.value;
     let (start, end) = (whole.addr as u64, (whole.addr + whole.len) as u64);
     let inside = addr >= start && addr.checked_add(len.into()).is_some_and(|at| at <= end);
@@ -102,7 +125,9 @@ fn transfer_flags(request: &Request, open: &OpenFile, mode: Mode) -> Result<(Ope
         return Err(Errno::EOPNOTSUPP);
     }
     let flags = with_rwf(open, request.sqe.op_flags)?;
-    let told = flags.contains(OpenFlags::NONBLOCK) || request.sqe.op_flags & RWF_NOWAIT != 0;
+    // O_NONBLOCK counts only where the file can't do without it: pipes and sockets wait all the same.
+    let device = open.inode().kind() == FileKind::CharDevice;
+    let told = device && flags.contains(OpenFlags::NONBLOCK) || request.sqe.op_flags & RWF_NOWAIT != 0;
     let pollable = open.inode().kind() != FileKind::Regular && open.file().pollable();
     let now = mode == Mode::Now && pollable;
     Ok((if now { flags | OpenFlags::NONBLOCK } else { flags }, told || !pollable))
@@ -320,9 +345,4 @@ pub(super) fn message_buffers(at: usize, count: usize) -> Result<Vec<UserBuf>> {
         return Err(Errno::EMSGSIZE);
     }
     buffers(at, count)
-}
-
-/// Reads a number of the program's memory. `EFAULT`.
-pub(super) fn word(at: u64) -> Result<i32> {
-    UserPtr::<i32>::new(at as usize).read()
 }

@@ -295,27 +295,27 @@ impl Workers {
     }
 }
 
-/// A thread leaves its program: what it submitted is cancelled; with the last, everything that worked for the process ends.
+/// A thread leaves its program; with the last, everything that worked for the process ends, and what it submitted is cancelled.
 pub(super) fn thread_leaves(task: &Task, whole: bool) {
     let Some(workers) = task.process().workers_if_any() else { return };
     let Ok(workers) = workers.downcast::<Workers>() else { return };
     let address = core::ptr::from_ref(task).addr();
     let left: Vec<_> = workers.ring_fds.lock().extract_if(.., |key, _| whole || key.0 == address).collect();
     drop(left);
-    let owner = (!whole).then_some(core::ptr::from_ref(task).addr());
+    if !whole {
+        // Its requests go on without it, but for those that would keep a ring alive for ever.
+        ring::all().iter().for_each(|ring| cancel::cancel_circular(ring, &workers, address));
+        return;
+    }
     for ring in ring::all() {
-        if whole {
-            ring.end_sq_thread(&workers);
-        }
-        cancel::cancel_of(task, &ring, &workers, owner);
+        ring.end_sq_thread(&workers);
+        cancel::cancel_of(&ring, &workers);
     }
-    if whole {
-        workers.end();
-        for ring in ring::all() {
-            cancel::cancel_of(task, &ring, &workers, None);
-        }
-        drop(task.process().take_workers());
+    workers.end();
+    for ring in ring::all() {
+        cancel::cancel_of(&ring, &workers);
     }
+    drop(task.process().take_workers());
 }
 
 impl Ring {

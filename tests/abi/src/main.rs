@@ -25,6 +25,7 @@ mod folders;
 mod futex;
 mod futex_pi;
 mod identity;
+mod io_uring;
 mod memory;
 mod mmap_file;
 mod mqueue;
@@ -58,6 +59,7 @@ const THEMES: &[&[Case]] = &[
     futex::CASES,
     futex_pi::CASES,
     identity::CASES,
+    io_uring::CASES,
     memory::CASES,
     mmap_file::CASES,
     mqueue::CASES,
