@@ -301,6 +301,11 @@ impl Task {
         self.semaphore_undo.lock().get_or_insert_with(UndoList::new).clone()
     }
 
+    /// What tells whether two tasks share that: an address, 0 for nothing yet.
+    pub fn semaphore_undo_address(&self) -> usize {
+        self.semaphore_undo.lock().as_ref().map_or(0, |list| Arc::as_ptr(list).addr())
+    }
+
     /// Parts with what it shared, which is undone if it was the last (exit, unshare(CLONE_SYSVSEM)).
     pub fn leave_semaphore_undo(&self) {
         let left = self.semaphore_undo.lock().take();

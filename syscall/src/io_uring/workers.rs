@@ -297,6 +297,9 @@ impl Workers {
 
 /// A thread leaves its program; with the last, everything that worked for the process ends, and what it submitted is cancelled.
 pub(super) fn thread_leaves(task: &Task, whole: bool) {
+    if whole {
+        ipc::aio::leave(task.pid());
+    }
     let Some(workers) = task.process().workers_if_any() else { return };
     let Ok(workers) = workers.downcast::<Workers>() else { return };
     let address = core::ptr::from_ref(task).addr();

@@ -16,6 +16,7 @@ mod sysv_message;
 mod sysv_semaphore;
 mod sysv_shared_memory;
 
+mod aio;
 mod cred;
 mod epoll;
 mod exec;
@@ -50,6 +51,7 @@ use std::process::ExitCode;
 
 /// Every case, theme by theme.
 const THEMES: &[&[Case]] = &[
+    aio::CASES,
     cred::CASES,
     epoll::CASES,
     exec::CASES,
