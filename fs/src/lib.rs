@@ -32,7 +32,7 @@ pub mod initramfs;
 mod inode;
 pub mod inotify;
 mod jbd2;
-mod lock;
+pub mod lock;
 pub mod memfd;
 pub mod notify;
 mod open_file;

@@ -5,6 +5,7 @@
 
 mod address;
 mod connection;
+mod garbage;
 mod inbox;
 mod inflight;
 mod names;
@@ -250,6 +251,7 @@ impl Socket for UnixSocket {
 
     fn close(&self) {
         connection::close(self);
+        garbage::collect();
     }
 }
 
