@@ -39,16 +39,18 @@ programs() {
     seconds 'python3 computing' python3 -c 'print(sum(i * i % 7 for i in range(300000)))'
     printf '#define STB_IMAGE_IMPLEMENTATION\n#include <stb/stb_image.h>\n' > /tmp/image.c
     seconds 'gcc stb_image' gcc -O1 -c /tmp/image.c -o /tmp/image.o
-    seconds 'sqlite3 on tmpfs' sqlite3 /tmp/bench.db "
-        create table t (a integer primary key, b text);
-        begin;
-        with recursive n(x) as (select 1 union all select x + 1 from n where x < 20000)
-            insert into t select x, hex(x * 7919) from n;
-        commit;
-        create index i on t (b);
-        select count(*) from t where b like '3%';
-        update t set b = b || 'x' where a % 10 = 0;
-        delete from t where a % 3 = 0;"
+    for place in tmpfs disk; do
+        seconds "sqlite3 on $place" sqlite3 /bench/$place/bench.db "
+            create table t (a integer primary key, b text);
+            begin;
+            with recursive n(x) as (select 1 union all select x + 1 from n where x < 20000)
+                insert into t select x, hex(x * 7919) from n;
+            commit;
+            create index i on t (b);
+            select count(*) from t where b like '3%';
+            update t set b = b || 'x' where a % 10 = 0;
+            delete from t where a % 3 = 0;"
+    done
 }
 
 sysbench_rows() {
@@ -58,20 +60,24 @@ sysbench_rows() {
     row 'sysbench memory' MB/s '.*(\([0-9.]*\) MiB\/sec).*' sysbench memory --time=3 run
 }
 
-# fio_row NAME OPTION...
+# fio_row PLACE NAME OPTION...
 fio_row() {
-    name=$1
-    shift
-    row "fio $name" MB/s '.*[A-Z]: bw=.*(\([0-9.]*\)MB\/s).*' fio --name=x --directory=/tmp --size=16M --time_based \
-        --runtime=2 --ioengine=psync --fallocate=none "$@"
+    place=$1 name=$2
+    shift 2
+    row "fio $place, $name" MB/s '.*[A-Z]: bw=.*(\([0-9.]*\)MB\/s).*' fio --name=x --directory="/bench/$place" --size=16M \
+        --time_based --runtime=2 --ioengine=psync --fallocate=none "$@"
 }
 
 fio_rows() {
-    fio_row 'read' --rw=read --bs=64k
-    fio_row 'write' --rw=write --bs=64k
-    fio_row 'random read' --rw=randread --bs=4k
-    fio_row 'random write' --rw=randwrite --bs=4k
-    fio_row 'random write, synced' --rw=randwrite --bs=4k --fsync=1
+    for place in tmpfs disk; do
+        fio_row $place 'read' --rw=read --bs=64k
+        fio_row $place 'write' --rw=write --bs=64k
+        fio_row $place 'random read' --rw=randread --bs=4k
+        fio_row $place 'random write' --rw=randwrite --bs=4k
+        fio_row $place 'synced' --rw=randwrite --bs=4k --fsync=1
+    done
+    fio_row disk 'direct read' --rw=randread --bs=4k --direct=1
+    fio_row disk 'direct write' --rw=randwrite --bs=4k --direct=1
 }
 
 redis_rows() {
@@ -108,6 +114,10 @@ iperf_rows() {
     iperf3 --server --daemon
     serves 5201
     row 'iperf3 loopback' MB/s '.* \([0-9.]*\) MBytes\/sec .*receiver' iperf3 --client 127.0.0.1 --time 3 --format M
+    # The host, where the one who started this guest has a server.
+    row 'iperf3 to host' MB/s '.* \([0-9.]*\) MBytes\/sec .*receiver' iperf3 --client 10.0.2.2 --time 3 --format M
+    row 'iperf3 from host' MB/s '.* \([0-9.]*\) MBytes\/sec .*receiver' \
+        iperf3 --client 10.0.2.2 --reverse --time 3 --format M
 }
 
 postgres_rows() {
@@ -120,6 +130,9 @@ postgres_rows() {
 }
 
 echo "# $(uname -r)"
+mkdir -p /bench/tmpfs /bench/disk
+mount -t tmpfs tmpfs /bench/tmpfs
+mount -t ext4 /dev/vda /bench/disk
 programs
 sysbench_rows
 fio_rows

@@ -3,8 +3,9 @@
 use crate::accel::Choice;
 use crate::disk::Disk;
 use crate::machine::Model;
-use crate::network::{Network, Publish, parse_publish};
+use crate::network::{Network, Publish, parse_network, parse_publish};
 use crate::root::Root;
+use crate::volume::{self, Volume};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -43,7 +44,7 @@ pub struct RunOptions {
     /// image (raw or qcow2) with ext4.
     #[arg(long, default_value = "builtin", value_name = "ROOT")]
     pub root: Root,
-    /// Keep what is written to a root on a disk image; otherwise it is gone afterwards.
+    /// Keep what is written to a root on a disk image or in a folder; otherwise it is gone afterwards.
     #[arg(long)]
     pub keep: bool,
     /// Number of CPUs.
@@ -71,8 +72,13 @@ pub struct RunOptions {
     /// read-only, with `:snapshot` what the guest writes is gone afterwards.
     #[arg(long, value_name = "IMG[:ro][:snapshot]")]
     pub disk: Vec<Disk>,
-    /// What the guest is connected to [default: none, or user with --publish].
-    #[arg(long, value_enum)]
+    /// Show a folder of this machine in the guest, where both see at once what the other writes; `:ro` keeps the
+    /// guest from writing.
+    #[arg(short, long, value_name = "HOST:GUEST[:ro]", value_parser = volume::parse)]
+    pub volume: Vec<Volume>,
+    /// What the guest is connected to: nothing, the host's network through QEMU, or a link that it shares with the other machines that name
+    /// it [default: none, or user with --publish].
+    #[arg(long, value_name = "none|user|socket=NAME[,ADDRESS/BITS]", value_parser = parse_network)]
     pub network: Option<Network>,
     /// Let a port of this machine lead to one of the guest.
     #[arg(short, long, value_name = "[ADDRESS:]HOST:GUEST[/udp]", value_parser = parse_publish)]
@@ -105,7 +111,7 @@ pub struct RunOptions {
     #[arg(long, hide_short_help = true)]
     pub no_acpi: bool,
     /// Write to FILE when QEMU started (`started`, seconds of the host's clock) and how many milliseconds
-    /// later PID 1 was there (`ready`).
+    /// later PID 1 was there (`ready`), and the bytes of the kernel's image (`image`).
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub times: Option<PathBuf>,
     /// Add one argument to QEMU's.

@@ -7,15 +7,27 @@ use std::fs;
 use std::path::PathBuf;
 
 const META_PACKAGE: &str = "linux-image-cloud-amd64";
-/// What the ports need, in the order of loading.
-const MODULES: [&str; 7] = [
-    "virtio_ring",
-    "virtio",
-    "virtio_mmio",
-    "virtio_pci_legacy_dev",
-    "virtio_pci_modern_dev",
-    "virtio_pci",
-    "virtio_console",
+/// What a module is needed for. Loading takes time, so a guest gets those that it needs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum For {
+    Ports,
+    Disks,
+    Network,
+}
+
+/// The modules, in the order of loading.
+const MODULES: [(&str, For); 11] = [
+    ("virtio_ring", For::Ports),
+    ("virtio", For::Ports),
+    ("virtio_mmio", For::Ports),
+    ("virtio_pci_legacy_dev", For::Ports),
+    ("virtio_pci_modern_dev", For::Ports),
+    ("virtio_pci", For::Ports),
+    ("virtio_console", For::Ports),
+    ("virtio_blk", For::Disks),
+    ("failover", For::Network),
+    ("net_failover", For::Network),
+    ("virtio_net", For::Network),
 ];
 
 /// A Linux kernel and its modules.
@@ -36,16 +48,18 @@ pub fn command_line(show_log: bool) -> &'static str {
     }
 }
 
-/// The kernel from the cache, fetched the first time.
-pub fn prepare(cache: &Cache) -> Result<LinuxKernel, Failure> {
-    let folder = cache.path("linux");
+/// The kernel from the cache, fetched the first time, with the modules for `disks` and `network` if it has them.
+pub fn prepare(cache: &Cache, disks: bool, network: bool) -> Result<LinuxKernel, Failure> {
+    let folder = cache.path(&format!("linux-{}", MODULES.len()));
+    let needed = |reason: For| match reason {
+        For::Ports => true,
+        For::Disks => disks,
+        For::Network => network,
+    };
+    let modules = MODULES.iter().enumerate().filter(|(_, (_, reason))| needed(*reason));
     let kernel = LinuxKernel {
         image: folder.join("vmlinuz"),
-        modules: MODULES
-            .iter()
-            .enumerate()
-            .map(|(number, name)| folder.join(format!("{number:02}-{name}.ko")))
-            .collect(),
+        modules: modules.map(|(number, (name, _))| folder.join(format!("{number:02}-{name}.ko"))).collect(),
     };
     let _lock = cache.lock("linux")?;
     if folder.exists() {
@@ -60,7 +74,7 @@ pub fn prepare(cache: &Cache) -> Result<LinuxKernel, Failure> {
         let place = if path.starts_with("boot/vmlinuz-") {
             "vmlinuz".to_owned()
         } else if let Some(stem) = name.strip_suffix(".ko")
-            && let Some(number) = MODULES.iter().position(|module| *module == stem)
+            && let Some(number) = MODULES.iter().position(|(module, _)| *module == stem)
         {
             format!("{number:02}-{name}")
         } else {

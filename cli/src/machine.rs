@@ -4,6 +4,7 @@ use crate::accel::Accel;
 use crate::disk::Disk;
 use crate::failure::{Context, Failure};
 use crate::network::Connection;
+use crate::volume::{self, Volume};
 use clap::ValueEnum;
 use protocol::Port;
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -48,6 +49,10 @@ pub struct Machine {
     pub command_line: String,
     /// Disks, each with its format.
     pub disks: Vec<(Disk, &'static str)>,
+    /// A folder that is its root, and whether it may write there.
+    pub root: Option<(PathBuf, bool)>,
+    /// Folders that it sees.
+    pub volumes: Vec<Volume>,
     /// What it is connected to.
     pub network: Connection,
     /// Wait for gdb on this port.
@@ -156,6 +161,15 @@ impl Machine {
         for (option, value) in self.disks.iter().enumerate().flat_map(disk) {
             add(option, value);
         }
+        let shown =
+            |(folder, writes): &(PathBuf, bool)| volume::arguments(folder, !writes, self.model, volume::ROOT_TAG);
+        for (option, value) in self.root.iter().flat_map(shown) {
+            add(option, value);
+        }
+        let volumes = self.volumes.iter().enumerate();
+        for (option, value) in volumes.flat_map(|(index, volume)| volume.arguments(self.model, index)) {
+            add(option, value);
+        }
         for (option, value) in self.network.arguments(self.model) {
             add(option, value);
         }
@@ -243,6 +257,8 @@ mod tests {
             initrd: "i".into(),
             command_line: "a b".into(),
             disks: Vec::new(),
+            root: None,
+            volumes: Vec::new(),
             network: Connection::default(),
             gdb: Some(1234),
             extra: vec!["-x".into()],

@@ -9,9 +9,10 @@ use crate::kernel_log::{KernelLog, Sink};
 use crate::linux::{self, LinuxKernel};
 use crate::machine::{Machine, Model};
 use crate::network::Connection;
-use crate::root::{self, Overlay};
+use crate::root::{self, Initrd, Overlay, Root};
 use crate::session::{self, Outcome, Plan};
 use crate::terminal;
+use crate::volume::{self, Volume};
 use protocol::Start;
 use std::env;
 use std::ffi::OsStr;
@@ -46,21 +47,24 @@ pub fn run(options: &RunOptions) -> Result<u8, Failure> {
     let init = artifacts::init(options.init.as_deref())?;
     let modules = kernel.linux.as_ref().map(|linux| linux.modules.clone()).unwrap_or_default();
     let overlay = Overlay { init, modules, copies: options.copy.clone() };
-    let initrd = root::prepare(&options.root, options.keep, &cache, &overlay)?;
+    let initrd = root::prepare(&options.root, options.keep, kernel.linux.is_none(), &cache, &overlay)?;
     let mut disks = Vec::new();
     for disk in initrd.disk.iter().chain(&options.disk) {
         disks.push((disk.clone(), disk.format()?));
     }
-    let network = Connection::new(options.network, &options.publish);
+    options.volume.iter().try_for_each(Volume::check)?;
+    let network = Connection::new(options.network.as_ref(), &options.publish);
     let machine = Machine {
         model: options.machine.unwrap_or(kernel.usual_machine()),
         acpi: !options.no_acpi,
         cpus: options.cpus,
         memory: memory(options, initrd.size, kernel.linux.is_some())?,
-        command_line: command_line(options, &kernel, initrd.disk.is_some(), &network),
+        command_line: command_line(options, &kernel, &initrd, &network),
         kernel: kernel.path.clone(),
         initrd: initrd.path.clone(),
         disks,
+        root: initrd.shared.clone(),
+        volumes: options.volume.clone(),
         network,
         gdb: options.gdb,
         extra: options.qemu_arg.clone(),
@@ -89,7 +93,9 @@ pub fn run(options: &RunOptions) -> Result<u8, Failure> {
 
 fn choose_kernel(options: &RunOptions, cache: &Cache) -> Result<Kernel, Failure> {
     if options.kernel.as_deref() == Some("linux".as_ref()) {
-        let linux = linux::prepare(cache)?;
+        let disks = !options.disk.is_empty() || matches!(options.root, Root::Path(_));
+        let network = Connection::new(options.network.as_ref(), &options.publish).exists();
+        let linux = linux::prepare(cache, disks, network)?;
         return Ok(Kernel { path: linux.image.clone(), linux: Some(linux) });
     }
     Ok(Kernel { path: artifacts::kernel(options.kernel.as_deref())?, linux: None })
@@ -110,11 +116,14 @@ fn memory(options: &RunOptions, root: u64, linux: bool) -> Result<u64, Failure> 
     }
 }
 
-fn command_line(options: &RunOptions, kernel: &Kernel, root_on_disk: bool, network: &Connection) -> String {
+fn command_line(options: &RunOptions, kernel: &Kernel, initrd: &Initrd, network: &Connection) -> String {
     let mut words = Vec::new();
-    if root_on_disk {
-        // Read by the guest's PID 1; the kernel starts that from the initrd first.
+    // Read by the guest's PID 1; the kernel starts that from the initrd first.
+    if initrd.disk.is_some() {
         words.push("quintet.root=/dev/vda".to_owned());
+    } else if let Some((_, keep)) = &initrd.shared {
+        let how = if *keep { "shared" } else { "below" };
+        words.push(format!("quintet.root={how}:{}", volume::ROOT_TAG));
     }
     if kernel.linux.is_some() {
         words.push(linux::command_line(options.kernel_log.is_some()).to_owned());
@@ -163,5 +172,6 @@ fn start(options: &RunOptions) -> Start {
         user: bytes(&options.user),
         hostname: bytes(&options.hostname),
         terminal,
+        volumes: options.volume.iter().enumerate().map(|(index, volume)| volume.message(index)).collect(),
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::accel::Attempt;
 use crate::failure::{Context, FAILED, Failure, PANICKED, TIMED_OUT};
+use crate::image;
 use crate::kernel_log::KernelLog;
 use crate::machine::{self, Running};
 use crate::streams::{Meter, carry_output, carry_stdin};
@@ -27,6 +28,8 @@ const INSISTENCE: u32 = 3;
 const POWER_OFF: Duration = Duration::from_secs(2);
 /// How long a panicked guest may take to end by itself, and its last output to arrive.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long a kernel that runs may take to PID 1 before another way to run it is tried.
+const START: Duration = Duration::from_secs(10);
 /// When to tell the user how to see what a guest is doing that does not come up.
 const SLOW_BOOT: Duration = Duration::from_secs(30);
 
@@ -268,7 +271,7 @@ impl<'a> Session<'a> {
         match event {
             Event::Message(message) => self.message(message)?,
             Event::Nonsense(error) => return Err(self.broken(&error)),
-            Event::SignOfLife => self.comes_up(),
+            Event::SignOfLife => self.shows_life(),
             Event::PanicComplete => self.clock.kill = Some(Instant::now() + LAST_WORDS),
             Event::MachineEnded => {
                 self.machine_ended = true;
@@ -289,9 +292,12 @@ impl<'a> Session<'a> {
             .advise("Build the kernel, guest-init and quintet from the same source.")
     }
 
-    fn comes_up(&mut self) {
-        self.alive = true;
-        self.clock.give_up = None;
+    /// The kernel runs. That PID 1 will is not said: some hosts' KVM stops a guest on the way.
+    fn shows_life(&mut self) {
+        if !self.alive {
+            self.alive = true;
+            self.clock.give_up = self.clock.give_up.map(|_| Instant::now() + START);
+        }
     }
 
     fn message(&mut self, message: ToHost) -> Result<(), Failure> {
@@ -319,7 +325,8 @@ impl<'a> Session<'a> {
 
     /// PID 1 listens: connect the program's streams.
     fn ready(&mut self) -> Result<(), Failure> {
-        self.comes_up();
+        self.alive = true;
+        self.clock.give_up = None;
         self.clock.hint = None;
         self.write_times()?;
         let Some(ports) = self.ports.take() else {
@@ -344,7 +351,9 @@ impl<'a> Session<'a> {
         let started = self.running.started;
         let since = started.elapsed().unwrap_or_default();
         let started = started.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let text = format!("started {:.6}\nready {:.3}\n", started.as_secs_f64(), since.as_secs_f64() * 1000.0);
+        let image = image::size(&self.plan.kernel).unwrap_or(0);
+        let (started, ready) = (started.as_secs_f64(), since.as_secs_f64() * 1000.0);
+        let text = format!("started {started:.6}\nready {ready:.3}\nimage {image}\n");
         fs::write(path, text).or_fail(|| format!("cannot write {}", path.display()))
     }
 
@@ -375,7 +384,8 @@ impl<'a> Session<'a> {
             return Some(Outcome::Status(TIMED_OUT));
         }
         if due(self.clock.give_up) {
-            return Some(Outcome::NotUp("no sign of life within a second".into()));
+            let why = if self.alive { "the kernel starts, but not PID 1" } else { "no sign of life within a second" };
+            return Some(Outcome::NotUp(why.into()));
         }
         if due(self.clock.hint) {
             self.clock.hint = None;
@@ -421,7 +431,7 @@ impl<'a> Session<'a> {
         }
         let how = machine::describe(status);
         let why = if said.trim().is_empty() { how } else { format!("{how}\n{}", said.trim()) };
-        if self.plan.attempt.patience.is_some() && !self.alive {
+        if self.plan.attempt.patience.is_some() && self.ports.is_some() {
             return Ok(Outcome::NotUp(why.lines().last().unwrap_or_default().to_owned()));
         }
         // isa-debug-exit with 0 gives 1.

@@ -6,8 +6,10 @@ use alloc::sync::Arc;
 use base::{Cred, Errno, Result};
 
 use crate::tmpfs::Options;
+use crate::vfs::mount::change::Changer;
+use crate::vfs::mount::{MountNamespace, SuperFlags};
 use crate::vfs::{create, mount, superblock, walk};
-use crate::{FsContext, Inode, Mount, MountFlags, Path, devices, ext4, procfs, sysfs, tmpfs, tty};
+use crate::{FsContext, Inode, Mount, MountFlags, Path, devices, ext4, ninep, overlayfs, procfs, sysfs, tmpfs, tty};
 
 /// Registers file systems and devices and makes the root: an empty tmpfs without a limit. `EBUSY` the second time, `ENOMEM`.
 pub fn init() -> Result<()> {
@@ -20,11 +22,16 @@ pub fn init() -> Result<()> {
     superblock::register(&ext4::mount::Kind("ext4"));
     superblock::register(&ext4::mount::Kind("ext3"));
     superblock::register(&ext4::mount::Kind("ext2"));
+    superblock::register(&overlayfs::Kind);
+    superblock::register(&ninep::Kind);
     devices::register()?;
     tty::register()?;
     procfs::system::register();
-    let root = tmpfs::instance("rootfs", &Options::unlimited())?;
-    if mount::set_root(Mount::new(root, b"rootfs", MountFlags::empty())) { Ok(()) } else { Err(Errno::EBUSY) }
+    let instance = || tmpfs::instance("rootfs", &Options::unlimited());
+    // What the system sees as its root is mounted on another that nobody sees, so that pivot_root(2) can take it away.
+    let (base, root) = (instance()?, instance()?);
+    let mount = |root| Mount::new(root, b"rootfs", MountFlags::empty());
+    if mount::set_root(&mount(base), mount(root)) { Ok(()) } else { Err(Errno::EBUSY) }
 }
 
 /// The root directory's inode, to unpack into.
@@ -73,5 +80,6 @@ fn put(cx: &FsContext, path: &[u8], kind: &[u8], source: &[u8], flags: MountFlag
         Err(error) => return Err(error),
     }
     let place: Path = walk::lookup(cx, None, path, true)?;
-    mount::mount_new(cx, &place, kind, source, flags, options)
+    let changer = Changer { cx, namespace: MountNamespace::initial() };
+    changer.mount_new(&place, kind, source, (flags, SuperFlags::empty()), options)
 }

@@ -13,8 +13,9 @@ use mm::PageCache;
 use crate::attributes::{
     Attributes, DeviceNumber, DirEntry, FileKind, Found, LinkTarget, Metadata, NewInode, SetAttributes, SetTime,
 };
+use crate::lease::Leases;
 use crate::lock::FileLocks;
-use crate::notify::Watches;
+use crate::notify::{Watched, Watches};
 use crate::{Access, File, FsContext, OpenFlags, SuperBlock};
 
 /// What a file system does for an inode. The defaults are Linux's errors for inodes that can't. Directory methods are called with the
@@ -24,6 +25,13 @@ pub trait InodeOps: Any + Send + Sync {
     fn lookup(&self, dir: &Arc<Inode>, name: &[u8]) -> Result<Found> {
         let _ = (dir, name);
         Err(Errno::ENOTDIR)
+    }
+
+    /// Does `name` still lead to `known` (`None`: to nothing)? Asked of file systems that [`crate::SuperOps::revalidates`] is true of, with
+    /// the directory locked or not.
+    fn still_leads(&self, dir: &Arc<Inode>, name: &[u8], known: Option<&Arc<Inode>>) -> bool {
+        let _ = (dir, name, known);
+        true
     }
 
     /// Makes a file under a name that is free. `EPERM`, `ENOSPC`, `ENOMEM`, `EROFS`.
@@ -166,6 +174,11 @@ pub trait InodeOps: Any + Send + Sync {
         let _ = inode;
     }
 
+    /// Corrects what stat(2) is to tell, where that is not all the inode's own (overlayfs).
+    fn stat(&self, inode: &Inode, metadata: &mut Metadata) {
+        let _ = (inode, metadata);
+    }
+
     /// A check beside the mode bits (for `/proc`). `EACCES`, `EPERM`.
     fn permission(&self, inode: &Inode, access: Access) -> Result<()> {
         let _ = (inode, access);
@@ -196,10 +209,12 @@ pub struct Inode {
     pub(crate) content: sched::Mutex<()>,
     /// How many have it open for writing; negative: how many run it (no writing then).
     writers: AtomicI32,
+    readers: AtomicI32,
+    leases: Once<Box<Leases>>,
     /// Shared mappings that may be written.
     pub(crate) writable_mappings: AtomicU64,
     locks: Once<Box<FileLocks>>,
-    pub(crate) watches: Once<Box<Watches>>,
+    watches: Once<Box<Watches>>,
     /// It was made with O_TMPFILE, so that having no name does not mean that it was removed.
     unnamed: AtomicBool,
     /// What a layer above keeps with a FIFO (its pipe) or a socket (its endpoint).
@@ -208,6 +223,12 @@ pub struct Inode {
     touched: AtomicBool,
     /// The last, so that it goes after the file system's own part.
     superblock: Arc<SuperBlock>,
+}
+
+impl Watched for Inode {
+    fn watches(&self) -> &Once<Box<Watches>> {
+        &self.watches
+    }
 }
 
 impl Inode {
@@ -252,6 +273,8 @@ impl Inode {
             ops,
             content: sched::Mutex::new(()),
             writers: AtomicI32::new(0),
+            readers: AtomicI32::new(0),
+            leases: Once::new(),
             writable_mappings: AtomicU64::new(0),
             locks: Once::new(),
             watches: Once::new(),
@@ -344,6 +367,16 @@ impl Inode {
         self.gid.store(gid, Ordering::Relaxed);
     }
 
+    /// Takes all attributes over but the time of birth, without a check: for file systems whose attributes are kept elsewhere.
+    pub fn mirror(&self, of: &Attributes) {
+        self.mode.store(of.mode, Ordering::Relaxed);
+        self.set_owner(of.uid, of.gid);
+        self.set_nlink(of.nlink);
+        self.atime.store(of.atime, Ordering::Relaxed);
+        self.mtime.store(of.mtime, Ordering::Relaxed);
+        self.ctime.store(of.ctime, Ordering::Relaxed);
+    }
+
     #[inline]
     fn touch(&self) {
         if !self.touched.load(Ordering::Relaxed) && !self.touched.swap(true, Ordering::AcqRel) {
@@ -389,7 +422,7 @@ impl Inode {
         let atime = self.atime.load(Ordering::Relaxed);
         let stale = atime <= self.mtime.load(Ordering::Relaxed) || atime <= self.ctime.load(Ordering::Relaxed);
         let now = realtime();
-        if (stale || now.saturating_sub(atime) >= DAY) && !self.superblock.ops.is_read_only() {
+        if (stale || now.saturating_sub(atime) >= DAY) && !self.superblock.is_read_only() {
             self.atime.store(now, Ordering::Relaxed);
             self.touch();
         }
@@ -412,7 +445,7 @@ impl Inode {
     /// What stat(2) tells.
     pub fn metadata(&self) -> Metadata {
         self.ops.refresh(self);
-        Metadata {
+        let mut metadata = Metadata {
             device: self.superblock.device,
             inode: self.number,
             kind: self.kind,
@@ -421,7 +454,9 @@ impl Inode {
             size: self.ops.size(),
             blocks: self.ops.blocks(),
             block_size: self.superblock.block_size,
-        }
+        };
+        self.ops.stat(self, &mut metadata);
+        metadata
     }
 
     /// Changes attributes. Permission has been checked. `EPERM`, `EROFS`, `EIO`.
@@ -491,6 +526,31 @@ impl Inode {
     /// May link(2) give it a name though it has none?
     pub(crate) fn may_gain_name(&self) -> bool {
         self.unnamed.load(Ordering::Relaxed)
+    }
+
+    /// Somebody opens it only to read.
+    pub(crate) fn add_reader(&self) {
+        self.readers.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Takes back [`Inode::add_reader`].
+    pub(crate) fn drop_reader(&self) {
+        self.readers.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// How many have it open only for reading, if it is a regular file.
+    pub(crate) fn readers(&self) -> i32 {
+        self.readers.load(Ordering::Acquire)
+    }
+
+    /// The leases on it; `None` if there never were any.
+    pub(crate) fn leases(&self) -> Option<&Leases> {
+        self.leases.get().map(|leases| &**leases)
+    }
+
+    /// The leases on it, to add one.
+    pub(crate) fn leases_or_new(&self) -> &Leases {
+        self.leases.get_or_init(|| Box::new(Leases::new()))
     }
 
     /// How many have it open for writing.

@@ -9,8 +9,9 @@
 //! answer comes through small traits that they register (`tty::JobControl`, `procfs::PidRoot`).
 //!
 //! Lock order (outermost first): rename lock -> directory locks (ancestors first, then by address) -> position of an open file ->
-//! file system's own sleeping locks -> mount table -> dentry's children -> dentry's place -> inode attributes -> page cache.
-//! Those up to the file system's own sleep; the others are spin locks.
+//! file system's own sleeping locks -> changes of mounts -> a namespace's mounts, a mount's children, its links (one at a
+//! time) -> dentry's children -> dentry's place -> inode attributes -> page cache.
+//! Those up to the changes of mounts sleep; the others are spin locks.
 #![cfg_attr(not(test), no_std)]
 extern crate alloc;
 
@@ -24,7 +25,9 @@ mod context;
 mod crc32c;
 pub mod devices;
 mod direct;
+pub mod directory_notify;
 pub mod ext4;
+pub mod fanotify;
 mod fd_table;
 mod file;
 mod flags;
@@ -32,10 +35,13 @@ pub mod initramfs;
 mod inode;
 pub mod inotify;
 mod jbd2;
+pub mod lease;
 pub mod lock;
 pub mod memfd;
+pub mod ninep;
 pub mod notify;
 mod open_file;
+mod overlayfs;
 mod poll;
 pub mod procfs;
 
@@ -60,6 +66,6 @@ pub use open_file::{Hold, MappedFile, OpenFile};
 pub use poll::{ALWAYS_READY, PollTable};
 pub use vfs::dentry::Dentry;
 pub use vfs::exec::open_exec;
-pub use vfs::mount::{Mount, MountFlags};
+pub use vfs::mount::{Mount, MountFlags, MountNamespace, SuperFlags};
 pub use vfs::path::Path;
 pub use vfs::superblock::{FileSystem, FsStats, SuperBlock, SuperOps};

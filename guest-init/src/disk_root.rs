@@ -1,14 +1,15 @@
-//! A root on a disk: mounts it and makes it the root of everything, with what is mounted already moved into it.
+//! A root on a disk, or a folder of the host: mounts it and makes it the root of everything, with what is mounted already moved into it.
 
 use crate::mounts;
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, mount, mount_move, mount_remount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_move, mount_remount, unmount};
 use rustix::process::{chdir, chroot};
 use std::fs;
 use std::io;
 use std::path::Path;
 
-/// The word of the kernel's command line that names the device.
+/// The word of the kernel's command line that names the device; `shared:TAG` is a folder of the host, `below:TAG` one that is not
+/// changed.
 const WORD: &str = "quintet.root=";
 const PLACE: &str = "/newroot";
 /// The file systems that are tried.
@@ -23,7 +24,11 @@ pub(crate) fn device() -> Option<String> {
 /// Makes the file system on `device` the root.
 pub(crate) fn enter(device: &str) -> io::Result<()> {
     mounts::make_folder(PLACE, 0o755);
-    mount_any(device).map_err(|error| named(device, error))?;
+    match device.split_once(':') {
+        Some(("shared", tag)) => mount_folder(tag, PLACE).map_err(|error| named(tag, error))?,
+        Some(("below", tag)) => mount_below(tag).map_err(|error| named(tag, error))?,
+        _ => mount_any(device).map_err(|error| named(device, error))?,
+    }
     copy_files(Path::new("/"), &mut Vec::new())?;
     for place in mounts::PLACES {
         let target = format!("{PLACE}{place}");
@@ -42,6 +47,27 @@ pub(crate) fn enter(device: &str) -> io::Result<()> {
 
 fn named(what: &str, error: Errno) -> io::Error {
     io::Error::other(format!("{what} as the root: {error}"))
+}
+
+/// Nobody else changes it meanwhile, so names and pages are kept.
+fn mount_folder(tag: &str, place: &str) -> Result<(), Errno> {
+    mount(tag, place, mounts::NINEP, MountFlags::empty(), Some(c"trans=virtio,version=9p2000.L,cache=loose"))
+}
+
+/// The folder with a layer on top, in memory, that takes what is written.
+fn mount_below(tag: &str) -> Result<(), Errno> {
+    let (lower, layer) = ("/newroot.lower", "/newroot.layer");
+    mounts::make_folder(lower, 0o755);
+    mounts::make_folder(layer, 0o755);
+    mount_folder(tag, lower)?;
+    mount("tmpfs", layer, "tmpfs", MountFlags::empty(), Some(c"mode=755"))?;
+    for part in ["upper", "work"] {
+        mounts::make_folder(&format!("{layer}/{part}"), 0o755);
+    }
+    let options = c"lowerdir=/newroot.lower,upperdir=/newroot.layer/upper,workdir=/newroot.layer/work";
+    mount("overlay", PLACE, "overlay", MountFlags::empty(), Some(options))?;
+    // The layers stay with the overlay, and with nobody else.
+    [lower, layer].iter().try_for_each(|place| unmount(*place, UnmountFlags::DETACH))
 }
 
 fn mount_any(device: &str) -> Result<(), Errno> {
@@ -70,7 +96,7 @@ fn copy_files(folder: &Path, depth: &mut Vec<()>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let (path, kind) = (entry.path(), entry.file_type()?);
-        let skipped = ["/dev", "/proc", "/sys", "/run", "/.quintet", PLACE];
+        let skipped = ["/dev", "/proc", "/sys", "/run", "/.quintet", "/newroot.lower", "/newroot.layer", PLACE];
         if skipped.iter().any(|skipped| path == Path::new(skipped)) {
             continue;
         }

@@ -16,6 +16,7 @@ mod ports;
 mod pump;
 mod session;
 mod spawn;
+mod volumes;
 
 use std::fs;
 use std::process::ExitCode;

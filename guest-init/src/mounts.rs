@@ -43,6 +43,9 @@ const MOUNTS: [Mount; 6] = [
     },
 ];
 
+/// The file system that shows folders of the host.
+pub(crate) const NINEP: &str = "9p";
+
 /// Where they are, to be moved to another root.
 pub(crate) const PLACES: &[&str] = &["/proc", "/sys", "/dev", "/run"];
 

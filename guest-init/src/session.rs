@@ -3,6 +3,7 @@
 use crate::ports::{Control, Ports};
 use crate::pump::{Pump, Source};
 use crate::spawn::{self, Program, Streams};
+use crate::volumes;
 use protocol::{Ending, Output, Start, ToGuest, ToHost, VERSION};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -15,6 +16,8 @@ use std::rc::Rc;
 /// How long a terminal may be silent after the program's end before its output counts as complete.
 const TERMINAL_SILENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 30_000_000 };
 const END_OF_TRANSMISSION: u8 = 4;
+/// The status for what is wrong before the program.
+const CANNOT_START: u8 = 125;
 
 /// What the session's loop should do next.
 #[derive(PartialEq, Eq)]
@@ -33,6 +36,10 @@ pub(crate) fn run(mut ports: Ports) -> io::Result<()> {
     if !start.hostname.is_empty() {
         // A name is a nicety; the program runs without it.
         let _ = rustix::system::sethostname(&start.hostname);
+    }
+    if let Err(what) = volumes::mount_all(&start.volumes) {
+        ports.control.send(&ToHost::Failed { status: CANNOT_START, what })?;
+        return wait_for_power_off(&mut ports.control);
     }
     match spawn::spawn(&start) {
         Ok(program) => Session::new(program, ports, children).run(),

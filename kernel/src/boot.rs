@@ -143,6 +143,11 @@ fn add_devices(machine: hal::boot::Machine) {
                     net::link::add_device(device);
                 }
             }
+            drivers::virtio::NINEP => {
+                if let Some(server) = drivers::virtio::exchange::start_ninep(device) {
+                    fs::ninep::add_server(server);
+                }
+            }
             drivers::virtio::BLOCK => {
                 if let Some(disk) = drivers::virtio::block::start(device) {
                     let name = fs::block::disk_name("vd", disks);

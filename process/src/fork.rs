@@ -97,11 +97,7 @@ fn validate(task: &Task, args: &CloneArgs) -> Result<()> {
     if wrong {
         return Err(Errno::EINVAL);
     }
-    if has(NAMESPACES) {
-        // Linux without namespaces built in: the unprivileged are refused before that shows.
-        let privileged = has(CLONE_NEWUSER) || task.cred().capable(Capability::SysAdmin);
-        return Err(if privileged { Errno::EINVAL } else { Errno::EPERM });
-    }
+    may_make_namespaces(task, args.flags)?;
     if has(CLONE_INTO_CGROUP) {
         return Err(Errno::EINVAL);
     }
@@ -109,6 +105,15 @@ fn validate(task: &Task, args: &CloneArgs) -> Result<()> {
         return Err(Errno::EPERM);
     }
     Ok(())
+}
+
+/// May the thread make the namespaces that `flags` of clone(2) or unshare(2) ask for? `EPERM`; `EINVAL` for a kind of which there is one
+/// only, as on a Linux without them, where the unprivileged are refused before that shows.
+pub fn may_make_namespaces(task: &Task, flags: u64) -> Result<()> {
+    if flags & NAMESPACES != 0 && flags & CLONE_NEWUSER == 0 && !task.cred().capable(Capability::SysAdmin) {
+        return Err(Errno::EPERM);
+    }
+    if flags & NAMESPACES & !CLONE_NEWNS != 0 { Err(Errno::EINVAL) } else { Ok(()) }
 }
 
 fn check_limits(task: &Task) -> Result<()> {
@@ -257,7 +262,11 @@ fn new_process(task: &Task, args: &CloneArgs, pid: Pid) -> Result<Process> {
 fn new_task(task: &Task, args: &CloneArgs, tid: Pid, process: Arc<Process>) -> Result<Task> {
     let has = |flag: u64| args.flags & flag != 0;
     let files = if has(CLONE_FILES) { task.files() } else { task.files().fork()? };
-    let fs = if has(CLONE_FS) { task.fs() } else { Arc::new(task.fs().duplicate()) };
+    let fs = match args.flags & (CLONE_FS | CLONE_NEWNS) {
+        0 => Arc::new(task.fs().duplicate()),
+        CLONE_NEWNS => Arc::new(task.fs().with_own_namespace()),
+        _ => task.fs(),
+    };
     let cred = task.cred();
     let user = UserTask::new(UserTasks::of(cred.uid));
     let semaphore_undo = has(CLONE_SYSVSEM).then(|| task.semaphore_undo());

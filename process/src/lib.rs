@@ -16,11 +16,13 @@ mod async_io;
 pub mod credentials;
 pub mod exec;
 pub mod exit;
+mod fanotify;
 pub mod fork;
 pub mod fs_state;
 mod group;
 pub mod inspect;
 pub mod job_control;
+pub mod namespace;
 pub mod oom;
 pub mod pidfd;
 mod process;
@@ -47,6 +49,7 @@ pub fn init() {
     procfs::register();
     job_control::register();
     async_io::register();
+    fanotify::register();
 }
 
 /// A process, thread, process group or session number.

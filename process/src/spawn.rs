@@ -26,7 +26,7 @@ pub fn spawn_init(path: &[u8], argv: &[&[u8]], envp: &[&[u8]], cx: FsContext, fi
     let process = Arc::new(Process::new(pid, limits, fork::initial_actions(), 0));
     let space = AddressSpace::new()?;
     process.set_address_space(Some(space.clone()));
-    let fs = Arc::new(FsState::new(cx.cwd.clone(), cx.root.clone(), cx.umask));
+    let fs = Arc::new(FsState::new(cx.cwd.clone(), cx.root.clone(), cx.umask, fs::MountNamespace::initial().clone()));
     let user = UserTask::new(UserTasks::of(cx.cred.uid));
     let parts = TaskParts {
         cred: cx.cred,

@@ -1,7 +1,9 @@
 //! Decoding of system-call arguments: each register is read as the C type that the manual page names, as Linux does.
 
+use base::{Errno, Result};
 use fs::Fd;
-use hal::user::UserPtr;
+use hal::user::{self, UserPtr};
+use zerocopy::{FromZeros, IntoBytes};
 
 /// The six argument registers.
 #[derive(Clone, Copy)]
@@ -43,4 +45,26 @@ impl Args {
     pub(crate) fn ptr<T>(self, n: usize) -> UserPtr<T> {
         UserPtr::new(self.0[n])
     }
+}
+
+/// Reads a structure that grows from version to version, of which the caller has `size` bytes: a shorter one is filled up with zeros, a
+/// longer one must end in zeros. `E2BIG` (also over a page), `EFAULT`.
+pub(crate) fn extensible<T: FromZeros + IntoBytes + zerocopy::FromBytes>(addr: usize, size: usize) -> Result<T> {
+    if size > abi::PAGE_SIZE {
+        return Err(Errno::E2BIG);
+    }
+    let mut value = T::new_zeroed();
+    let known = size.min(size_of::<T>());
+    user::copy_in(&mut value.as_mut_bytes()[..known], addr)?;
+    let mut rest = known;
+    while rest < size {
+        let mut chunk = [0; 64];
+        let chunk = &mut chunk[..(size - rest).min(64)];
+        user::copy_in(chunk, addr.wrapping_add(rest))?;
+        if chunk.iter().any(|&byte| byte != 0) {
+            return Err(Errno::E2BIG);
+        }
+        rest += chunk.len();
+    }
+    Ok(value)
 }

@@ -2,15 +2,15 @@
 
 use core::sync::atomic::Ordering;
 
-use base::{Capability, Errno, Result};
+use base::{Errno, Result};
 use hal::user::UserPtr;
 use process::exit::exited;
-use process::fork::{self, CloneArgs, flags};
+use process::fork::{self, CloneArgs, flags, may_make_namespaces};
 use process::wait::{self, Report, Which};
 use process::{FsState, Pid, pidfd};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::args::Args;
+use crate::args::{Args, extensible};
 use crate::context::Context;
 use crate::resource::Rusage;
 
@@ -106,25 +106,10 @@ fn read_set_tid(at: usize, count: u64) -> Result<Option<Pid>> {
     }
 }
 
-/// Reads a versioned structure: shorter ones are filled with zeros, longer ones must end in zeros. `E2BIG`, `EINVAL`, `EFAULT`.
+/// clone3(2)'s arguments. `E2BIG`, `EINVAL`, `EFAULT`.
 fn read_clone_args(at: usize, size: usize) -> Result<UserCloneArgs> {
     const FIRST_VERSION: usize = 64;
-    const KNOWN: usize = size_of::<UserCloneArgs>();
-    if size > abi::PAGE_SIZE {
-        return Err(Errno::E2BIG);
-    }
-    if size < FIRST_VERSION {
-        return Err(Errno::EINVAL);
-    }
-    let mut bytes = [0; KNOWN];
-    let known = size.min(KNOWN);
-    hal::user::copy_in(&mut bytes[..known], at)?;
-    for extra in KNOWN..size {
-        if UserPtr::<u8>::new(at + extra).read()? != 0 {
-            return Err(Errno::E2BIG);
-        }
-    }
-    UserCloneArgs::read_from_bytes(&bytes).map_err(|_| Errno::EINVAL)
+    if size < FIRST_VERSION { Err(Errno::EINVAL) } else { extensible(at, size) }
 }
 
 pub(crate) fn exit(cx: &mut Context, a: Args) -> Result<usize> {
@@ -247,16 +232,16 @@ pub(crate) fn unshare(cx: &mut Context, a: Args) -> Result<usize> {
     if asked & !known != 0 {
         return Err(Errno::EINVAL);
     }
-    if asked & flags::NAMESPACES != 0 {
-        let privileged = cx.task.cred().capable(Capability::SysAdmin) || asked & flags::CLONE_NEWUSER != 0;
-        return Err(if privileged { Errno::EINVAL } else { Errno::EPERM });
-    }
     // Memory and signal actions can't be unshared from living threads.
     let bound = flags::CLONE_THREAD | flags::CLONE_SIGHAND | flags::CLONE_VM;
     if asked & bound != 0 && cx.task.process().thread_count() > 1 {
         return Err(Errno::EINVAL);
     }
-    if asked & flags::CLONE_FS != 0 {
+    may_make_namespaces(cx.task, asked)?;
+    if asked & flags::CLONE_NEWNS != 0 {
+        let copy = cx.task.fs().with_own_namespace();
+        cx.task.replace_fs(copy);
+    } else if asked & flags::CLONE_FS != 0 {
         let copy: FsState = cx.task.fs().duplicate();
         cx.task.replace_fs(copy);
     }

@@ -2,26 +2,33 @@
 
 use alloc::vec::Vec;
 
-use base::{Capability, Errno, Result};
-use fs::MountFlags;
-use fs::vfs::mount as vfs;
+use base::{Errno, Result};
+use fs::vfs::mount::Propagation;
+use fs::vfs::mount::change::Changer;
+use fs::{FsContext, MountFlags, MountNamespace, Path, SuperFlags};
 use hal::user;
+use process::{Task, tree};
 
 use crate::args::Args;
 use crate::context::Context;
 use crate::path::{At, UserString, only};
 
-/// MS_* flags that say what to do.
+/// MS_* flags that say what to do, or how.
 mod ms {
     pub(super) const REMOUNT: usize = 32;
+    pub(super) const NOATIME: usize = 1024;
+    pub(super) const NODIRATIME: usize = 2048;
     pub(super) const BIND: usize = 4096;
     pub(super) const MOVE: usize = 8192;
     pub(super) const REC: usize = 16384;
+    pub(super) const SILENT: usize = 32768;
     pub(super) const UNBINDABLE: usize = 1 << 17;
     pub(super) const PRIVATE: usize = 1 << 18;
     pub(super) const SLAVE: usize = 1 << 19;
     pub(super) const SHARED: usize = 1 << 20;
-    pub(super) const NOATIME: usize = 1024;
+    pub(super) const RELATIME: usize = 1 << 21;
+    pub(super) const STRICTATIME: usize = 1 << 24;
+    pub(super) const PROPAGATION: usize = SHARED | PRIVATE | SLAVE | UNBINDABLE;
 }
 
 /// A string argument that may be NULL.
@@ -46,9 +53,39 @@ fn options(addr: usize) -> Result<Option<Vec<u8>>> {
     Ok(Some(data))
 }
 
-fn mount_flags(bits: usize) -> MountFlags {
-    let flags = MountFlags::from_bits_truncate(bits as u32);
-    if bits & ms::NOATIME == 0 { flags | MountFlags::RELATIME } else { flags - MountFlags::RELATIME }
+/// The mount's flags out of mount(2)'s; `before` are those of a mount that is changed, which keeps what it does about times of access
+/// unless something is said of that.
+fn mount_flags(bits: usize, before: Option<MountFlags>) -> MountFlags {
+    let own = MountFlags::from_bits_truncate(bits as u32) - MountFlags::ATIME;
+    let about_times = ms::NOATIME | ms::NODIRATIME | ms::RELATIME | ms::STRICTATIME;
+    if let Some(before) = before
+        && bits & about_times == 0
+    {
+        return own | before & MountFlags::ATIME;
+    }
+    let dirs = if bits & ms::NODIRATIME != 0 { MountFlags::NODIRATIME } else { MountFlags::empty() };
+    let times = match bits & (ms::NOATIME | ms::STRICTATIME) {
+        0 => MountFlags::RELATIME,
+        ms::NOATIME => MountFlags::NOATIME,
+        _ => MountFlags::empty(),
+    };
+    own | dirs | times
+}
+
+fn propagation(flags: usize) -> Result<Propagation> {
+    match flags & !(ms::REC | ms::SILENT) {
+        ms::SHARED => Ok(Propagation::Shared),
+        ms::SLAVE => Ok(Propagation::Slave),
+        ms::PRIVATE => Ok(Propagation::Private),
+        ms::UNBINDABLE => Ok(Propagation::Unbindable),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// Does `work` as somebody who changes mounts in the thread's namespace.
+pub(crate) fn changing<R>(task: &Task, cx: &FsContext, work: impl FnOnce(&Changer) -> Result<R>) -> Result<R> {
+    let namespace: alloc::sync::Arc<MountNamespace> = task.fs().namespace();
+    work(&Changer { cx, namespace: &namespace })
 }
 
 pub(crate) fn mount(cx: &mut Context, a: Args) -> Result<usize> {
@@ -63,30 +100,33 @@ pub(crate) fn mount(cx: &mut Context, a: Args) -> Result<usize> {
     let data = options(a.0[4])?;
     let at = At::cwd(cx.task, a.0[1])?;
     let place = at.lookup(true, 0)?;
-    let from = source.as_ref().map(|s| s.bytes());
-    if flags & ms::REMOUNT != 0 {
-        // With MS_BIND only the flags of this mount change, not the file system's.
-        let data = if flags & ms::BIND != 0 { None } else { Some(data.as_deref().unwrap_or_default()) };
-        vfs::remount(&at.cx, &place, mount_flags(flags), data)?;
-    } else if flags & ms::BIND != 0 {
-        let what = fs::vfs::walk::lookup(&at.cx, None, from.filter(|s| !s.is_empty()).ok_or(Errno::EINVAL)?, true)?;
-        vfs::bind(&at.cx, &what, &place, flags & ms::REC != 0)?;
-    } else if flags & (ms::SHARED | ms::PRIVATE | ms::SLAVE | ms::UNBINDABLE) != 0 {
-        if !at.cx.cred.capable(Capability::SysAdmin) {
-            return Err(Errno::EPERM);
+    changing(cx.task, &at.cx, |changer| {
+        changer.may_mount()?;
+        let from = || -> Result<Path> {
+            let name = source.as_ref().map(UserString::bytes).filter(|name| !name.is_empty()).ok_or(Errno::EINVAL)?;
+            fs::vfs::walk::lookup(&at.cx, None, name, true)
+        };
+        let of_super = SuperFlags::from_bits_truncate(flags as u32);
+        let before = place.mount.flags();
+        if flags & (ms::REMOUNT | ms::BIND) == ms::REMOUNT | ms::BIND {
+            // Only the flags of this mount change, not the file system's.
+            changer.remount(&place, mount_flags(flags, Some(before)), None)
+        } else if flags & ms::REMOUNT != 0 {
+            let of_super = (of_super, data.as_deref().unwrap_or_default());
+            changer.remount(&place, mount_flags(flags, Some(before)), Some(of_super))
+        } else if flags & ms::BIND != 0 {
+            changer.bind(&from()?, &place, flags & ms::REC != 0)
+        } else if flags & ms::PROPAGATION != 0 {
+            changer.set_propagation(&place, propagation(flags)?, flags & ms::REC != 0)
+        } else if flags & ms::MOVE != 0 {
+            changer.move_mount(&from()?, &place)
+        } else {
+            let kind = kind.as_ref().ok_or(Errno::EINVAL)?.bytes();
+            let name = source.as_ref().map_or(b"none".as_slice(), UserString::bytes);
+            let flags = (mount_flags(flags, None), of_super);
+            changer.mount_new(&place, kind, name, flags, data.as_deref().unwrap_or_default())
         }
-        // Mounts are private here, which also is what a slave of no master is.
-        if flags & (ms::SHARED | ms::UNBINDABLE) != 0 || !place.is_mount_root() {
-            return Err(Errno::EINVAL);
-        }
-    } else if flags & ms::MOVE != 0 {
-        let what = fs::vfs::walk::lookup(&at.cx, None, from.filter(|s| !s.is_empty()).ok_or(Errno::EINVAL)?, true)?;
-        vfs::move_mount(&at.cx, &what, &place)?;
-    } else {
-        let kind = kind.ok_or(Errno::EINVAL)?;
-        let (from, data) = (from.unwrap_or(b"none"), data.unwrap_or_default());
-        vfs::mount_new(&at.cx, &place, kind.bytes(), from, mount_flags(flags), &data)?;
-    }
+    })?;
     Ok(0)
 }
 
@@ -96,16 +136,30 @@ pub(crate) fn umount2(cx: &mut Context, a: Args) -> Result<usize> {
     const EXPIRE: u32 = 4;
     const NOFOLLOW: u32 = 8;
     let flags = only(a.uint(1), FORCE | DETACH | EXPIRE | NOFOLLOW)?;
-    if flags & EXPIRE != 0 {
-        return Err(if flags & (FORCE | DETACH) != 0 { Errno::EINVAL } else { Errno::EAGAIN });
-    }
     let at = At::cwd(cx.task, a.0[0])?;
     let found = at.lookup(flags & NOFOLLOW == 0, 0)?;
-    vfs::unmount(&at.cx, found, flags & DETACH != 0).map(|()| 0)
+    if flags & EXPIRE != 0 && flags & (FORCE | DETACH) != 0 && at.cx.cred.capable(base::Capability::SysAdmin) {
+        return Err(Errno::EINVAL);
+    }
+    changing(cx.task, &at.cx, |changer| changer.unmount(found, flags & DETACH != 0, flags & EXPIRE != 0)).map(|()| 0)
 }
 
 pub(crate) fn pivot_root(cx: &mut Context, a: Args) -> Result<usize> {
-    let (new, old) = (At::cwd(cx.task, a.0[0])?, At::cwd(cx.task, a.0[1])?);
-    let (new_root, put_old) = (new.lookup(true, 0)?, old.lookup(true, 0)?);
-    vfs::pivot_root(&new.cx, &new_root, &put_old).map(|()| 0)
+    let context = cx.task.fs_context();
+    changing(cx.task, &context, |changer| {
+        changer.may_mount()?;
+        let (new, old) = (At::cwd(cx.task, a.0[0])?, At::cwd(cx.task, a.0[1])?);
+        let (new_root, put_old) = (new.lookup(true, 0)?, old.lookup(true, 0)?);
+        if !new_root.inode()?.is_dir() || !put_old.inode()?.is_dir() {
+            return Err(Errno::ENOTDIR);
+        }
+        changer.pivot_root(&new_root, &put_old)?;
+        // Whoever was at the old root goes along.
+        for task in tree::processes().iter().flat_map(|process| process.threads()) {
+            if let Some(place) = task.fs_if_alive() {
+                place.move_places(&context.root, &new_root);
+            }
+        }
+        Ok(0)
+    })
 }

@@ -7,11 +7,10 @@ use base::{Errno, Result};
 use fs::vfs::open::{OpenHow, open as open_file};
 use fs::vfs::walk::Resolve;
 use fs::{Fd, OpenFile, OpenFlags};
-use hal::user;
 use process::{Resource, Task};
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::args::Args;
+use crate::args::{Args, extensible};
 use crate::context::Context;
 use crate::path::{AT_FDCWD, At, UserString, open_flags};
 
@@ -114,24 +113,10 @@ fn opened_by(cx: &Context, dirfd: Fd, path: usize, how: OpenHow, quick: bool) ->
 
 /// Reads `struct open_how`. `EINVAL`, `E2BIG`, `EFAULT`.
 fn read_how(at: usize, size: usize) -> Result<OpenHow> {
-    let mut raw = RawHow { flags: 0, mode: 0, resolve: 0 };
     if size < size_of::<RawHow>() {
         return Err(Errno::EINVAL);
     }
-    if size > abi::PAGE_SIZE {
-        return Err(Errno::E2BIG);
-    }
-    user::copy_in(raw.as_mut_bytes(), at)?;
-    // A longer structure is one with newer fields: they must all be zero.
-    let mut index = size_of::<RawHow>();
-    while index < size {
-        let mut byte = [0];
-        user::copy_in(&mut byte, at.wrapping_add(index))?;
-        if byte != [0] {
-            return Err(Errno::E2BIG);
-        }
-        index += 1;
-    }
+    let raw: RawHow = extensible(at, size)?;
     let flags = u32::try_from(raw.flags).map_err(|_| Errno::EINVAL)?;
     let known = OpenFlags::all().bits() | c::O_ACCMODE;
     let resolve = Resolve::from_bits(raw.resolve).ok_or(Errno::EINVAL)?;

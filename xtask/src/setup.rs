@@ -36,6 +36,9 @@ pub(crate) const DISKS: &[Need] = &[
     Need::new("/usr/sbin/e2fsck", "e2fsprogs", "checks ext4 images"),
 ];
 
+/// For measuring the network between guest and host.
+pub(crate) const PEERS: &[Need] = &[Need::new("iperf3", "iperf3", "sends to guests and receives from them")];
+
 /// `cargo xtask setup [--without-rustup]`.
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     let without_rustup = match arguments {

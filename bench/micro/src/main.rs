@@ -4,8 +4,8 @@
 //! `name<TAB>value<TAB>unit`: nanoseconds (`ns`, lower is
 //! better) or megabytes a second (`MB/s`, higher is better). A row that fails or takes too long has
 //! `-` for its value and the reason for its unit. `bench-micro nothing` ends at once: it is the
-//! program that some rows execute. `bench-micro start` gives what there is to say about the guest's
-//! start instead (see [`start`]).
+//! program that some rows execute. `bench-micro start` and `bench-micro counter NAME` give what there is to
+//! say about the guest's start instead (see [`start`]).
 //!
 //! Each row runs in a process of its own, so one that hangs or is killed does not take the others
 //! with it. See [`timing`] for how a value comes about.
@@ -120,6 +120,10 @@ fn main() -> ExitCode {
     }
     if filter.as_deref() == Some("start") {
         start::report();
+        return ExitCode::SUCCESS;
+    }
+    if let (Some("counter"), Some(name)) = (filter.as_deref(), std::env::args().nth(2)) {
+        start::counter(&name);
         return ExitCode::SUCCESS;
     }
     // Tells who started this that a program runs now, and on what.

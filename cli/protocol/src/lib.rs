@@ -15,7 +15,7 @@ mod wire;
 use wire::{Reader, Writer};
 
 /// Version of this protocol; [`ToHost::Ready`] carries the guest's.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The longest frame that either side accepts, in bytes: argv and environment of `execve` fit.
 pub const MAX_FRAME: usize = 8 << 20;
@@ -76,6 +76,19 @@ pub struct Start {
     pub hostname: Vec<u8>,
     /// Run on a terminal of this size instead of three pipes.
     pub terminal: Option<WindowSize>,
+    /// Folders of the host to mount first.
+    pub volumes: Vec<Volume>,
+}
+
+/// A folder that the host shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Volume {
+    /// The 9P server's mount tag.
+    pub tag: Vec<u8>,
+    /// Where it is to be mounted; made if it is missing.
+    pub place: Vec<u8>,
+    /// Nothing may be written there.
+    pub read_only: bool,
 }
 
 /// Host to guest.
@@ -241,6 +254,23 @@ impl Start {
         if let Some(size) = self.terminal {
             size.write(writer);
         }
+        writer.u32(u32::try_from(self.volumes.len()).unwrap_or(u32::MAX));
+        for volume in &self.volumes {
+            writer.bytes(&volume.tag);
+            writer.bytes(&volume.place);
+            writer.u8(u8::from(volume.read_only));
+        }
+    }
+
+    fn read_volumes(reader: &mut Reader<'_>) -> Result<Vec<Volume>, DecodeError> {
+        let count = reader.u32()?;
+        // The frame ends long before a count that lies does.
+        (0..count)
+            .map(|_| {
+                let (tag, place) = (reader.bytes()?.to_vec(), reader.bytes()?.to_vec());
+                Ok(Volume { tag, place, read_only: reader.u8()? != 0 })
+            })
+            .collect()
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -255,6 +285,7 @@ impl Start {
                 1 => Some(WindowSize::read(reader)?),
                 tag => return Err(DecodeError::UnknownTag(tag)),
             },
+            volumes: Start::read_volumes(reader)?,
         })
     }
 }

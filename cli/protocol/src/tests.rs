@@ -8,6 +8,7 @@ fn start() -> ToGuest {
         user: b"nobody".to_vec(),
         hostname: b"quintet".to_vec(),
         terminal: Some(WindowSize { rows: 24, columns: 80 }),
+        volumes: vec![Volume { tag: b"quintet.0".to_vec(), place: b"/mnt/x".to_vec(), read_only: true }],
     })
 }
 

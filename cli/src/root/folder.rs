@@ -11,6 +11,22 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
+/// More than this is not copied for each run.
+const LARGE: u64 = 64 << 20;
+
+/// Is there so much in the folder that it is better shown to the guest than copied?
+pub(super) fn is_large(folder: &Path) -> bool {
+    let sizes = WalkDir::new(folder).into_iter().flatten().filter_map(|found| Some(found.metadata().ok()?.len()));
+    let mut total = 0;
+    sizes
+        .take_while(|size| {
+            total += size;
+            total <= LARGE
+        })
+        .count();
+    total > LARGE
+}
+
 /// Writes the folder and what is in it, at a place that `.` names if it is the root.
 pub(super) fn write(folder: &Path, place: &Path, archive: &mut Output) -> Result<(), Failure> {
     let mut inodes = HashMap::new();

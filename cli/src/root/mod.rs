@@ -63,6 +63,8 @@ pub struct Overlay {
 pub struct Initrd {
     /// The disk that has the root, if it is not in the initrd.
     pub disk: Option<Disk>,
+    /// The folder that is shown to the guest as its root, and whether the guest changes it.
+    pub shared: Option<(PathBuf, bool)>,
     /// The archive.
     pub path: PathBuf,
     /// Its size in bytes.
@@ -74,10 +76,11 @@ pub struct Initrd {
 /// What an archive under construction is written to.
 type Output = Archive<BufWriter<File>>;
 
-/// Makes the initrd for a root. `keep`: what the guest writes to a root on a disk image stays there.
-pub fn prepare(root: &Root, keep: bool, cache: &Cache, overlay: &Overlay) -> Result<Initrd, Failure> {
+/// Makes the initrd for a root. `keep`: what the guest writes to a root on a disk image or in a folder stays there. `shows`: the
+/// kernel can have a folder as its root.
+pub fn prepare(root: &Root, keep: bool, shows: bool, cache: &Cache, overlay: &Overlay) -> Result<Initrd, Failure> {
     if keep && !matches!(root, Root::Path(_)) {
-        return Err(Failure::new("--keep needs a root that is a disk image"));
+        return Err(Failure::new("--keep needs a root that is a disk image or a folder"));
     }
     match root {
         Root::Builtin => cached(cache, "builtin", builtin::RECIPE, overlay, builtin::write),
@@ -94,8 +97,9 @@ pub fn prepare(root: &Root, keep: bool, cache: &Cache, overlay: &Overlay) -> Res
             })?;
             let file = cache.temporary()?;
             let mut archive = open_archive(&file, 0)?;
-            let disk = disk_image::recognize(path, keep)?;
-            if disk.is_some() {
+            let disk = disk_image::recognize(path, keep && !metadata.is_dir())?;
+            let shared = (metadata.is_dir() && (keep || shows && folder::is_large(path))).then(|| (path.clone(), keep));
+            if disk.is_some() || shared.is_some() {
                 disk_image::write(&mut archive)?;
             } else if metadata.is_dir() {
                 folder::write(path, Path::new("."), &mut archive)?;
@@ -103,7 +107,7 @@ pub fn prepare(root: &Root, keep: bool, cache: &Cache, overlay: &Overlay) -> Res
                 tarball::write(path, &mut archive)?;
             }
             let size = finish(archive, overlay)?;
-            Ok(Initrd { disk, path: file.path().to_owned(), size, _temporary: Some(file) })
+            Ok(Initrd { disk, shared, path: file.path().to_owned(), size, _temporary: Some(file) })
         }
     }
 }
@@ -148,7 +152,7 @@ fn cached(
 
 fn kept(path: PathBuf) -> Result<Initrd, Failure> {
     let size = fs::metadata(&path).or_fail(|| format!("cannot read {}", path.display()))?.len();
-    Ok(Initrd { disk: None, path, size, _temporary: None })
+    Ok(Initrd { disk: None, shared: None, path, size, _temporary: None })
 }
 
 fn archives(cache: &Cache) -> impl Iterator<Item = String> {

@@ -114,6 +114,10 @@ impl MmioTransport {
         irq::register(Line::Gsi { number: self.gsi, level: false, low: false }, handler)
     }
 
+    pub(super) fn config8(&self, offset: usize) -> u8 {
+        self.registers.read8(CONFIG + offset)
+    }
+
     pub(super) fn config32(&self, offset: usize) -> u32 {
         self.registers.read32(CONFIG + offset)
     }

@@ -2,6 +2,7 @@
 
 pub mod block;
 pub mod console;
+pub mod exchange;
 mod mmio;
 pub mod net;
 mod pci;
@@ -17,6 +18,10 @@ pub use transport::Transport;
 pub const CONSOLE: u32 = 3;
 /// A network device.
 pub const NET: u32 = 1;
+/// A server of the 9P protocol.
+pub const NINEP: u32 = 9;
+/// A server of the FUSE protocol.
+pub const FS: u32 = 26;
 /// Disks.
 pub const BLOCK: u32 = 2;
 

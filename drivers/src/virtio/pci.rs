@@ -261,6 +261,10 @@ impl PciTransport {
         true
     }
 
+    pub(super) fn config8(&self, offset: usize) -> u8 {
+        self.config.as_ref().map_or(0, |c| c.read8(offset))
+    }
+
     pub(super) fn config32(&self, offset: usize) -> u32 {
         self.config.as_ref().map_or(0, |c| c.read32(offset))
     }

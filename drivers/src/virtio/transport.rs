@@ -81,6 +81,11 @@ impl Transport {
         }
     }
 
+    /// Reads a byte of the device's configuration.
+    pub fn config8(&self, offset: usize) -> u8 {
+        on_bus!(self, t => t.config8(offset))
+    }
+
     /// Reads a 32-bit field of the device's configuration.
     pub fn config32(&self, offset: usize) -> u32 {
         on_bus!(self, t => t.config32(offset))

@@ -4,15 +4,18 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use base::{Errno, Result};
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use base::{Errno, Events, Result};
 use mm::{Sink, Source};
 
+use crate::poll::ALWAYS_READY;
 use crate::procfs::node::{Listed, Node, ProcFile, Shape};
 use crate::vfs::regular::seek_within;
 use crate::vfs::superblock::NoSuperOps;
 use crate::{
     Access, DeviceNumber, DirEntry, File, Found, FsContext, Inode, InodeOps, Io, LinkTarget, NewInode, OpenFlags,
-    SeekFrom, SetAttributes, SuperBlock,
+    PollTable, SeekFrom, SetAttributes, SuperBlock,
 };
 
 struct NodeOps(Node);
@@ -59,7 +62,8 @@ impl InodeOps for NodeOps {
         match &self.0.shape {
             Shape::File(node) => {
                 node.may_open(flags, cx)?;
-                Ok(Some(Arc::new(OpenNode { node: node.clone(), content: sched::Mutex::new(None) })))
+                let seen = AtomicU64::new(node.news().map_or(0, |(_, number)| number));
+                Ok(Some(Arc::new(OpenNode { node: node.clone(), content: sched::Mutex::new(None), seen })))
             }
             Shape::Open(opener) => opener(flags, cx).map(Some),
             Shape::Dir(_) | Shape::Link(_) => Ok(None),
@@ -85,6 +89,8 @@ impl InodeOps for NodeOps {
 struct OpenNode {
     node: Arc<dyn ProcFile>,
     content: sched::Mutex<Option<Vec<u8>>>,
+    /// The last number of the node's news that poll(2) told of.
+    seen: AtomicU64,
 }
 
 /// The most that one write takes, as on Linux.
@@ -111,6 +117,17 @@ impl File for OpenNode {
         }
         self.node.write(&data)?;
         Ok(len)
+    }
+
+    fn poll(&self, table: &mut PollTable) -> Events {
+        let Some((queue, _)) = self.node.news() else { return ALWAYS_READY };
+        table.register(&queue);
+        let number = self.node.news().map_or(0, |(_, number)| number);
+        if self.seen.swap(number, Ordering::AcqRel) == number {
+            Events::READABLE
+        } else {
+            Events::READABLE | Events::ERR | Events::PRI
+        }
     }
 
     fn positioned(&self) -> bool {

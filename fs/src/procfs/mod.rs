@@ -6,7 +6,6 @@
 
 mod cpuinfo;
 mod inode;
-mod mounts;
 mod node;
 mod sysctl;
 pub mod system;
@@ -18,7 +17,6 @@ use base::Result;
 use hal::sync::{Once, SpinLock};
 
 pub use inode::mount_node;
-pub use mounts::{mountinfo, mounts, mountstats};
 pub use node::{
     Check, FixedDir, Listed, Node, Opener, ProcDir, ProcFile, ProcLink, Shape, dir, file, file_rw, link, open_with,
 };

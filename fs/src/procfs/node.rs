@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use base::{Errno, Result};
+use sched::WaitQueue;
 
 use crate::{Access, File, FileKind, FsContext, LinkTarget, OpenFlags};
 
@@ -47,6 +48,11 @@ pub trait ProcFile: Send + Sync {
     fn may_open(&self, flags: OpenFlags, cx: &FsContext) -> Result<()> {
         let _ = (flags, cx);
         Ok(())
+    }
+
+    /// For content whose changes poll(2) tells: what is woken then, and a number that changes with it.
+    fn news(&self) -> Option<(Arc<WaitQueue>, u64)> {
+        None
     }
 }
 

@@ -139,9 +139,10 @@ pub(super) fn open_peer(index: u32, cx: &IoctlContext, flags: OpenFlags) -> Resu
         (entry.inode.clone(), entry.slave.clone())
     };
     slave_to_open(index)?;
-    let mount = MOUNT.get_or_init(|| Mount::internal(root().clone()));
-    let mount =
-        crate::vfs::mount::list().into_iter().find(|m| m.superblock.kind == "devpts").unwrap_or_else(|| mount.clone());
+    // Where the caller sees it, if it does.
+    let seen = cx.open.path().mount.namespace().map_or(alloc::vec::Vec::new(), |namespace| namespace.list());
+    let internal = || MOUNT.get_or_init(|| Mount::internal(root().clone())).clone();
+    let mount = seen.into_iter().find(|mount| mount.superblock.kind == "devpts").unwrap_or_else(internal);
     let dentry = mount.root.lookup(alloc::format!("{index}").as_bytes())?;
     let path = Path { mount, dentry };
     let place = path.clone();

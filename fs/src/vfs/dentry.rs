@@ -37,16 +37,21 @@ pub struct Dentry {
     mounts: AtomicU32,
     /// The name was removed.
     gone: AtomicBool,
+    /// The name may come to lead elsewhere without our doing: the file system is asked on each use.
+    volatile: bool,
 }
 
 impl Dentry {
     fn with(inode: Option<Arc<Inode>>, parent: Option<Arc<Dentry>>, name: Box<[u8]>) -> Arc<Dentry> {
+        let dir = parent.as_ref().and_then(|parent| parent.inode());
+        let volatile = dir.is_some_and(|dir| dir.superblock().ops.revalidates());
         Arc::new(Dentry {
             inode,
             place: SpinLock::new(Place { parent, name }),
             children: SpinLock::new(Children::default()),
             mounts: AtomicU32::new(0),
             gone: AtomicBool::new(false),
+            volatile,
         })
     }
 
@@ -104,10 +109,34 @@ impl Dentry {
         self.children.lock().by_name.get(name).cloned()
     }
 
+    /// As [`Dentry::cached`], of what still holds.
+    #[inline]
+    pub(crate) fn valid(&self, name: &[u8]) -> Option<Arc<Dentry>> {
+        let known = self.cached(name)?;
+        if !known.volatile || self.still_holds(name, &known) { Some(known) } else { None }
+    }
+
+    /// Asks the file system whether `name` still leads to where `known` says, and forgets that if not. What has a mount on it stays.
+    fn still_holds(&self, name: &[u8], known: &Arc<Dentry>) -> bool {
+        let Some(dir) = &self.inode else { return true };
+        if known.is_mount_point() || dir.ops().still_leads(dir, name, known.inode()) {
+            return true;
+        }
+        if self.cached(name).is_some_and(|now| Arc::ptr_eq(&now, known)) {
+            self.forget(name);
+        }
+        false
+    }
+
+    /// The names that the cache knows here and that lead to something.
+    pub(crate) fn children(&self) -> Vec<Arc<Dentry>> {
+        self.children.lock().by_name.values().filter(|child| child.inode.is_some()).cloned().collect()
+    }
+
     /// What is under `name`: from the cache, or from the file system. Negative entries are dentries too. `ENAMETOOLONG`, `EIO`.
     #[inline]
     pub fn lookup(self: &Arc<Dentry>, name: &[u8]) -> Result<Arc<Dentry>> {
-        match self.cached(name) {
+        match self.valid(name) {
             Some(known) => Ok(known),
             None => self.lookup_slow(name),
         }
@@ -121,7 +150,7 @@ impl Dentry {
 
     /// As [`Dentry::lookup`], the directory being locked by the caller.
     pub(crate) fn lookup_locked(self: &Arc<Dentry>, name: &[u8]) -> Result<Arc<Dentry>> {
-        if let Some(known) = self.cached(name) {
+        if let Some(known) = self.valid(name) {
             return Ok(known);
         }
         if name.len() > NAME_MAX {

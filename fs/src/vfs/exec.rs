@@ -6,9 +6,7 @@ use base::{Errno, Result};
 
 use crate::notify::{self, event};
 use crate::open_file::Hold;
-use crate::vfs::permission;
-use crate::vfs::regular::RegularFile;
-use crate::vfs::walk;
+use crate::vfs::{open, permission, walk};
 use crate::{Access, FileKind, FsContext, MountFlags, OpenFile, OpenFlags, Path};
 
 /// Opens `path` (seen from `base`) for execve(2): a regular file that the caller may execute, on a mount that allows it. While the
@@ -25,7 +23,7 @@ pub fn open_exec(cx: &FsContext, base: Option<&Path>, path: &[u8], follow: bool)
     }
     permission::check(&cx.cred, &inode, Access::EXEC)?;
     inode.deny_write()?;
-    let file = match RegularFile::open(&inode, &cx.cred) {
+    let file = match open::open_regular(cx, &inode, OpenFlags::LARGEFILE) {
         Ok(file) => file,
         Err(_) => {
             inode.allow_write();
@@ -33,6 +31,6 @@ pub fn open_exec(cx: &FsContext, base: Option<&Path>, path: &[u8], follow: bool)
         }
     };
     let open = OpenFile::new(file, found, inode, OpenFlags::LARGEFILE, Hold::DenyWrite);
-    notify::open_file_event(&open, event::OPEN);
+    notify::open_file_event(&open, event::OPEN | event::OPEN_EXEC);
     Ok(open)
 }

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 
 use base::{Capability, Cred, Errno, Result};
 
-use crate::{Access, FileKind, FsContext, Inode, MountFlags, Path};
+use crate::{Access, FileKind, FsContext, Inode, Path};
 
 const STICKY: u32 = 0o1000;
 const SET_GID: u32 = 0o2000;
@@ -50,11 +50,7 @@ pub fn check_path(cx: &FsContext, path: &Path, wanted: Access) -> Result<()> {
 /// `EROFS` where the mount is read-only.
 #[inline]
 pub fn writable_mount(path: &Path) -> Result<()> {
-    if path.mount.flags().contains(MountFlags::RDONLY) || path.mount.superblock.ops.is_read_only() {
-        Err(Errno::EROFS)
-    } else {
-        Ok(())
-    }
+    if path.mount.is_read_only() { Err(Errno::EROFS) } else { Ok(()) }
 }
 
 /// Does the holder of `cred` own the inode, or may act as if (CAP_FOWNER)?

@@ -26,6 +26,8 @@ pub static PIPES: Family = Family::new("pipefs", 0x5049_5045);
 pub static SOCKETS: Family = Family::new("sockfs", 0x534F_434B);
 /// eventfd, epoll and the like, which share one inode.
 pub static ANONYMOUS: Family = Family::new("anon_inodefs", 0x0904_1934);
+/// The files of `/proc/PID/ns`.
+pub static NAMESPACES: Family = Family::new("nsfs", 0x6e73_6673);
 /// memfd_create(2) and shared anonymous memory.
 pub static MEMORY: Family = Family::new("tmpfs", 0x0102_1994);
 
@@ -64,6 +66,11 @@ impl Family {
         let (uid, gid) = cx.map_or((0, 0), |cx| (cx.cred.fsuid, cx.cred.fsgid));
         let ops = ops.unwrap_or_else(|| Box::new(Plain));
         Inode::new(superblock, superblock.new_inode_number(), &new_inode(kind, mode, uid, gid), ops)
+    }
+
+    /// A new inode of the family, root's, with that number.
+    pub fn inode_with(&self, number: u64, kind: FileKind, mode: u32, ops: Box<dyn InodeOps>) -> Arc<Inode> {
+        Inode::new(&self.mount().superblock, number, &new_inode(kind, mode, 0, 0), ops)
     }
 
     /// The path that names such an inode `name`.

@@ -8,7 +8,9 @@ use mm::{PageCache, Sink, Source};
 
 use crate::direct;
 use crate::poll::ALWAYS_READY;
-use crate::{File, Inode, Io, IoctlContext, Mapping, OpenFlags, PollTable, SeekFrom, SetAttributes, writeback};
+use crate::{
+    File, Inode, Io, IoctlContext, Mapping, OpenFlags, PollTable, SeekFrom, SetAttributes, SuperFlags, writeback,
+};
 
 /// The largest offset a file can have.
 pub const MAX_OFFSET: u64 = i64::MAX as u64;
@@ -152,8 +154,9 @@ impl File for RegularFile {
             self.cache.sync_range(first, last)?;
             self.cache.drop_clean(first, last);
         }
-        if io.flags.contains(OpenFlags::DSYNC) {
-            self.inode.ops().sync(&self.inode, !io.flags.contains(OpenFlags::SYNC))?;
+        let synchronous = self.inode.superblock().flags().contains(SuperFlags::SYNCHRONOUS);
+        if synchronous || io.flags.contains(OpenFlags::DSYNC) {
+            self.inode.ops().sync(&self.inode, !synchronous && !io.flags.contains(OpenFlags::SYNC))?;
         } else {
             writeback::balance(&self.cache);
         }

@@ -21,9 +21,6 @@ pub enum RenameMode {
     Exchange,
 }
 
-/// Held while anything moves between directories, so that the tree keeps its shape while we look at who is below whom.
-static MOVING: sched::Mutex<()> = sched::Mutex::new(());
-
 /// One of the two ends: the directory, and the name in it.
 struct End<'p> {
     dir: Path,
@@ -61,7 +58,7 @@ pub fn rename(
         let _held = from.inode.content.lock();
         return rename_locked(cx, &from, &to, mode);
     }
-    let _moving = MOVING.lock();
+    let _moving = from.dir.mount.superblock.moving.lock();
     // Ancestors first; between strangers, by address.
     let to_is_below = to.dir.dentry.is_below(&from.dir.dentry);
     let from_is_below = from.dir.dentry.is_below(&to.dir.dentry);

@@ -7,10 +7,13 @@ use core::any::Any;
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use base::{Errno, Result};
-use hal::sync::SpinLock;
+use hal::sync::{Once, SpinLock};
 
 use crate::block::BlockDev;
-use crate::{Dentry, DeviceNumber, Inode};
+use crate::notify::{Watched, Watches};
+use crate::vfs::handle::Layout;
+use crate::vfs::mount::SuperFlags;
+use crate::{Dentry, DeviceNumber, FsContext, Inode};
 
 /// What statfs(2) tells of a file system, in blocks of its block size.
 #[derive(Clone, Copy, Default, Debug)]
@@ -49,6 +52,33 @@ pub trait SuperOps: Any + Send + Sync {
     /// Its last mount is gone: no file of it is open. What is dirty has to be written now.
     fn unmounted(&self) {}
 
+    /// May names come to lead elsewhere by others' doing, so that [`crate::InodeOps::still_leads`] is asked on each use?
+    fn revalidates(&self) -> bool {
+        false
+    }
+
+    /// How many file systems lie below it, each on the next (overlayfs).
+    fn stacked(&self) -> u32 {
+        0
+    }
+
+    /// How its file handles look; `None` if it has none.
+    fn handle_layout(&self) -> Option<Layout> {
+        None
+    }
+
+    /// Tells files apart that had the same inode number one after the other.
+    fn generation(&self, inode: &Inode) -> u32 {
+        let _ = inode;
+        0
+    }
+
+    /// The inode of a number, which may have no name in the cache of names. `ESTALE`.
+    fn inode(&self, number: u64) -> Result<Arc<Inode>> {
+        let _ = number;
+        Err(Errno::ESTALE)
+    }
+
     /// Can nothing of it be changed, whatever a mount's flags say?
     fn is_read_only(&self) -> bool {
         false
@@ -74,28 +104,26 @@ pub struct SuperBlock {
     pub fsid: u64,
     /// Its own part.
     pub ops: Box<dyn SuperOps>,
+    flags: AtomicU32,
+    watches: Once<Box<Watches>>,
     next_inode: AtomicU64,
     /// The names' root, which all mounts share, and how many mounts there are.
     root: SpinLock<Weak<Dentry>>,
     mounts: AtomicUsize,
+    /// Held while anything moves between its directories, so that the tree keeps its shape while we look at who is below whom.
+    pub(crate) moving: sched::Mutex<()>,
 }
 
-static NEXT_MINOR: AtomicU32 = AtomicU32::new(1);
+/// A device number for what has no device.
+pub fn anonymous_device() -> DeviceNumber {
+    static NEXT_MINOR: AtomicU32 = AtomicU32::new(1);
+    DeviceNumber::new(0, NEXT_MINOR.fetch_add(1, Ordering::Relaxed))
+}
 
 impl SuperBlock {
     /// An instance without a device.
     pub fn new(kind: &'static str, magic: u32, ops: Box<dyn SuperOps>) -> Arc<SuperBlock> {
-        Arc::new(SuperBlock {
-            device: DeviceNumber::new(0, NEXT_MINOR.fetch_add(1, Ordering::Relaxed)),
-            kind,
-            magic,
-            block_size: abi::PAGE_SIZE as u32,
-            fsid: 0,
-            ops,
-            next_inode: AtomicU64::new(1),
-            root: SpinLock::new(Weak::new()),
-            mounts: AtomicUsize::new(0),
-        })
+        SuperBlock::on_device(kind, magic, anonymous_device(), (abi::PAGE_SIZE as u32, 0), ops)
     }
 
     /// An instance on a device.
@@ -113,10 +141,38 @@ impl SuperBlock {
             block_size,
             fsid,
             ops,
+            flags: AtomicU32::new(0),
+            watches: Once::new(),
             next_inode: AtomicU64::new(1),
             root: SpinLock::new(Weak::new()),
             mounts: AtomicUsize::new(0),
+            moving: sched::Mutex::new(()),
         })
+    }
+
+    /// What holds for it through whichever mount it is seen.
+    pub fn flags(&self) -> SuperFlags {
+        let kept = SuperFlags::from_bits_truncate(self.flags.load(Ordering::Relaxed));
+        if self.ops.is_read_only() { kept | SuperFlags::RDONLY } else { kept }
+    }
+
+    /// Sets these flags, at mounting.
+    pub(crate) fn set_flags(&self, flags: SuperFlags) {
+        self.flags.fetch_or(flags.bits(), Ordering::Relaxed);
+    }
+
+    /// Can nothing of it be changed now?
+    #[inline]
+    pub fn is_read_only(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & SuperFlags::RDONLY.bits() != 0 || self.ops.is_read_only()
+    }
+
+    /// Changes its flags and options (MS_REMOUNT). `EINVAL`, `EROFS`, `EIO`; `EBUSY` where files are open to be written that were to
+    /// become read-only.
+    pub fn reconfigure(&self, flags: SuperFlags, options: &[u8]) -> Result<()> {
+        self.ops.reconfigure(flags.contains(SuperFlags::RDONLY), options)?;
+        self.flags.store(flags.bits(), Ordering::Relaxed);
+        Ok(())
     }
 
     /// The root of the cache of names, whose inode is `root`.
@@ -129,6 +185,11 @@ impl SuperBlock {
         }
         *known = Arc::downgrade(&made);
         made
+    }
+
+    /// Its root directory, while somebody has it.
+    pub(crate) fn root_inode(&self) -> Option<Arc<Inode>> {
+        self.root.lock().upgrade()?.inode().cloned()
     }
 
     /// There is a mount more.
@@ -158,6 +219,12 @@ impl SuperBlock {
     }
 }
 
+impl Watched for SuperBlock {
+    fn watches(&self) -> &Once<Box<Watches>> {
+        &self.watches
+    }
+}
+
 /// A kind of file system.
 pub trait FileSystem: Send + Sync {
     /// Its name for mount(2).
@@ -166,10 +233,20 @@ pub trait FileSystem: Send + Sync {
     fn needs_device(&self) -> bool {
         false
     }
+    /// Are these options (as mount(2) takes them) all known? `EINVAL`.
+    fn check_options(&self, options: &[u8]) -> Result<()> {
+        let _ = options;
+        Ok(())
+    }
     /// An instance: its root directory. `EINVAL` for options it does not know, `ENOMEM`.
     fn mount(&self, source: &[u8], options: &[u8]) -> Result<Arc<Inode>> {
         let _ = (source, options);
         Err(Errno::EINVAL)
+    }
+    /// As [`FileSystem::mount`], for kinds whose options name files as the caller sees them.
+    fn mount_for(&self, cx: &FsContext, source: &[u8], options: &[u8]) -> Result<Arc<Inode>> {
+        let _ = cx;
+        self.mount(source, options)
     }
     /// The instance on a device: its root directory. `EINVAL` where there is none, or for options it does not know; `EROFS`, `EIO`.
     fn mount_device(&self, device: &Arc<BlockDev>, read_only: bool, options: &[u8]) -> Result<Arc<Inode>> {

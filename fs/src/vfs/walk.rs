@@ -9,7 +9,7 @@ use base::{Errno, Result};
 use bitflags::bitflags;
 
 use crate::vfs::{mount, permission};
-use crate::{Access, Dentry, FileKind, FsContext, Inode, LinkTarget, Path};
+use crate::{Access, Dentry, FileKind, FsContext, Inode, LinkTarget, MountFlags, Path};
 
 /// How many symbolic links a walk follows before `ELOOP`.
 const LINKS_MAX: u32 = 40;
@@ -183,7 +183,7 @@ impl<'c> Walk<'c> {
 
     /// What is under `name` in the directory that the walk is in; a negative entry where there is nothing.
     pub fn child(&self, name: &[u8]) -> Result<Arc<Dentry>> {
-        match self.at.dentry.cached(name) {
+        match self.at.dentry.valid(name) {
             Some(known) => Ok(known),
             None if self.resolve.contains(Resolve::CACHED) => Err(Errno::EAGAIN),
             None => self.at.dentry.lookup(name),
@@ -213,6 +213,9 @@ impl<'c> Walk<'c> {
     /// Where the link leads, counting it.
     pub fn read_link(&mut self, link: &Arc<Inode>) -> Result<LinkTarget> {
         self.count_link()?;
+        if self.at.mount.flags().contains(MountFlags::NOSYMFOLLOW) {
+            return Err(Errno::ELOOP);
+        }
         let target = link.ops().read_link(self.cx)?;
         if matches!(target, LinkTarget::File(_)) {
             if self.resolve.contains(Resolve::NO_MAGICLINKS) {

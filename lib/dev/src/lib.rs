@@ -3,11 +3,13 @@
 extern crate alloc;
 
 mod block;
+mod exchange;
 mod net;
 
 use alloc::boxed::Box;
 
 pub use block::{BlockDevice, BlockFault, BlockGeometry, BlockOp, BlockRequest, SECTOR, Segment};
+pub use exchange::{Exchange, ExchangeDevice};
 pub use net::{NetDevice, NetFeatures, Offload, Page, Received, Transmit};
 
 /// A byte-stream port to the host (a virtio-serial port).

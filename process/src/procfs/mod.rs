@@ -7,6 +7,7 @@ mod fd;
 mod mem;
 mod memory;
 mod mounts;
+mod namespaces;
 mod settings;
 mod stat;
 mod status;
@@ -19,6 +20,8 @@ use alloc::vec::Vec;
 use base::{Errno, Result};
 use fs::procfs::{Listed, Node, PidRoot, ProcDir, ProcFile, link};
 use fs::{FileKind, FsContext, LinkTarget, OpenFlags};
+
+use namespaces::Namespaces;
 
 use crate::{Process, Task, inspect, tree};
 
@@ -67,8 +70,10 @@ enum Kind {
     Setting(Read, Write),
     /// A link straight to a file, for those who may inspect the process.
     Link(Target),
-    /// A node of its own kind: a directory, or a file that opens as another object.
+    /// A directory.
     Dir(fn(&Subject) -> Node),
+    /// A file of its own kind.
+    File(fn(&Subject) -> Node),
 }
 
 impl Kind {
@@ -77,6 +82,7 @@ impl Kind {
             Kind::Text(_) | Kind::Private(_) | Kind::Setting(..) => FileKind::Regular,
             Kind::Link(_) => FileKind::Symlink,
             Kind::Dir(_) => FileKind::Directory,
+            Kind::File(_) => FileKind::Regular,
         }
     }
 }
@@ -86,14 +92,14 @@ const ENTRIES: &[(&str, Kind, bool)] = &[
     ("task", Kind::Dir(|subject| own(subject, Node::dir_of(Tasks(subject.clone())))), false),
     ("fd", Kind::Dir(|subject| own(subject, fd::links(subject)).mode(0o500)), true),
     ("fdinfo", Kind::Dir(|subject| own(subject, fd::infos(subject))), true),
-    ("ns", Kind::Dir(|subject| own(subject, settings::namespaces())), true),
+    ("ns", Kind::Dir(|subject| own(subject, Node::dir_of(Namespaces(subject.clone())).mode(0o511))), true),
     ("net", Kind::Dir(|subject| own(subject, net::procfs::directory())), true),
     ("stat", Kind::Text(stat::stat), true),
     ("statm", Kind::Text(stat::statm), true),
     ("status", Kind::Text(status::status), true),
     ("schedstat", Kind::Text(stat::schedstat), true),
     ("cmdline", Kind::Text(memory::cmdline), true),
-    ("mem", Kind::Dir(|subject| own(subject, mem::node(subject))), true),
+    ("mem", Kind::File(|subject| own(subject, mem::node(subject))), true),
     ("comm", Kind::Setting(settings::comm, settings::set_comm), true),
     ("environ", Kind::Private(memory::environ), true),
     ("auxv", Kind::Private(memory::auxv), true),
@@ -118,9 +124,21 @@ const ENTRIES: &[(&str, Kind, bool)] = &[
     ("uid_map", Kind::Text(|_| Ok(settings::identity_map())), true),
     ("gid_map", Kind::Text(|_| Ok(settings::identity_map())), true),
     ("setgroups", Kind::Text(|_| Ok(b"allow\n".to_vec())), true),
-    ("mounts", Kind::Text(mounts::mounts), true),
-    ("mountinfo", Kind::Text(mounts::mountinfo), true),
-    ("mountstats", Kind::Text(mounts::mountstats), false),
+    (
+        "mounts",
+        Kind::Dir(|subject| own(subject, Node::file_of(mounts::Listing(subject.clone(), mounts::mounts)))),
+        true,
+    ),
+    (
+        "mountinfo",
+        Kind::Dir(|subject| own(subject, Node::file_of(mounts::Listing(subject.clone(), mounts::mountinfo)))),
+        true,
+    ),
+    (
+        "mountstats",
+        Kind::Dir(|subject| own(subject, Node::file_of(mounts::Listing(subject.clone(), mounts::mountstats)))),
+        false,
+    ),
     ("exe", Kind::Link(|subject| subject.process().exe().map(|exe| exe.path().clone()).ok_or(Errno::ENOENT)), true),
     ("cwd", Kind::Link(|subject| subject.place().map(|place| place.cwd())), true),
     ("root", Kind::Link(|subject| subject.place().map(|place| place.root())), true),
@@ -162,7 +180,7 @@ fn make(subject: &Subject, kind: &Kind) -> Node {
         Kind::Text(read) => text(read, None, false),
         Kind::Private(read) => text(read, None, true).mode(0o400),
         Kind::Setting(read, write) => text(read, Some(write), false).mode(0o644),
-        Kind::Dir(dir) => return dir(subject),
+        Kind::Dir(make) | Kind::File(make) => return make(subject),
         Kind::Link(target) => {
             let subject = subject.clone();
             link(move |_| {

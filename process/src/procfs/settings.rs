@@ -6,8 +6,6 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use base::{Capability, Errno, Result};
-use fs::LinkTarget;
-use fs::procfs::{Node, dir, link};
 
 use super::Subject;
 use crate::rlimit::{INFINITY, RESOURCES};
@@ -108,22 +106,4 @@ pub(super) fn set_timer_slack(subject: &Subject, data: &[u8]) -> Result<()> {
     let value = u64::try_from(parse(data)?).map_err(|_| Errno::EINVAL)?;
     subject.task.timer_slack.store(if value == 0 { 50_000 } else { value }, Ordering::Relaxed);
     Ok(())
-}
-
-/// The links in `ns/`: there is one namespace of each kind.
-pub(super) fn namespaces() -> Node {
-    const NAMES: [(&str, &str); 8] = [
-        ("cgroup", "cgroup:[4026531835]"),
-        ("ipc", "ipc:[4026531839]"),
-        ("mnt", "mnt:[4026531841]"),
-        ("net", "net:[4026531840]"),
-        ("pid", "pid:[4026531836]"),
-        ("time", "time:[4026531834]"),
-        ("user", "user:[4026531837]"),
-        ("uts", "uts:[4026531838]"),
-    ];
-    let entry = |(name, target): (&'static str, &'static str)| {
-        (name, link(move |_| Ok(LinkTarget::Path(target.as_bytes().to_vec()))))
-    };
-    dir(NAMES.into_iter().map(entry).collect())
 }

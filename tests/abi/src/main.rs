@@ -20,6 +20,7 @@ mod aio;
 mod cred;
 mod epoll;
 mod exec;
+mod fanotify;
 mod fifo;
 mod files;
 mod folders;
@@ -27,9 +28,13 @@ mod futex;
 mod futex_pi;
 mod identity;
 mod io_uring;
+mod lease;
 mod memory;
 mod mmap_file;
+mod mount;
 mod mqueue;
+mod overlay;
+mod packet_socket;
 mod pipe;
 mod poll;
 mod process;
@@ -55,6 +60,7 @@ const THEMES: &[&[Case]] = &[
     cred::CASES,
     epoll::CASES,
     exec::CASES,
+    fanotify::CASES,
     fifo::CASES,
     files::CASES,
     folders::CASES,
@@ -62,9 +68,13 @@ const THEMES: &[&[Case]] = &[
     futex_pi::CASES,
     identity::CASES,
     io_uring::CASES,
+    lease::CASES,
     memory::CASES,
     mmap_file::CASES,
+    mount::CASES,
     mqueue::CASES,
+    overlay::CASES,
+    packet_socket::CASES,
     pipe::CASES,
     poll::CASES,
     process::CASES,

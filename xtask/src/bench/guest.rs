@@ -1,9 +1,10 @@
 //! One guest that measures: how it is started, and what it says.
 
+use super::host;
 use super::options::Options;
 use super::side::Side;
 use super::stats::Unit;
-use super::suites::Suite;
+use super::suites::Guest;
 use crate::Failure;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -49,7 +50,7 @@ impl Sample {
 /// Starts a guest and reads what it measures; its standard error goes to the log.
 pub(super) fn run(
     side: &Side,
-    suite: &Suite,
+    guest: &Guest,
     files: &[(PathBuf, &str)],
     options: &Options,
     log: &Path,
@@ -59,7 +60,7 @@ pub(super) fn run(
     // What an earlier guest wrote must not count.
     let _ = fs::remove_file(&times);
     let began = Instant::now();
-    let mut child = command(side, suite, files, options, &times)
+    let mut child = command(side, guest, files, options, &times)?
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(file)
@@ -69,9 +70,8 @@ pub(super) fn run(
     let text = listen(&mut child, || first = Some(SystemTime::now()));
     let status = child.wait().map_err(|error| format!("quintet: {error}"))?;
     let mut results = parse(&text);
-    if suite.timed_start && !options.icount {
-        let start = start_times(&times, first).into_iter();
-        results.splice(0..0, start.map(|(name, value)| (name.to_owned(), value.map(|ms| (ms, Unit::Milliseconds)))));
+    if let Some(name) = guest.first_output.filter(|_| !options.icount) {
+        results.splice(0..0, start(&times, first, name));
     }
     Ok(Sample {
         results,
@@ -81,12 +81,18 @@ pub(super) fn run(
     })
 }
 
-fn command(side: &Side, suite: &Suite, files: &[(PathBuf, &str)], options: &Options, times: &Path) -> Command {
+fn command(
+    side: &Side,
+    guest: &Guest,
+    files: &[(PathBuf, &str)],
+    options: &Options,
+    times: &Path,
+) -> Result<Command, Failure> {
     let mut command = side.command();
-    let limit = if options.icount { suite.limit * ICOUNT_FACTOR } else { suite.limit };
+    let limit = if options.icount { guest.limit * ICOUNT_FACTOR } else { guest.limit };
     command
         .args(["--timeout", &limit.to_string(), "--cpus", &options.cpus, "--accel", &options.accel])
-        .args(["--root", suite.root, "--memory", suite.memory])
+        .args(["--root", guest.root, "--memory", guest.memory])
         .arg("--times")
         .arg(times);
     for (file, place) in files {
@@ -95,8 +101,13 @@ fn command(side: &Side, suite: &Suite, files: &[(PathBuf, &str)], options: &Opti
     if options.icount {
         command.args(["--qemu-arg=-icount", "--qemu-arg=shift=0,sleep=off"]);
     }
-    command.arg("--").args(suite.command);
-    command
+    if guest.equipped {
+        let disk = times.with_extension("disk");
+        host::make_disk(&disk)?;
+        command.args(["--network", "user"]).arg("--disk").arg(disk);
+    }
+    command.arg("--").args(guest.command);
+    Ok(command)
 }
 
 /// Reads the program's output to its end, a dot a line for who waits, and tells when the first came.
@@ -116,13 +127,19 @@ fn listen(child: &mut Child, first: impl FnOnce()) -> String {
     text
 }
 
-/// Milliseconds from QEMU's start to PID 1's first message and to the program's first output.
-fn start_times(times: &Path, first: Option<SystemTime>) -> [(&'static str, Option<f64>); 2] {
+/// The rows about a guest's start: milliseconds from QEMU's start to the program's first output, which is called `name`, and (in a
+/// guest that only starts) to PID 1's first message, and the kernel's size.
+fn start(times: &Path, first: Option<SystemTime>, name: &str) -> Vec<RowValue> {
     let text = fs::read_to_string(times).unwrap_or_default();
     let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
     let first = first.and_then(|first| first.duration_since(UNIX_EPOCH).ok());
     let output = first.zip(field("started")).map(|(first, started)| (first.as_secs_f64() - started) * 1000.0);
-    [("PID 1 ready", field("ready")), ("shell's first output", output)]
+    let row = |name: &str, value: Option<f64>, unit| (name.to_owned(), value.map(|value| (value, unit)));
+    vec![
+        row("PID 1 ready", field("ready"), Unit::Milliseconds),
+        row(name, output, Unit::Milliseconds),
+        row("kernel image", field("image").map(|bytes| bytes / 1e6), Unit::Size),
+    ]
 }
 
 /// Reads lines `name<TAB>value<TAB>unit`; whatever else there is says nothing.
@@ -158,9 +175,14 @@ mod tests {
     #[test]
     fn start_is_counted_from_the_machine() {
         let file = std::env::temp_dir().join(format!("times-{}", std::process::id()));
-        fs::write(&file, "started 100.5\nready 250\n").expect("a file");
-        let times = start_times(&file, Some(UNIX_EPOCH + Duration::from_millis(101_000)));
+        fs::write(&file, "started 100.5\nready 250\nimage 2000000\n").expect("a file");
+        let rows = start(&file, Some(UNIX_EPOCH + Duration::from_millis(101_000)), "up");
         fs::remove_file(&file).expect("the file");
-        assert_eq!(times, [("PID 1 ready", Some(250.0)), ("shell's first output", Some(500.0))]);
+        let expected = [
+            ("PID 1 ready", Some((250.0, Unit::Milliseconds))),
+            ("up", Some((500.0, Unit::Milliseconds))),
+            ("kernel image", Some((2.0, Unit::Size))),
+        ];
+        assert_eq!(rows, expected.map(|(name, result)| (name.to_owned(), result)));
     }
 }

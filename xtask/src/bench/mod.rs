@@ -7,6 +7,7 @@
 
 mod against;
 mod guest;
+mod host;
 mod options;
 mod plot;
 mod report;
@@ -23,7 +24,7 @@ use stats::{Row, Unit};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
-use suites::Suite;
+use suites::{Guest, Suite};
 
 /// What one suite gave.
 struct Measured {
@@ -37,6 +38,10 @@ struct Measured {
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     let options = options::parse(arguments)?;
     setup::ensure(setup::RUN)?;
+    if suites::ALL.iter().any(|suite| options.takes(suite.name) && suite.guests.iter().any(|guest| guest.equipped)) {
+        setup::ensure(setup::DISKS)?;
+        setup::ensure(setup::PEERS)?;
+    }
     build::all()?;
     let sides = side::both(options.against.as_deref())?;
     let logs = root().join("target/bench");
@@ -62,20 +67,43 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
 
 /// Runs a suite's guests in turn, A B A B.
 fn measure(suite: &Suite, sides: &[Side; 2], options: &Options, logs: &Path) -> Result<Measured, Failure> {
-    let files = suite.files()?;
-    let rounds = options.rounds_of(suite);
+    let mut rows: Vec<Row> = Vec::new();
+    let mut releases = [None, None];
+    for (at, guest) in suite.guests.iter().enumerate() {
+        let name = if at == 0 { suite.name.to_owned() } else { format!("{}{}", suite.name, at + 1) };
+        let samples = sample(&name, guest, options.rounds_of(suite), sides, options, logs)?;
+        for (release, samples) in releases.iter_mut().zip(&samples) {
+            *release = release.take().or_else(|| samples.iter().find_map(|sample| sample.release.clone()));
+        }
+        // What every guest tells counts once.
+        let new = self::rows(&samples).into_iter().filter(|row| rows.iter().all(|known| known.name != row.name));
+        rows.extend(new.collect::<Vec<_>>());
+    }
+    Ok(Measured { name: suite.name, rows, releases })
+}
+
+/// Runs one guest on both sides, round by round.
+fn sample(
+    name: &str,
+    guest: &Guest,
+    rounds: usize,
+    sides: &[Side; 2],
+    options: &Options,
+    logs: &Path,
+) -> Result<[Vec<Sample>; 2], Failure> {
+    let files = guest.files()?;
+    let _server = guest.equipped.then(host::Server::start).transpose()?;
     let mut samples: [Vec<Sample>; 2] = Default::default();
     for round in 1..=rounds {
         for (number, (side, samples)) in sides.iter().zip(&mut samples).enumerate() {
-            eprint!("{}, round {round} of {rounds}, {}: ", suite.name, side.title);
-            let log = logs.join(format!("{}-{}-{round}.log", suite.name, ["a", "b"][number]));
-            let sample = guest::run(side, suite, &files, options, &log)?;
+            eprint!("{name}, round {round} of {rounds}, {}: ", side.title);
+            let log = logs.join(format!("{name}-{}-{round}.log", ["a", "b"][number]));
+            let sample = guest::run(side, guest, &files, options, &log)?;
             eprintln!(" {}", sample.summary(&log));
             samples.push(sample);
         }
     }
-    let releases = samples.each_ref().map(|of| of.iter().find_map(|sample| sample.release.clone()));
-    Ok(Measured { name: suite.name, rows: rows(&samples), releases })
+    Ok(samples)
 }
 
 /// The rows of a suite, in the order in which the guests gave them.

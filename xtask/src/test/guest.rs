@@ -104,6 +104,8 @@ const CASES: &[Case] = &[
     },
 ];
 
+const ON_DEBIAN: &[&str] = &["--root", "debian", "--cpus", "2"];
+
 /// Cases on the Debian root, which takes a minute to make the first time.
 const DEBIAN: &[Case] = &[
     Case { name: "python", command: &["python3", "-c", "print(6*7)"], stdout: "42\n", ..PLAIN },
@@ -142,6 +144,7 @@ fn on_a_terminal() -> Result<(), String> {
 
 pub(super) fn run(selection: &Selection) -> Result<Tally, String> {
     let mut tally = Tally::default();
+    first_run(&[])?;
     for case in CASES {
         check(case, &[], selection, &mut tally);
     }
@@ -152,10 +155,22 @@ pub(super) fn run(selection: &Selection) -> Result<Tally, String> {
         tally.skipped += DEBIAN.len();
         return Ok(tally);
     }
+    first_run(ON_DEBIAN)?;
     for case in DEBIAN {
-        check(case, &["--root", "debian", "--cpus", "2"], selection, &mut tally);
+        check(case, ON_DEBIAN, selection, &mut tally);
     }
     Ok(tally)
+}
+
+/// Lets quintet make the root and find out how guests run here, and say so, before streams count.
+fn first_run(options: &[&str]) -> Result<(), String> {
+    let mut command = Command::new(build::quintet());
+    command.arg("run").args(options).args(["--", "true"]).stdin(Stdio::null());
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("`quintet run {} -- true`: {status}", options.join(" "))),
+        Err(error) => Err(format!("cannot start quintet: {error}")),
+    }
 }
 
 fn check(case: &Case, options: &[&str], selection: &Selection, tally: &mut Tally) {
