@@ -98,7 +98,12 @@ fn add_files(task: &Task, data: &[u8], control: &mut Control) -> Result<()> {
         if control.files.len() >= FILES_MAX {
             return Err(Errno::EINVAL);
         }
-        control.files.push(files.get_any(int_at(number, 0))?);
+        let open = files.get_any(int_at(number, 0))?;
+        // A ring keeps what is registered with it: sent over a socket of its own, it could never be given back.
+        if crate::io_uring::is_ring(&open) {
+            return Err(Errno::EINVAL);
+        }
+        control.files.push(open);
     }
     Ok(())
 }

@@ -23,18 +23,26 @@ enum Group {
 
 /// The groups of a ring.
 #[derive(Default)]
-pub struct Groups(BTreeMap<u16, Group>);
+pub struct Groups {
+    by_number: BTreeMap<u16, Group>,
+    /// Buffers in all lists together.
+    listed: usize,
+}
 
 /// The tail of a ring of buffers lies in the unused field of its first entry.
 const TAIL_AT: usize = 14;
 const ENTRY: usize = 16;
-/// The most buffers in the list of a group: their numbers have 16 bits.
+/// The most buffers in the list of a group (their numbers have 16 bits), and in all lists together.
 const LIST_MAX: usize = 1 << 16;
+const LISTED_MAX: usize = 1 << 20;
 
 impl Groups {
     /// Adds `count` buffers of `len` bytes from `addr` on, numbered from `id` on. `EEXIST` where the group is a ring, `ENOMEM`.
     pub fn provide(&mut self, group: u16, addr: usize, len: usize, count: usize, id: u16) -> Result<()> {
-        let group = self.0.entry(group).or_insert_with(|| Group::List(VecDeque::new()));
+        if self.listed + count > LISTED_MAX {
+            return Err(Errno::ENOMEM);
+        }
+        let group = self.by_number.entry(group).or_insert_with(|| Group::List(VecDeque::new()));
         let Group::List(list) = group else { return Err(Errno::EINVAL) };
         if list.len() + count > LIST_MAX {
             return Err(Errno::ENOMEM);
@@ -44,15 +52,17 @@ impl Groups {
             let buffer = UserBuf::new(addr.wrapping_add(index * len), len);
             list.push_back(Taken { buffer, id: id.wrapping_add(index as u16) });
         }
+        self.listed += count;
         Ok(())
     }
 
     /// Takes up to `count` buffers of a list out again; how many. `ENOENT`, `EINVAL` where it is a ring.
     pub fn remove(&mut self, group: u16, count: usize) -> Result<usize> {
-        match self.0.get_mut(&group).ok_or(Errno::ENOENT)? {
+        match self.by_number.get_mut(&group).ok_or(Errno::ENOENT)? {
             Group::List(list) => {
                 let count = count.min(list.len());
                 list.drain(..count);
+                self.listed -= count;
                 Ok(count)
             }
             Group::Ring { .. } => Err(Errno::EINVAL),
@@ -61,7 +71,7 @@ impl Groups {
 
     /// Makes the group a ring in user memory. `EEXIST` where it is in use.
     pub fn register_ring(&mut self, group: u16, at: usize, entries: u16) -> Result<()> {
-        let in_use = match self.0.get(&group) {
+        let in_use = match self.by_number.get(&group) {
             Some(Group::List(list)) => !list.is_empty(),
             Some(Group::Ring { .. }) => true,
             None => false,
@@ -69,17 +79,17 @@ impl Groups {
         if in_use {
             return Err(Errno::EEXIST);
         }
-        self.0.insert(group, Group::Ring { at, entries, head: 0 });
+        self.by_number.insert(group, Group::Ring { at, entries, head: 0 });
         Ok(())
     }
 
     /// Forgets a ring. `ENOENT`, `EINVAL` where the group is a list.
     pub fn unregister_ring(&mut self, group: u16) -> Result<()> {
-        match self.0.get(&group) {
+        match self.by_number.get(&group) {
             None => Err(Errno::ENOENT),
             Some(Group::List(_)) => Err(Errno::EINVAL),
             Some(Group::Ring { .. }) => {
-                self.0.remove(&group);
+                self.by_number.remove(&group);
                 Ok(())
             }
         }
@@ -87,7 +97,7 @@ impl Groups {
 
     /// The head of a ring (IORING_REGISTER_PBUF_STATUS). `ENOENT`, `EINVAL` where the group is a list.
     pub fn ring_head(&self, group: u16) -> Result<u16> {
-        match self.0.get(&group).ok_or(Errno::ENOENT)? {
+        match self.by_number.get(&group).ok_or(Errno::ENOENT)? {
             Group::Ring { head, .. } => Ok(*head),
             Group::List(_) => Err(Errno::EINVAL),
         }
@@ -96,9 +106,10 @@ impl Groups {
     /// Takes the next buffer of a group, at most `len` bytes of it if `len` is not 0. `ENOBUFS`, `EFAULT`. May touch user memory.
     pub fn take(&mut self, group: u16, len: usize) -> Result<Taken> {
         let cut = |buffer: UserBuf| if len == 0 { buffer } else { UserBuf::new(buffer.addr, buffer.len.min(len)) };
-        match self.0.get_mut(&group).ok_or(Errno::ENOBUFS)? {
+        match self.by_number.get_mut(&group).ok_or(Errno::ENOBUFS)? {
             Group::List(list) => {
                 let Taken { buffer, id } = list.pop_front().ok_or(Errno::ENOBUFS)?;
+                self.listed -= 1;
                 Ok(Taken { buffer: cut(buffer), id })
             }
             Group::Ring { at, entries, head } => {
@@ -117,8 +128,11 @@ impl Groups {
 
     /// Gives a buffer back that was taken last, and not used.
     pub fn give_back(&mut self, group: u16, taken: Taken, whole: UserBuf) {
-        match self.0.get_mut(&group) {
-            Some(Group::List(list)) => list.push_front(Taken { buffer: whole, ..taken }),
+        match self.by_number.get_mut(&group) {
+            Some(Group::List(list)) => {
+                list.push_front(Taken { buffer: whole, ..taken });
+                self.listed += 1;
+            }
             Some(Group::Ring { head, .. }) => *head = head.wrapping_sub(1),
             None => {}
         }

@@ -15,6 +15,9 @@ use super::abi::Cqe;
 use super::rings::{Rings, sq_flag};
 use crate::eventfd;
 
+/// The most completions that are kept for want of room in the ring; what comes on top of them is lost, and counted.
+const KEPT_MAX: usize = 1 << 17;
+
 struct Posted {
     tail: u32,
     /// Those that did not fit, oldest first.
@@ -49,7 +52,7 @@ impl Completions {
         if posted.overflow.is_empty() && rings.unread(posted.tail) < rings.cq_entries() {
             rings.put(posted.tail, &cqe);
             self.advance(&mut posted);
-        } else if posted.overflow.try_reserve(1).is_ok() {
+        } else if posted.overflow.len() < KEPT_MAX && posted.overflow.try_reserve(1).is_ok() {
             posted.overflow.push_back(cqe);
             rings.change_sq_flags(sq_flag::CQ_OVERFLOW, 0);
         } else {

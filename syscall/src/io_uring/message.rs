@@ -156,7 +156,7 @@ fn keep_address(request: &Request, body: &mut Body) {
 
 pub(super) fn prepare_send_zero_copy(_: &mut Context, request: &Arc<Request>, body: &mut Body) -> Result<()> {
     let sqe = &request.sqe;
-    zero([sqe.addr3 * u64::from(sqe.off == 0), sqe.pad])?;
+    zero([sqe.addr3, sqe.pad])?;
     zero([u64::from(sqe.ioprio & !(POLL_FIRST | FIXED_BUFFER | REPORT_USAGE))])?;
     if request.has(SqeFlags::CQE_SKIP_SUCCESS) {
         return Err(Errno::EINVAL);
@@ -447,7 +447,7 @@ fn receive_many(
 ) -> Result<Step> {
     const HEADER: usize = 16;
     let name_len = usize::try_from(raw.name_len).map_err(|_| Errno::EINVAL)?;
-    let before = HEADER + name_len + raw.control_len;
+    let before = (HEADER + name_len).checked_add(raw.control_len).ok_or(Errno::EOVERFLOW)?;
     let flags = flags_of(request);
     loop {
         let buffer = select(request, body, 0)?.ok_or(Errno::ENOBUFS)?;

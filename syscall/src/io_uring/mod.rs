@@ -42,6 +42,11 @@ pub(crate) use enter::io_uring_enter;
 pub(crate) use register::io_uring_register;
 pub(crate) use setup::io_uring_setup;
 
+/// Is it a ring?
+pub(crate) fn is_ring(open: &fs::OpenFile) -> bool {
+    ring::Ring::of(open).is_ok()
+}
+
 /// Tells the processes who ends what works for them. Once, at boot.
 pub(crate) fn register_hooks() {
     process::worker::set_leave_hook(workers::thread_leaves);

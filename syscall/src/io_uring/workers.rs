@@ -18,6 +18,8 @@ use super::ring::{self, Ring};
 use super::{cancel, run};
 use crate::context::Context;
 
+/// The most requests that a process may have under way.
+const MOST_REQUESTS: usize = 1 << 17;
 /// The most workers that may block at a time, in one process.
 const MOST_WORKERS: usize = 64;
 
@@ -105,8 +107,11 @@ impl Workers {
         workers.downcast().unwrap_or_else(|_| Workers::new())
     }
 
-    /// Counts one more request of `ring`, and makes room for it in the lists. `ENOMEM`.
+    /// Counts one more request of `ring`, and makes room for it in the lists. `ENOMEM`, also where a program has very many under way.
     pub(super) fn add(&self, ring: &Ring) -> Result<()> {
+        if self.count.load(Ordering::SeqCst) >= MOST_REQUESTS || mm::frames::pressure() > mm::frames::Pressure::None {
+            return Err(Errno::ENOMEM);
+        }
         let count = self.count.fetch_add(1, Ordering::SeqCst) + 1;
         let room = self.ready.reserve(count).and_then(|()| match ring.defers() {
             true => ring.deferred.reserve(count),
