@@ -1,9 +1,12 @@
 //! fcntl, ioctl, flock, lseek, and what else acts on an open file.
 
+use alloc::sync::Arc;
+
 use abi::general as c;
 use base::{Errno, Result};
 use fs::vfs::permission;
 use fs::{Access, AsyncOwner, Fd, IoctlContext, LockKind, LockOwner, OpenFile, OpenFlags, RangeLock, SeekFrom};
+use fs::{directory_notify, lease};
 use hal::user::UserPtr;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -19,6 +22,7 @@ mod cmd {
     pub(super) const GETOWNER_UIDS: u32 = 17;
     pub(super) const SETLEASE: u32 = 1024;
     pub(super) const GETLEASE: u32 = 1025;
+    pub(super) const NOTIFY: u32 = 1026;
     pub(super) const DUPFD_CLOEXEC: u32 = 1030;
     pub(super) const SETPIPE_SZ: u32 = 1031;
     pub(super) const GETPIPE_SZ: u32 = 1032;
@@ -62,8 +66,16 @@ pub(crate) fn fcntl(cx: &mut Context, a: Args) -> Result<usize> {
             memfd.add_seals(open.inode(), arg as u32).map(|()| 0)
         }
         cmd::GET_SEALS => open.inode().ops_as::<fs::tmpfs::Regular>().map(|f| f.seals() as usize).ok_or(Errno::EINVAL),
-        cmd::GETLEASE => Ok(cmd::UNLCK as usize),
-        cmd::SETLEASE => Err(Errno::EINVAL),
+        cmd::GETLEASE => Ok(match lease::get(&open) {
+            Some(LockKind::Read) => 0,
+            Some(LockKind::Write) => 1,
+            None => cmd::UNLCK as usize,
+        }),
+        cmd::SETLEASE => {
+            let kind = lock_kind(i16::try_from(arg as u32).map_err(|_| Errno::EINVAL)?)?;
+            lease::set(&cx.task.fs_context(), &open, fd, kind).map(|()| 0)
+        }
+        cmd::NOTIFY => directory_notify::set(&open, fd, arg as u32).map(|()| 0),
         _ => Err(Errno::EINVAL),
     }
 }
@@ -156,17 +168,22 @@ impl Flock {
     }
 }
 
+/// F_RDLCK, F_WRLCK, or `None` for F_UNLCK. `EINVAL`.
+fn lock_kind(raw: i16) -> Result<Option<LockKind>> {
+    match raw {
+        0 => Ok(Some(LockKind::Read)),
+        1 => Ok(Some(LockKind::Write)),
+        cmd::UNLCK => Ok(None),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
 /// The lock that a `struct flock` asks for; `None` for the kind in an unlock request. `EINVAL`, `EOVERFLOW`.
 fn wanted(cx: &Context, open: &OpenFile, raw: &Flock, ofd: bool) -> Result<(Option<LockKind>, RangeLock)> {
     if ofd && raw.pid != 0 {
         return Err(Errno::EINVAL);
     }
-    let kind = match raw.kind {
-        0 => Some(LockKind::Read),
-        1 => Some(LockKind::Write),
-        cmd::UNLCK => None,
-        _ => return Err(Errno::EINVAL),
-    };
+    let kind = lock_kind(raw.kind)?;
     let (start, end) = raw.range(open)?;
     let (owner, pid) = match ofd {
         true => (LockOwner::OpenFile(open.id()), -1),
@@ -284,7 +301,11 @@ pub(crate) fn fdatasync(cx: &mut Context, a: Args) -> Result<usize> {
 }
 
 pub(crate) fn sync_file_range(cx: &mut Context, a: Args) -> Result<usize> {
-    let open = cx.task.files().get(a.fd(0))?;
+    sync_range_of(&*cx.task.files().get(a.fd(0))?, a)
+}
+
+/// [`sync_file_range`] of an open file, the other arguments being as there.
+pub(crate) fn sync_range_of(open: &OpenFile, a: Args) -> Result<usize> {
     let end = a.offset(1).checked_add(a.offset(2));
     if a.uint(3) & !7 != 0 || a.offset(1) < 0 || end.is_none_or(|end| end < a.offset(1)) {
         return Err(Errno::EINVAL);
@@ -323,6 +344,11 @@ fn check_size_limit(cx: &Context, size: u64, open: &OpenFile) -> Result<()> {
 
 pub(crate) fn fallocate(cx: &mut Context, a: Args) -> Result<usize> {
     let open = cx.task.files().get(a.fd(0))?;
+    allocate_in(cx, &open, a)
+}
+
+/// [`fallocate`] in an open file, the other arguments being as there.
+pub(crate) fn allocate_in(cx: &Context, open: &OpenFile, a: Args) -> Result<usize> {
     let (offset, len) = (u64::try_from(a.offset(2)), u64::try_from(a.offset(3)));
     let (Ok(offset), Ok(len @ 1..)) = (offset, len) else { return Err(Errno::EINVAL) };
     if !open.access().contains(Access::WRITE) {
@@ -335,13 +361,18 @@ pub(crate) fn fallocate(cx: &mut Context, a: Args) -> Result<usize> {
         _ => return Err(Errno::ENODEV),
     }
     if a.uint(1) & 1 == 0 {
-        check_size_limit(cx, offset.saturating_add(len), &open)?;
+        check_size_limit(cx, offset.saturating_add(len), open)?;
     }
     open.file().allocate(a.uint(1), offset, len).map(|()| 0)
 }
 
 pub(crate) fn fadvise64(cx: &mut Context, a: Args) -> Result<usize> {
     let open = cx.task.files().get(a.fd(0))?;
+    advise_on(&open, a)
+}
+
+/// [`fadvise64`] on an open file, the other arguments being as there.
+pub(crate) fn advise_on(open: &Arc<OpenFile>, a: Args) -> Result<usize> {
     if open.inode().kind() == fs::FileKind::Fifo {
         return Err(Errno::ESPIPE);
     }
@@ -353,7 +384,7 @@ pub(crate) fn fadvise64(cx: &mut Context, a: Args) -> Result<usize> {
         Ok(len @ 1..) => from.saturating_add(len),
         _ => u64::MAX,
     };
-    fs::vfs::advice::advise(&open, from, end, a.uint(3)).map(|()| 0)
+    fs::vfs::advice::advise(open, from, end, a.uint(3)).map(|()| 0)
 }
 
 pub(crate) fn readahead(cx: &mut Context, a: Args) -> Result<usize> {

@@ -388,7 +388,7 @@ impl Connection {
     }
 
     /// The send buffer holds twice what may be under way.
-    fn grow_send_buffer(&mut self) {
+    pub(super) fn grow_send_buffer(&mut self) {
         let limit = self.send.limit;
         if !self.send.fixed && limit < self.settings.send_buffers[2] {
             let wanted = 2 * self.window.size as usize * (self.send.mss + 256);

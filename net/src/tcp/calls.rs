@@ -195,6 +195,7 @@ impl Connection {
     /// close(2): FIN if all was received, reset if not or if `abort`.
     pub fn close(&mut self, now: Nanos, abort: bool, out: Out) -> Effects {
         self.orphan = true;
+        self.receive.shut = true;
         let unread = !self.receive.queue.is_empty();
         self.receive.queue = Rope::new();
         if self.state == State::SynSent {

@@ -81,6 +81,7 @@ impl Connection {
         self.rtt.backoff = 0;
         self.receive.round_at = now;
         self.send.small = self.send.una;
+        self.grow_send_buffer();
         self.rearm_keep_alive(now);
     }
 

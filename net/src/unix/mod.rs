@@ -36,6 +36,8 @@ struct State {
     /// The inode that its path names, so that the name dies with the socket.
     bound: Option<Arc<fs::Inode>>,
     peer: Option<Weak<UnixSocket>>,
+    /// The name of a peer that has gone.
+    late_peer: Option<Vec<u8>>,
     /// A stream that was connected once stays so, even if the peer is gone.
     connected: bool,
     /// Connections that wait to be accepted, while it listens.
@@ -96,6 +98,7 @@ impl UnixSocket {
                 address: None,
                 bound: None,
                 peer: None,
+                late_peer: None,
                 connected: false,
                 backlog: None,
                 peer_credentials: Ucred::NOBODY,
@@ -250,8 +253,10 @@ impl Socket for UnixSocket {
     }
 
     fn peer_name(&self) -> Result<Vec<u8>> {
-        let peer = self.peer().ok_or(Errno::ENOTCONN)?;
-        Ok(peer.name())
+        match self.peer() {
+            Some(peer) => Ok(peer.name()),
+            None => self.state.lock().late_peer.clone().ok_or(Errno::ENOTCONN),
+        }
     }
 
     fn send(

@@ -16,6 +16,7 @@ mod sysv_message;
 mod sysv_semaphore;
 mod sysv_shared_memory;
 
+mod aio;
 mod cred;
 mod epoll;
 mod exec;
@@ -26,6 +27,8 @@ mod folders;
 mod futex;
 mod futex_pi;
 mod identity;
+mod io_uring;
+mod lease;
 mod memory;
 mod mmap_file;
 mod mount;
@@ -53,6 +56,7 @@ use std::process::ExitCode;
 
 /// Every case, theme by theme.
 const THEMES: &[&[Case]] = &[
+    aio::CASES,
     cred::CASES,
     epoll::CASES,
     exec::CASES,
@@ -63,6 +67,8 @@ const THEMES: &[&[Case]] = &[
     futex::CASES,
     futex_pi::CASES,
     identity::CASES,
+    io_uring::CASES,
+    lease::CASES,
     memory::CASES,
     mmap_file::CASES,
     mount::CASES,
