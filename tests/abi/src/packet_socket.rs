@@ -439,6 +439,32 @@ cases! {
         }
     }
 
+    fn a_datagram_socket_reads_behind_ethernet() {
+        let (tap, name) = tap_interface();
+        let index = ok!(libc::if_nametoindex(c(&name).as_ptr()) as i32);
+        let fd = packet(libc::SOCK_DGRAM, 0);
+        let mut address = loopback(0x800);
+        address.sll_ifindex = index;
+        ok!(bind(&fd, &address, size_of::<libc::sockaddr_ll>()));
+        let ip = datagram([10, 214, 8, 9], [10, 214, 8, 1], (7, 9), &[5; 300]);
+        let mut frame = vec![0xff; 6];
+        frame.extend([2, 0, 0, 0, 0, 9, 8, 0]);
+        frame.extend(&ip);
+        assert_eq!(ok!(libc::write(tap.as_raw_fd(), frame.as_ptr().cast(), frame.len())), frame.len() as isize);
+        let (bytes, from) = receive(&fd);
+        assert_eq!(bytes, ip);
+        assert_eq!((from.sll_pkttype, &from.sll_addr[..6]), (libc::PACKET_BROADCAST, &[2, 0, 0, 0, 0, 9][..]));
+    }
+
+    fn netlink_takes_requests_by_write() {
+        let fd = own(ok!(libc::socket(libc::AF_NETLINK, libc::SOCK_RAW, 0)));
+        let mut request = [0u8; 32];
+        (request[0], request[4], request[6], request[20]) = (32, 18, 1, 1);
+        assert_eq!(ok!(libc::write(fd.as_raw_fd(), request.as_ptr().cast(), 32)), 32);
+        let answer = read(&fd, 8192);
+        assert_eq!((answer[4], answer[20]), (16, 1));
+    }
+
     fn strange_packets_do_no_harm() {
         let (tap, name) = tap_interface();
         let _listeners = (TcpListener::bind("0.0.0.0:4321").unwrap(), UdpSocket::bind("0.0.0.0:4321").unwrap());
