@@ -9,7 +9,9 @@ use crate::tmpfs::Options;
 use crate::vfs::mount::change::Changer;
 use crate::vfs::mount::{MountNamespace, SuperFlags};
 use crate::vfs::{create, mount, superblock, walk};
-use crate::{FsContext, Inode, Mount, MountFlags, Path, devices, ext4, ninep, overlayfs, procfs, sysfs, tmpfs, tty};
+use crate::{
+    FsContext, Inode, Mount, MountFlags, Path, block, devices, ext4, ninep, overlayfs, procfs, sysfs, tmpfs, tty,
+};
 
 /// Registers file systems and devices and makes the root: an empty tmpfs without a limit. `EBUSY` the second time, `ENOMEM`.
 pub fn init() -> Result<()> {
@@ -25,6 +27,7 @@ pub fn init() -> Result<()> {
     superblock::register(&overlayfs::Kind);
     superblock::register(&ninep::Kind);
     devices::register()?;
+    block::loop_device::register()?;
     tty::register()?;
     procfs::system::register();
     let instance = || tmpfs::instance("rootfs", &Options::unlimited());

@@ -25,6 +25,7 @@ mod folders;
 mod futex;
 mod futex_pi;
 mod identity;
+mod loop_device;
 mod memory;
 mod mmap_file;
 mod mount;
@@ -60,6 +61,7 @@ const THEMES: &[&[Case]] = &[
     futex::CASES,
     futex_pi::CASES,
     identity::CASES,
+    loop_device::CASES,
     memory::CASES,
     mmap_file::CASES,
     mount::CASES,
