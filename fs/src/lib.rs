@@ -29,6 +29,7 @@ pub mod ext4;
 mod fd_table;
 mod file;
 mod flags;
+mod image;
 pub mod initramfs;
 mod inode;
 pub mod inotify;
@@ -42,6 +43,7 @@ mod overlayfs;
 mod poll;
 pub mod procfs;
 
+mod squashfs;
 pub mod sysfs;
 pub mod tmpfs;
 pub mod tty;
