@@ -14,7 +14,7 @@ use crate::attributes::{
     Attributes, DeviceNumber, DirEntry, FileKind, Found, LinkTarget, Metadata, NewInode, SetAttributes, SetTime,
 };
 use crate::lock::FileLocks;
-use crate::notify::Watches;
+use crate::notify::{Watched, Watches};
 use crate::{Access, File, FsContext, OpenFlags, SuperBlock};
 
 /// What a file system does for an inode. The defaults are Linux's errors for inodes that can't. Directory methods are called with the
@@ -211,7 +211,7 @@ pub struct Inode {
     /// Shared mappings that may be written.
     pub(crate) writable_mappings: AtomicU64,
     locks: Once<Box<FileLocks>>,
-    pub(crate) watches: Once<Box<Watches>>,
+    watches: Once<Box<Watches>>,
     /// It was made with O_TMPFILE, so that having no name does not mean that it was removed.
     unnamed: AtomicBool,
     /// What a layer above keeps with a FIFO (its pipe) or a socket (its endpoint).
@@ -220,6 +220,12 @@ pub struct Inode {
     touched: AtomicBool,
     /// The last, so that it goes after the file system's own part.
     superblock: Arc<SuperBlock>,
+}
+
+impl Watched for Inode {
+    fn watches(&self) -> &Once<Box<Watches>> {
+        &self.watches
+    }
 }
 
 impl Inode {

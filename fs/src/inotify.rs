@@ -10,7 +10,7 @@ use hal::user::UserPtr;
 use mm::Sink;
 use sched::{Sleep, WaitQueue};
 
-use crate::notify::{self, Watcher, event};
+use crate::notify::{self, Happening, Watcher, event};
 use crate::vfs::{permission, pseudo};
 use crate::{Access, File, FsContext, Inode, Io, IoctlContext, OpenFile, OpenFlags, Path, PollTable};
 
@@ -124,14 +124,14 @@ impl Inotify {
         *next = next.checked_add(1).ok_or(Errno::ENOSPC)?;
         map.insert(number, Watch { inode: inode.clone(), mask: mask & (ALL_EVENTS | FLAGS) });
         drop(watches);
-        notify::watch(inode, &watcher);
+        notify::watch(&**inode, &watcher);
         Ok(number)
     }
 
     /// inotify_rm_watch(2). `EINVAL`.
     pub fn remove(&self, number: i32) -> Result<()> {
         let watch = self.watches.lock().0.remove(&number).ok_or(Errno::EINVAL)?;
-        notify::unwatch(&watch.inode, &self.as_watcher()?);
+        notify::unwatch(&*watch.inode, &self.as_watcher()?);
         self.push(Event::new(number, IGNORED, 0, None));
         Ok(())
     }
@@ -167,8 +167,8 @@ impl Inotify {
     }
 }
 
-impl Watcher for Inotify {
-    fn event(&self, inode: &Arc<Inode>, mask: u32, name: Option<&[u8]>, cookie: u32) {
+impl Inotify {
+    fn watched_event(&self, inode: &Arc<Inode>, mask: u32, name: Option<&[u8]>, cookie: u32) {
         let mut watches = self.watches.lock();
         let found =
             watches.0.iter().find(|(_, watch)| Arc::ptr_eq(&watch.inode, inode)).map(|(n, watch)| (*n, watch.mask));
@@ -183,9 +183,21 @@ impl Watcher for Inotify {
         }
         if let Some(watch) = removed {
             if let Ok(watcher) = self.as_watcher() {
-                notify::unwatch(&watch.inode, &watcher);
+                notify::unwatch(&*watch.inode, &watcher);
             }
             self.push(Event::new(number, IGNORED, 0, None));
+        }
+    }
+}
+
+impl Watcher for Inotify {
+    /// A directory hears of its files first, with their names, then the file.
+    fn event(&self, what: &Happening) {
+        if let Some((dir, name)) = what.parent {
+            self.watched_event(dir, what.mask, Some(name), what.cookie);
+        }
+        if let Some(object) = what.object.filter(|_| !what.of_entry) {
+            self.watched_event(object, what.mask, None, what.cookie);
         }
     }
 }
@@ -218,7 +230,7 @@ impl File for Inotify {
         let watches = core::mem::take(&mut self.watches.lock().0);
         if let Ok(watcher) = self.as_watcher() {
             for watch in watches.values() {
-                notify::unwatch(&watch.inode, &watcher);
+                notify::unwatch(&*watch.inode, &watcher);
             }
         }
     }

@@ -1,12 +1,13 @@
-//! Telling watchers (inotify) what happens to files.
+//! Telling watchers (inotify, fanotify) what happens to files.
 
+use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use hal::sync::SpinLock;
+use hal::sync::{Once, SpinLock};
 
-use crate::{Dentry, Inode, OpenFile};
+use crate::{Dentry, Inode, OpenFile, OpenFlags, Path};
 
 /// What happened, in the bits of inotify(7).
 #[allow(missing_docs, reason = "inotify(7) documents each")]
@@ -23,36 +24,65 @@ pub mod event {
     pub const DELETE: u32 = 0x200;
     pub const DELETE_SELF: u32 = 0x400;
     pub const MOVE_SELF: u32 = 0x800;
+    /// Only for fanotify(7).
+    pub const OPEN_EXEC: u32 = 0x1000;
     pub const UNMOUNT: u32 = 0x2000;
     pub const ISDIR: u32 = 0x4000_0000;
 }
 
-/// Hears of events on an inode that it watches.
-pub trait Watcher: Send + Sync {
-    /// `mask` happened to the inode, or to `name` in it. `cookie` ties the two halves of a rename together. Must not sleep.
-    fn event(&self, inode: &Arc<Inode>, mask: u32, name: Option<&[u8]>, cookie: u32);
+/// Something that happened.
+#[derive(Clone, Copy)]
+pub struct Happening<'a> {
+    /// What, in the bits of [`event`].
+    pub mask: u32,
+    /// The file that it is about; for a change of a directory's entries the file of that name, where it is known.
+    pub object: Option<&'a Arc<Inode>>,
+    /// The directory that it has a name in, and the name.
+    pub parent: Option<(&'a Arc<Inode>, &'a [u8])>,
+    /// Is it about the directory's entry rather than the file?
+    pub of_entry: bool,
+    /// How the file was reached, if that is known.
+    pub path: Option<&'a Path>,
+    /// Ties the two halves of a rename together.
+    pub cookie: u32,
 }
 
-/// The watchers of one inode.
+/// Hears of what happens to what it watches: inodes, all of a mount, or all of a file system.
+pub trait Watcher: Send + Sync {
+    /// Something happened that concerns one or more of the things that it watches. Must not sleep.
+    fn event(&self, what: &Happening);
+}
+
+/// The watchers of one inode, mount or file system.
 #[derive(Default)]
 pub struct Watches(SpinLock<Vec<Weak<dyn Watcher>>>);
+
+/// What has watchers.
+pub trait Watched {
+    /// They, once there was one.
+    fn watches(&self) -> &Once<Box<Watches>>;
+}
 
 /// How many watches there are anywhere: while there are none, nothing is looked up.
 static TOTAL: AtomicUsize = AtomicUsize::new(0);
 static COOKIE: AtomicU32 = AtomicU32::new(1);
 
-/// Adds a watcher to an inode.
-pub fn watch(inode: &Inode, watcher: &Arc<dyn Watcher>) {
-    inode.watches.get_or_init(Default::default).0.lock().push(Arc::downgrade(watcher));
+/// Adds a watcher.
+pub fn watch(what: &impl Watched, watcher: &Arc<dyn Watcher>) {
+    what.watches().get_or_init(Default::default).0.lock().push(Arc::downgrade(watcher));
     TOTAL.fetch_add(1, Ordering::Relaxed);
 }
 
+fn same(one: &Weak<dyn Watcher>, other: &Arc<dyn Watcher>) -> bool {
+    one.as_ptr().cast::<()>() == Arc::as_ptr(other).cast::<()>()
+}
+
 /// Takes a watcher away again.
-pub fn unwatch(inode: &Inode, watcher: &Arc<dyn Watcher>) {
-    if let Some(watches) = inode.watches.get() {
+pub fn unwatch(what: &impl Watched, watcher: &Arc<dyn Watcher>) {
+    if let Some(watches) = what.watches().get() {
         let mut list = watches.0.lock();
         let before = list.len();
-        list.retain(|w| w.as_ptr().cast::<()>() != Arc::as_ptr(watcher).cast::<()>());
+        list.retain(|other| !same(other, watcher));
         TOTAL.fetch_sub(before - list.len(), Ordering::Relaxed);
     }
 }
@@ -62,47 +92,75 @@ pub fn next_cookie() -> u32 {
     COOKIE.fetch_add(1, Ordering::Relaxed)
 }
 
-fn tell(inode: &Arc<Inode>, mask: u32, name: Option<&[u8]>, cookie: u32) {
-    let Some(watches) = inode.watches.get() else { return };
-    let watchers: Vec<_> = watches.0.lock().iter().filter_map(Weak::upgrade).collect();
-    for watcher in watchers {
-        watcher.event(inode, mask, name, cookie);
+fn collect(of: &impl Watched, found: &mut Vec<Arc<dyn Watcher>>) {
+    let Some(watches) = of.watches().get() else { return };
+    for watcher in watches.0.lock().iter() {
+        if !found.iter().any(|other| same(watcher, other)) {
+            found.extend(watcher.upgrade());
+        }
     }
+}
+
+/// Tells everybody whom it concerns, each once.
+fn tell(what: &Happening) {
+    let mut found = Vec::new();
+    if let Some((dir, _)) = what.parent {
+        collect(&**dir, &mut found);
+    }
+    if let Some(object) = what.object.filter(|_| !what.of_entry) {
+        collect(&**object, &mut found);
+    }
+    if let Some(path) = what.path {
+        collect(&*path.mount, &mut found);
+    }
+    if let Some(about) = what.object.or(what.parent.map(|(dir, _)| dir)) {
+        collect(&**about.superblock(), &mut found);
+    }
+    for watcher in found {
+        watcher.event(what);
+    }
+}
+
+fn with_kind(mask: u32, is_dir: bool) -> u32 {
+    if is_dir { mask | event::ISDIR } else { mask }
 }
 
 /// `mask` happened to the inode itself, under whatever name.
 pub fn inode_event(inode: &Arc<Inode>, mask: u32) {
     if TOTAL.load(Ordering::Relaxed) != 0 {
-        let mask = if inode.is_dir() { mask | event::ISDIR } else { mask };
-        tell(inode, mask, None, 0);
+        let mask = with_kind(mask, inode.is_dir());
+        tell(&Happening { mask, object: Some(inode), parent: None, of_entry: false, path: None, cookie: 0 });
     }
 }
 
 /// `mask` happened to `name` (a directory if `is_dir`) in the directory.
 pub fn name_event(dir: &Arc<Inode>, mask: u32, name: &[u8], is_dir: bool, cookie: u32) {
     if TOTAL.load(Ordering::Relaxed) != 0 {
-        tell(dir, if is_dir { mask | event::ISDIR } else { mask }, Some(name), cookie);
+        let mask = with_kind(mask, is_dir);
+        tell(&Happening { mask, object: None, parent: Some((dir, name)), of_entry: true, path: None, cookie });
     }
+}
+
+fn tell_of_dentry(dentry: &Arc<Dentry>, mask: u32, path: Option<&Path>) {
+    let Some(inode) = dentry.inode() else { return };
+    let mask = with_kind(mask, inode.is_dir());
+    let place = dentry.place();
+    let parent = place.as_ref().and_then(|(parent, name)| Some((parent.inode()?, name.as_slice())));
+    tell(&Happening { mask, object: Some(inode), parent, of_entry: false, path, cookie: 0 });
 }
 
 /// `mask` happened to the file that the dentry names: its directory hears of it too.
 pub fn dentry_event(dentry: &Arc<Dentry>, mask: u32) {
-    if TOTAL.load(Ordering::Relaxed) == 0 {
-        return;
+    if TOTAL.load(Ordering::Relaxed) != 0 {
+        tell_of_dentry(dentry, mask, None);
     }
-    let Some(inode) = dentry.inode() else { return };
-    if let Some((parent, name)) = dentry.place()
-        && let Some(dir) = parent.inode()
-    {
-        name_event(dir, mask, &name, inode.is_dir(), 0);
-    }
-    inode_event(inode, mask);
 }
 
 /// `mask` happened through an open file.
 #[inline]
 pub fn open_file_event(open: &OpenFile, mask: u32) {
-    if TOTAL.load(Ordering::Relaxed) != 0 {
-        dentry_event(&open.path().dentry, mask);
+    if TOTAL.load(Ordering::Relaxed) != 0 && !open.flags().contains(OpenFlags::UNHEARD) {
+        let path = open.path();
+        tell_of_dentry(&path.dentry, mask, Some(path));
     }
 }

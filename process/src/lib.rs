@@ -16,6 +16,7 @@ mod async_io;
 pub mod credentials;
 pub mod exec;
 pub mod exit;
+mod fanotify;
 pub mod fork;
 pub mod fs_state;
 mod group;
@@ -47,6 +48,7 @@ pub fn init() {
     procfs::register();
     job_control::register();
     async_io::register();
+    fanotify::register();
 }
 
 /// A process, thread, process group or session number.

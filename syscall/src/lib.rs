@@ -11,6 +11,7 @@ mod dispatch;
 mod epoll;
 mod event;
 mod exec;
+mod fanotify;
 mod fcntl;
 mod futex;
 mod identity;

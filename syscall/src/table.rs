@@ -9,9 +9,9 @@ use crate::args::Args;
 use crate::context::Context;
 use crate::dispatch::missing;
 use crate::{
-    directory, epoll, event, exec, fcntl, futex, identity, lifecycle, memory, message, metadata, mount, mount_fd,
-    mqueue, namespace, open, pidfd, poll, prctl, resource, scheduling, session, signal, socket, system, sysv, time,
-    timer, trace, transfer, xattr,
+    directory, epoll, event, exec, fanotify, fcntl, futex, identity, lifecycle, memory, message, metadata, mount,
+    mount_fd, mqueue, namespace, open, pidfd, poll, prctl, resource, scheduling, session, signal, socket, system, sysv,
+    time, timer, trace, transfer, xattr,
 };
 
 /// What a number's handler looks like.
@@ -361,11 +361,11 @@ syscall_table! {
     (297, "rt_tgsigqueueinfo", signal::rt_tgsigqueueinfo, Full, ""),
     (298, "perf_event_open", missing, Error, "not implemented"),
     (299, "recvmmsg", message::recvmmsg, Partial, "no out-of-band data on unix sockets"),
-    (300, "fanotify_init", missing, Error, "not implemented"),
-    (301, "fanotify_mark", missing, Error, "not implemented"),
+    (300, "fanotify_init", fanotify::fanotify_init, Partial, "no FAN_REPORT_TARGET_FID"),
+    (301, "fanotify_mark", fanotify::fanotify_mark, Partial, "no questions of permission, as without FANOTIFY_ACCESS_PERMISSIONS; no FAN_RENAME and FAN_FS_ERROR"),
     (302, "prlimit64", resource::prlimit64, Full, ""),
-    (303, "name_to_handle_at", missing, Error, "not implemented"),
-    (304, "open_by_handle_at", missing, Error, "not implemented"),
+    (303, "name_to_handle_at", fanotify::name_to_handle_at, Full, ""),
+    (304, "open_by_handle_at", fanotify::open_by_handle_at, Full, ""),
     (305, "clock_adjtime", time::clock_adjtime, Partial, "can be read only"),
     (306, "syncfs", fcntl::syncfs, Full, ""),
     (307, "sendmmsg", message::sendmmsg, Partial, "no out-of-band data on unix sockets"),

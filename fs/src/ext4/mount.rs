@@ -17,6 +17,7 @@ use super::options::{DataMode, Options};
 use super::volume::{OpenOptions, Volume};
 use crate::block::{BlockDev, BlockIo};
 use crate::inode::realtime;
+use crate::vfs::handle::Layout;
 use crate::writeback::{self, DirtyStore};
 use crate::{FileSystem, FsStats, Inode, SuperBlock, SuperOps};
 
@@ -459,6 +460,19 @@ impl SuperOps for Ext4Super {
 
     fn unmounted(&self) {
         self.0.close();
+    }
+
+    fn handle_layout(&self) -> Option<Layout> {
+        Some(Layout::Short)
+    }
+
+    fn generation(&self, inode: &Inode) -> u32 {
+        inode.ops_as::<Node>().map_or(0, Node::generation)
+    }
+
+    fn inode(&self, number: u64) -> Result<Arc<Inode>> {
+        let number = u32::try_from(number).map_err(|_| Errno::ESTALE)?;
+        Node::get(&self.0, number).map_err(|_| Errno::ESTALE)
     }
 
     fn is_read_only(&self) -> bool {

@@ -64,6 +64,11 @@ impl Node {
         made
     }
 
+    /// Tells it from earlier files of the same number.
+    pub(super) fn generation(&self) -> u32 {
+        self.raw().map_or(0, |raw| raw.generation())
+    }
+
     /// Makes the inode in memory; the volume is locked, or the inode not known to anybody else.
     fn make(fs: &Arc<Ext4>, raw: &RawInode) -> Result<Arc<Inode>> {
         let superblock = fs.superblock()?;

@@ -18,6 +18,7 @@ pub use directory::Directory;
 pub use options::Options;
 pub use regular::{Regular, seal};
 
+use crate::vfs::handle::Layout;
 use crate::xattr::{XattrStore, Xattrs};
 use crate::{
     DeviceNumber, FileKind, FileSystem, FsContext, FsStats, Inode, InodeOps, LinkTarget, NewInode, SuperBlock, SuperOps,
@@ -95,6 +96,10 @@ impl SuperOps for Tmpfs {
             return Vec::new();
         }
         alloc::format!(",size={}k,nr_inodes={}", pages * 4, self.space.max_inodes.load(Ordering::Relaxed)).into_bytes()
+    }
+
+    fn handle_layout(&self) -> Option<Layout> {
+        Some(Layout::Long)
     }
 
     fn reconfigure(&self, _read_only: bool, data: &[u8]) -> Result<()> {

@@ -128,6 +128,11 @@ impl Dentry {
         false
     }
 
+    /// The names that the cache knows here and that lead to something.
+    pub(crate) fn children(&self) -> Vec<Arc<Dentry>> {
+        self.children.lock().by_name.values().filter(|child| child.inode.is_some()).cloned().collect()
+    }
+
     /// What is under `name`: from the cache, or from the file system. Negative entries are dentries too. `ENAMETOOLONG`, `EIO`.
     #[inline]
     pub fn lookup(self: &Arc<Dentry>, name: &[u8]) -> Result<Arc<Dentry>> {

@@ -31,6 +31,6 @@ pub fn open_exec(cx: &FsContext, base: Option<&Path>, path: &[u8], follow: bool)
         }
     };
     let open = OpenFile::new(file, found, inode, OpenFlags::LARGEFILE, Hold::DenyWrite);
-    notify::open_file_event(&open, event::OPEN);
+    notify::open_file_event(&open, event::OPEN | event::OPEN_EXEC);
     Ok(open)
 }

@@ -7,6 +7,7 @@ pub mod create;
 pub mod dentry;
 mod directory;
 pub mod exec;
+pub mod handle;
 pub mod mount;
 pub mod open;
 pub mod path;

@@ -96,7 +96,7 @@ pub fn open(cx: &FsContext, base: Option<&Path>, path: &[u8], how: OpenHow) -> R
     open_target(cx, Target { path: walk.at, created: false }, how)
 }
 
-/// Opens a file that was found before (`/proc/PID/fd` links, TIOCGPTPEER). Permissions are checked.
+/// Opens a file that was found before (`/proc/PID/fd` links, TIOCGPTPEER, fanotify's events). Permissions are checked.
 pub fn open_path(cx: &FsContext, path: Path, flags: OpenFlags) -> Result<Arc<OpenFile>> {
     open_target(cx, Target { path, created: false }, OpenHow { flags, ..OpenHow::default() }.validate()?)
 }

@@ -7,9 +7,11 @@ use core::any::Any;
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use base::{Errno, Result};
-use hal::sync::SpinLock;
+use hal::sync::{Once, SpinLock};
 
 use crate::block::BlockDev;
+use crate::notify::{Watched, Watches};
+use crate::vfs::handle::Layout;
 use crate::vfs::mount::SuperFlags;
 use crate::{Dentry, DeviceNumber, FsContext, Inode};
 
@@ -60,6 +62,23 @@ pub trait SuperOps: Any + Send + Sync {
         0
     }
 
+    /// How its file handles look; `None` if it has none.
+    fn handle_layout(&self) -> Option<Layout> {
+        None
+    }
+
+    /// Tells files apart that had the same inode number one after the other.
+    fn generation(&self, inode: &Inode) -> u32 {
+        let _ = inode;
+        0
+    }
+
+    /// The inode of a number, which may have no name in the cache of names. `ESTALE`.
+    fn inode(&self, number: u64) -> Result<Arc<Inode>> {
+        let _ = number;
+        Err(Errno::ESTALE)
+    }
+
     /// Can nothing of it be changed, whatever a mount's flags say?
     fn is_read_only(&self) -> bool {
         false
@@ -86,6 +105,7 @@ pub struct SuperBlock {
     /// Its own part.
     pub ops: Box<dyn SuperOps>,
     flags: AtomicU32,
+    watches: Once<Box<Watches>>,
     next_inode: AtomicU64,
     /// The names' root, which all mounts share, and how many mounts there are.
     root: SpinLock<Weak<Dentry>>,
@@ -122,6 +142,7 @@ impl SuperBlock {
             fsid,
             ops,
             flags: AtomicU32::new(0),
+            watches: Once::new(),
             next_inode: AtomicU64::new(1),
             root: SpinLock::new(Weak::new()),
             mounts: AtomicUsize::new(0),
@@ -166,6 +187,11 @@ impl SuperBlock {
         made
     }
 
+    /// Its root directory, while somebody has it.
+    pub(crate) fn root_inode(&self) -> Option<Arc<Inode>> {
+        self.root.lock().upgrade()?.inode().cloned()
+    }
+
     /// There is a mount more.
     pub(crate) fn add_mount(&self) {
         self.mounts.fetch_add(1, Ordering::AcqRel);
@@ -190,6 +216,12 @@ impl SuperBlock {
     /// Its own part, if it is a `T`.
     pub fn ops_as<T: SuperOps>(&self) -> Option<&T> {
         (&*self.ops as &dyn Any).downcast_ref()
+    }
+}
+
+impl Watched for SuperBlock {
+    fn watches(&self) -> &Once<Box<Watches>> {
+        &self.watches
     }
 }
 

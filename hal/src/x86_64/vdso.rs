@@ -1,7 +1,7 @@
 //! The vDSO: a small shared object that the kernel maps into every program, with the clock calls that need no system call (vdso(7)).
 //!
 //! It is one page, an ELF image put together by the assembler; the page before it is data that the kernel keeps up to date. Its
-//! symbols have no versions, which C libraries accept as any version.
+//! symbols have the version LINUX_2.6, which Go's run-time insists on.
 
 use core::arch::global_asm;
 
@@ -43,13 +43,16 @@ vdso_image:
     .quad 8f - vdso_image, 8f - vdso_image, 8f - vdso_image, 9f - 8f, 9f - 8f, 8
     .long 0x6474e551, 6
     .quad 0, 0, 0, 0, 0, 16
-8:  // Dynamic section: SONAME, HASH, STRTAB, SYMTAB, STRSZ, SYMENT.
+8:  // Dynamic section: SONAME, HASH, STRTAB, SYMTAB, STRSZ, SYMENT, VERSYM, VERDEF, VERDEFNUM.
     .quad 14, name_soname - vdso_strings
     .quad 4, vdso_hash - vdso_image
     .quad 5, vdso_strings - vdso_image
     .quad 6, vdso_symbols - vdso_image
     .quad 10, vdso_strings_end - vdso_strings
     .quad 11, 24
+    .quad 0x6ffffff0, vdso_versions - vdso_image
+    .quad 0x6ffffffc, vdso_definitions - vdso_image
+    .quad 0x6ffffffd, 2
     .quad 0, 0
 9:
 .macro SYMBOL name, function, end
@@ -66,12 +69,25 @@ vdso_symbols:
     SYMBOL name_time, vdso_time, vdso_clock_getres
     SYMBOL name_clock_getres, vdso_clock_getres, vdso_getcpu
     SYMBOL name_getcpu, vdso_getcpu, vdso_end
+    // Versions that there are: the object's own, and that of the symbols. Hashes are those of the names.
+vdso_definitions:
+    .short 1, 1, 1, 1
+    .long 0xdeebfa1, 20, 28
+    .long name_soname - vdso_strings, 0
+    .short 1, 0, 2, 1
+    .long 0x3ae75f6, 20, 0
+    .long name_version - vdso_strings, 0
+    // The version of each symbol.
+vdso_versions:
+    .short 0, 2, 2, 2, 2, 2
+    .align 4
     // A hash table of one bucket: a chain through all symbols.
 vdso_hash:
     .long 1, 6, 1, 0, 2, 3, 4, 5, 0
 vdso_strings:
     .byte 0
 name_soname: .asciz "linux-vdso.so.1"
+name_version: .asciz "LINUX_2.6"
 name_clock_gettime: .asciz "__vdso_clock_gettime"
 name_gettimeofday: .asciz "__vdso_gettimeofday"
 name_time: .asciz "__vdso_time"

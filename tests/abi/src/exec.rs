@@ -296,4 +296,36 @@ cases! {
         let name = unsafe { libc::getauxval(libc::AT_EXECFN) } as *const libc::c_char;
         assert!(!unsafe { std::ffi::CStr::from_ptr(name) }.is_empty());
     }
+
+    fn the_vdso_gives_its_symbols_a_version() {
+        let image = unsafe { libc::getauxval(libc::AT_SYSINFO_EHDR) } as usize;
+        assert_ne!(image, 0);
+        let word = |at: usize| unsafe { (at as *const u64).read_unaligned() as usize };
+        let half = |at: usize| usize::from(unsafe { (at as *const u16).read_unaligned() });
+        let name = |at: usize| unsafe { std::ffi::CStr::from_ptr(at as *const libc::c_char) }.to_str().unwrap();
+        let headers = (0..half(image + 56)).map(|number| image + word(image + 32) + 56 * number);
+        let dynamic = image + word(headers.into_iter().find(|at| half(*at) == 2).expect("a dynamic section") + 16);
+        let entry = |tag: usize| {
+            let mut at = dynamic;
+            while word(at) != tag {
+                assert_ne!(word(at), 0, "no entry {tag:#x}");
+                at += 16;
+            }
+            image + word(at + 8)
+        };
+        let (hash, strings, symbols) = (entry(4), entry(5), entry(6));
+        let (versions, definitions) = (entry(0x6fff_fff0), entry(0x6fff_fffc));
+        let count = half(hash + 4);
+        let symbol = |name_of: &str| (1..count).find(|&n| name(strings + word(symbols + 24 * n) as u32 as usize) == name_of);
+        for wanted in ["__vdso_clock_gettime", "__vdso_gettimeofday", "__vdso_time", "__vdso_getcpu"] {
+            let version = half(versions + 2 * symbol(wanted).expect(wanted)) & 0x7fff;
+            let mut at = definitions;
+            while half(at + 4) != version {
+                assert_ne!(word(at + 16) as u32, 0, "no version {version}");
+                at += word(at + 16) as u32 as usize;
+            }
+            let first_name = at + word(at + 12) as u32 as usize;
+            assert_eq!(name(strings + word(first_name) as u32 as usize), "LINUX_2.6");
+        }
+    }
 }

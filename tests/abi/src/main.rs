@@ -19,6 +19,7 @@ mod sysv_shared_memory;
 mod cred;
 mod epoll;
 mod exec;
+mod fanotify;
 mod fifo;
 mod files;
 mod folders;
@@ -55,6 +56,7 @@ const THEMES: &[&[Case]] = &[
     cred::CASES,
     epoll::CASES,
     exec::CASES,
+    fanotify::CASES,
     fifo::CASES,
     files::CASES,
     folders::CASES,

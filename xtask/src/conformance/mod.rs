@@ -4,7 +4,9 @@
 //! starts a new guest where one hangs or panics; [`linux`] keeps what Linux gave; [`expected`] is the
 //! list of failures that are known and explained; [`report`] compares.
 
+mod built;
 mod expected;
+mod golang;
 mod guest;
 mod linux;
 mod report;

@@ -1,6 +1,6 @@
 //! The suites: what each consists of, and what it needs in the guest.
 
-use super::selftests;
+use super::{golang, selftests};
 use crate::Failure;
 use crate::workspace::root;
 use std::fs;
@@ -64,9 +64,14 @@ pub(super) fn all() -> Vec<Suite> {
         Suite { files: cpython_files, ..suite("cpython", "debian", cpython) },
         suite("stress-ng", "debian,stress-ng", stress_ng),
         Suite {
-            prepare: selftests::prepare,
-            files: selftests::files,
+            prepare: || selftests::RECIPE.build(),
+            files: || Ok(selftests::RECIPE.files()),
             ..suite("selftests", SELFTESTS_ROOT, selftests::items)
+        },
+        Suite {
+            prepare: || golang::RECIPE.build(),
+            files: golang_files,
+            ..suite("go", "debian,netbase", golang::items)
         },
     ]
 }
@@ -75,6 +80,12 @@ const CPYTHON_IN_GUEST: &str = "/cpython.py";
 
 fn cpython_files() -> Result<Vec<(PathBuf, &'static str)>, Failure> {
     Ok(vec![(root().join("conformance/cpython.py"), CPYTHON_IN_GUEST)])
+}
+
+fn golang_files() -> Result<Vec<(PathBuf, &'static str)>, Failure> {
+    let mut files = golang::RECIPE.files();
+    files.push((root().join("conformance/golang.py"), golang::RUNNER));
+    Ok(files)
 }
 
 fn cpython() -> Result<Vec<Item>, Failure> {

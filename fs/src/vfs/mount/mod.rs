@@ -18,6 +18,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use hal::sync::{Once, SpinLock};
 
+use crate::notify::{Watched, Watches};
 use crate::{Dentry, Inode, Path, SuperBlock};
 
 pub use flags::{MountFlags, SuperFlags};
@@ -41,6 +42,7 @@ pub struct Mount {
     children: SpinLock<BTreeMap<usize, Arc<Mount>>>,
     /// umount2(2) with MNT_EXPIRE found it unused.
     expired: AtomicBool,
+    watches: Once<Box<Watches>>,
 }
 
 /// How a mount hangs together with others.
@@ -81,6 +83,7 @@ impl Mount {
             links: SpinLock::new(Links::default()),
             children: SpinLock::new(BTreeMap::new()),
             expired: AtomicBool::new(false),
+            watches: Once::new(),
         })
     }
 
@@ -157,6 +160,12 @@ impl Mount {
 
     fn is_shared(&self) -> bool {
         self.links.lock().group != 0
+    }
+}
+
+impl Watched for Mount {
+    fn watches(&self) -> &Once<Box<Watches>> {
+        &self.watches
     }
 }
 

@@ -1,0 +1,352 @@
+//! fanotify(7): telling one process what happens to inodes, to all of a mount, or to all of a file system. Notification only: nobody is
+//! asked for permission, as on a Linux without `FANOTIFY_ACCESS_PERMISSIONS`.
+//!
+//! [`mark`] is what a group listens to, [`record`] how events look to the reader.
+
+mod mark;
+mod record;
+
+use alloc::collections::VecDeque;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+
+use base::{Capability, Errno, Events, Result};
+use bitflags::bitflags;
+use hal::sync::{Once, SpinLock};
+use hal::user::UserPtr;
+use mm::Sink;
+use sched::{Sleep, WaitQueue};
+
+use crate::notify::{Happening, Watcher};
+use crate::vfs::{handle, open, pseudo};
+use crate::{Fd, File, FileKind, FsContext, IoctlContext, OpenFile, OpenFlags, Path, PollTable};
+
+use mark::Marks;
+pub use mark::{MarkFlags, Target};
+use record::{About, Event};
+
+/// Events that wait to be read at most (`fs.fanotify.max_queued_events`).
+const QUEUE_MAX: usize = 16384;
+/// How far back an event looks for one like it.
+const MERGE_DEPTH: usize = 128;
+
+/// The bits of events, beside those of [`notify::event`].
+pub mod mask {
+    /// FAN_Q_OVERFLOW.
+    pub const Q_OVERFLOW: u32 = 0x4000;
+    /// FAN_EVENT_ON_CHILD: files in a marked directory count.
+    pub const EVENT_ON_CHILD: u32 = 0x0800_0000;
+    /// FAN_RENAME.
+    pub const RENAME: u32 = 0x1000_0000;
+    /// FAN_ONDIR: directories count.
+    pub const ONDIR: u32 = 0x4000_0000;
+    /// What happens to an open file.
+    pub const OF_FILES: u32 = 0x103b;
+    /// What happens to a directory's entries.
+    pub const OF_ENTRIES: u32 = 0x3c0;
+    /// What happens to an inode without its being open.
+    pub const OF_INODES: u32 = 0xc04;
+    /// All events.
+    pub const EVENTS: u32 = OF_FILES | OF_ENTRIES | OF_INODES;
+}
+
+bitflags! {
+    /// The flags of fanotify_init(2).
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct GroupFlags: u32 {
+        /// FAN_CLOEXEC.
+        const CLOEXEC = 1;
+        /// FAN_NONBLOCK.
+        const NONBLOCK = 2;
+        /// FAN_CLASS_CONTENT.
+        const CLASS_CONTENT = 4;
+        /// FAN_CLASS_PRE_CONTENT.
+        const CLASS_PRE_CONTENT = 8;
+        /// FAN_UNLIMITED_QUEUE.
+        const UNLIMITED_QUEUE = 0x10;
+        /// FAN_UNLIMITED_MARKS.
+        const UNLIMITED_MARKS = 0x20;
+        /// FAN_ENABLE_AUDIT.
+        const ENABLE_AUDIT = 0x40;
+        /// FAN_REPORT_PIDFD.
+        const REPORT_PIDFD = 0x80;
+        /// FAN_REPORT_TID.
+        const REPORT_TID = 0x100;
+        /// FAN_REPORT_FID.
+        const REPORT_FID = 0x200;
+        /// FAN_REPORT_DIR_FID.
+        const REPORT_DIR_FID = 0x400;
+        /// FAN_REPORT_NAME.
+        const REPORT_NAME = 0x800;
+    }
+}
+
+impl GroupFlags {
+    /// Events tell handles, not descriptors.
+    const REPORT_ANY_FID: GroupFlags = GroupFlags::REPORT_FID.union(GroupFlags::REPORT_DIR_FID);
+    /// What needs CAP_SYS_ADMIN.
+    const PRIVILEGED: GroupFlags = GroupFlags::CLASS_CONTENT
+        .union(GroupFlags::CLASS_PRE_CONTENT)
+        .union(GroupFlags::UNLIMITED_QUEUE)
+        .union(GroupFlags::UNLIMITED_MARKS)
+        .union(GroupFlags::ENABLE_AUDIT)
+        .union(GroupFlags::REPORT_PIDFD)
+        .union(GroupFlags::REPORT_TID);
+}
+
+/// What the layer that has processes answers.
+pub trait Callers: Send + Sync {
+    /// The process and thread that run now; 0 for the kernel's own.
+    fn ids(&self) -> (i32, i32);
+    /// Makes a descriptor of the running process. `EMFILE`.
+    fn install(&self, open: Arc<OpenFile>, close_on_exec: bool) -> Result<Fd>;
+    /// Makes a descriptor of the running process for that process. `ESRCH`, `EMFILE`.
+    fn install_process(&self, pid: i32) -> Result<Fd>;
+}
+
+static CALLERS: Once<&'static dyn Callers> = Once::new();
+
+/// Sets who answers. Once, at boot.
+pub fn set_callers(callers: &'static dyn Callers) {
+    assert!(CALLERS.set(callers).is_ok(), "fanotify's answers are set twice");
+}
+
+/// A group: what fanotify_init(2) makes.
+pub struct Group {
+    me: Weak<Group>,
+    flags: GroupFlags,
+    /// How descriptors of events are opened.
+    event_flags: OpenFlags,
+    /// Who made it, to open files as.
+    cx: FsContext,
+    privileged: bool,
+    marks: SpinLock<Marks>,
+    queue: SpinLock<VecDeque<Event>>,
+    readers: Arc<WaitQueue>,
+}
+
+/// fanotify_init(2). `EINVAL`; `EPERM` without CAP_SYS_ADMIN for all but a group that tells handles.
+pub fn create(cx: &FsContext, flags: u32, event_flags: u32) -> Result<Arc<OpenFile>> {
+    const EVENT_FLAGS: OpenFlags = OpenFlags::APPEND
+        .union(OpenFlags::NONBLOCK)
+        .union(OpenFlags::DSYNC)
+        .union(OpenFlags::SYNC)
+        .union(OpenFlags::CLOEXEC)
+        .union(OpenFlags::LARGEFILE)
+        .union(OpenFlags::NOATIME)
+        .union(OpenFlags::RDWR)
+        .union(OpenFlags::WRONLY);
+    let privileged = cx.cred.capable(Capability::SysAdmin);
+    let asked = GroupFlags::from_bits_retain(flags);
+    let tells_handles = asked.intersects(GroupFlags::REPORT_ANY_FID);
+    if !privileged && (asked.intersects(GroupFlags::PRIVILEGED) || !tells_handles) {
+        return Err(Errno::EPERM);
+    }
+    let both = |one, other| asked.contains(one) && asked.contains(other);
+    let named = asked.contains(GroupFlags::REPORT_NAME) && !asked.contains(GroupFlags::REPORT_DIR_FID);
+    let class = GroupFlags::CLASS_CONTENT | GroupFlags::CLASS_PRE_CONTENT;
+    let wrong = GroupFlags::from_bits(flags).is_none()
+        || both(GroupFlags::REPORT_PIDFD, GroupFlags::REPORT_TID)
+        || event_flags & !EVENT_FLAGS.bits() != 0
+        || event_flags & abi::general::O_ACCMODE == abi::general::O_ACCMODE
+        || tells_handles && asked.intersects(class)
+        || named
+        || asked.contains(class)
+        || asked.contains(GroupFlags::ENABLE_AUDIT);
+    if wrong {
+        return Err(Errno::EINVAL);
+    }
+    let group = Arc::new_cyclic(|me| Group {
+        me: me.clone(),
+        flags: asked,
+        event_flags: OpenFlags::from_bits_retain(event_flags),
+        cx: cx.clone(),
+        privileged,
+        marks: SpinLock::new(Marks::default()),
+        queue: SpinLock::new(VecDeque::new()),
+        readers: Arc::new(WaitQueue::new()),
+    });
+    let nonblocking = if asked.contains(GroupFlags::NONBLOCK) { OpenFlags::NONBLOCK } else { OpenFlags::empty() };
+    Ok(pseudo::open_anonymous(group, "[fanotify]", OpenFlags::RDWR | nonblocking))
+}
+
+impl Group {
+    /// The group behind an open file. `EINVAL`.
+    pub fn of(open: &OpenFile) -> Result<&Group> {
+        open.file().downcast().ok_or(Errno::EINVAL)
+    }
+
+    fn as_watcher(&self) -> Result<Arc<dyn Watcher>> {
+        let me: Arc<dyn Watcher> = self.me.upgrade().ok_or(Errno::EBADF)?;
+        Ok(me)
+    }
+
+    fn tells_handles(&self) -> bool {
+        self.flags.intersects(GroupFlags::REPORT_ANY_FID)
+    }
+
+    /// fanotify_mark(2)'s checks of what an event mask may have for such a mark, without looking for the file. `EINVAL`, `EPERM`.
+    pub fn check_mark(&self, flags: MarkFlags, events: u32) -> Result<()> {
+        let wide = flags.intersects(MarkFlags::MOUNT | MarkFlags::FILESYSTEM);
+        if !self.privileged && wide {
+            return Err(Errno::EPERM);
+        }
+        let only_handles = events & (mask::OF_ENTRIES | mask::OF_INODES) != 0;
+        if only_handles && (!self.tells_handles() || flags.contains(MarkFlags::MOUNT)) {
+            return Err(Errno::EINVAL);
+        }
+        Ok(())
+    }
+
+    /// Adds events to a mark, which is made if need be. `ENOSPC`, `EOPNOTSUPP` (the file system has no handles), `ENOMEM`.
+    pub fn add(&self, target: Target, flags: MarkFlags, events: u32) -> Result<()> {
+        if self.tells_handles() {
+            handle::encode(&*target.inode()?)?;
+        }
+        let unlimited = self.flags.contains(GroupFlags::UNLIMITED_MARKS);
+        if self.marks.lock().add(&target, flags, events, unlimited)? {
+            target.watch(&self.as_watcher()?);
+        }
+        Ok(())
+    }
+
+    /// Takes events from a mark, which goes if none are left. `ENOENT`.
+    pub fn remove(&self, target: &Target, flags: MarkFlags, events: u32) -> Result<()> {
+        let gone = self.marks.lock().remove(target, flags, events)?;
+        if let Some(gone) = gone {
+            gone.unwatch(&self.as_watcher()?);
+        }
+        Ok(())
+    }
+
+    /// Removes all marks of inodes, mounts or file systems (FAN_MARK_FLUSH).
+    pub fn flush(&self, flags: MarkFlags) -> Result<()> {
+        let gone = self.marks.lock().flush(flags);
+        let watcher = self.as_watcher()?;
+        gone.iter().for_each(|target| target.unwatch(&watcher));
+        Ok(())
+    }
+
+    fn push(&self, event: Event) {
+        let mut queue = self.queue.lock();
+        if let Some(like) = queue.iter_mut().rev().take(MERGE_DEPTH).find(|like| like.merges(&event)) {
+            like.mask |= event.mask;
+            return;
+        }
+        let full = queue.len() >= QUEUE_MAX && !self.flags.contains(GroupFlags::UNLIMITED_QUEUE);
+        if full && queue.back().is_some_and(|last| last.mask == mask::Q_OVERFLOW) || queue.try_reserve(1).is_err() {
+            return;
+        }
+        queue.push_back(if full { Event::overflow() } else { event });
+        drop(queue);
+        self.readers.wake_for(Events::READABLE, 1);
+    }
+
+    /// Writes one event out. `EINVAL` where it does not fit.
+    fn give(&self, event: &Event, sink: &mut Sink) -> Result<usize> {
+        let mut details = record::details(event, self.flags)?;
+        let pidfd = self.flags.contains(GroupFlags::REPORT_PIDFD);
+        let len = record::HEADER + details.len() + if pidfd { record::PIDFD_LEN } else { 0 };
+        if sink.remaining() < len {
+            return Err(Errno::EINVAL);
+        }
+        let callers = CALLERS.get().ok_or(Errno::EBADF)?;
+        let fd = match &event.about {
+            About::Path(path) => {
+                let open = open::open_path(&self.cx, path.clone(), self.event_flags | OpenFlags::UNHEARD)?;
+                callers.install(open, self.event_flags.contains(OpenFlags::CLOEXEC))?
+            }
+            _ => record::NO_FD,
+        };
+        if pidfd {
+            // A process that is gone has none: FAN_NOPIDFD.
+            let number = if event.pid == 0 { Err(Errno::ESRCH) } else { callers.install_process(event.pid) };
+            record::put_pidfd(&mut details, number.unwrap_or(record::NO_FD));
+        }
+        sink.put(&record::header(event, len, fd))?;
+        sink.put(&details)?;
+        Ok(len)
+    }
+}
+
+impl Watcher for Group {
+    fn event(&self, what: &Happening) {
+        let wanted = self.marks.lock().interest(what, self.tells_handles());
+        if wanted == 0 {
+            return;
+        }
+        let about = if self.tells_handles() {
+            About::Files(record::Files::of(what, self.flags))
+        } else {
+            // Others than files and directories are not opened again for who listens.
+            let opens = |path: &&Path| {
+                path.dentry.inode().is_some_and(|inode| matches!(inode.kind(), FileKind::Regular | FileKind::Directory))
+            };
+            let Some(path) = what.path.filter(opens) else { return };
+            About::Path(path.clone())
+        };
+        let (pid, tid) = CALLERS.get().map_or((0, 0), |callers| callers.ids());
+        let pid = if self.flags.contains(GroupFlags::REPORT_TID) { tid } else { pid };
+        let shown = if self.tells_handles() { wanted | what.mask & mask::ONDIR } else { wanted };
+        self.push(Event { mask: shown, pid, about });
+    }
+}
+
+impl File for Group {
+    /// Whole events, as many as fit. `EINVAL` where the first doesn't, `EAGAIN`.
+    fn read(&self, sink: &mut Sink, io: &mut crate::Io) -> Result<usize> {
+        let mut total = 0;
+        loop {
+            let next = || self.queue.lock().pop_front();
+            let event = if total > 0 {
+                next()
+            } else if io.nonblocking() {
+                Some(next().ok_or(Errno::EAGAIN)?)
+            } else {
+                Some(self.readers.wait_until(Sleep::Interruptible, None, next)?)
+            };
+            let Some(event) = event else { return Ok(total) };
+            match self.give(&event, sink) {
+                Ok(len) => total += len,
+                Err(Errno::EINVAL) => {
+                    self.queue.lock().push_front(event);
+                    return if total > 0 { Ok(total) } else { Err(Errno::EINVAL) };
+                }
+                // The file cannot be opened: the event is lost, and who has read none hears why.
+                Err(error) if total == 0 => return Err(error),
+                Err(_) => return Ok(total),
+            }
+        }
+    }
+
+    /// Answers to questions of permission, which there are none of. `ENOENT`, `EINVAL`.
+    fn write(&self, source: &mut mm::Source, _io: &mut crate::Io) -> Result<usize> {
+        if source.remaining() < 8 { Err(Errno::EINVAL) } else { Err(Errno::ENOENT) }
+    }
+
+    fn poll(&self, table: &mut PollTable) -> Events {
+        table.register(&self.readers);
+        if self.queue.lock().is_empty() { Events::empty() } else { Events::READABLE }
+    }
+
+    fn ioctl(&self, _cx: &IoctlContext, request: u32, arg: usize) -> Result<usize> {
+        if request != abi::ioctl::FIONREAD {
+            return Err(Errno::ENOTTY);
+        }
+        let bytes = self.queue.lock().len() * record::HEADER;
+        UserPtr::new(arg).write(&i32::try_from(bytes).unwrap_or(i32::MAX))?;
+        Ok(0)
+    }
+
+    fn release(&self, _flags: OpenFlags) {
+        let gone = self.marks.lock().take_all();
+        if let Ok(watcher) = self.as_watcher() {
+            gone.iter().for_each(|target| target.unwatch(&watcher));
+        }
+    }
+
+    fn fdinfo(&self) -> Vec<u8> {
+        let head = alloc::format!("fanotify flags:{:x} event-flags:{:x}\n", self.flags.bits(), self.event_flags.bits());
+        [head.into_bytes(), self.marks.lock().describe()].concat()
+    }
+}
