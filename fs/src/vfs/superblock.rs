@@ -57,6 +57,11 @@ pub trait SuperOps: Any + Send + Sync {
         false
     }
 
+    /// Do its files have access control lists?
+    fn has_acls(&self) -> bool {
+        false
+    }
+
     /// How many file systems lie below it, each on the next (overlayfs).
     fn stacked(&self) -> u32 {
         0

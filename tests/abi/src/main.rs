@@ -16,6 +16,7 @@ mod sysv_message;
 mod sysv_semaphore;
 mod sysv_shared_memory;
 
+mod acl;
 mod cred;
 mod epoll;
 mod exec;
@@ -53,6 +54,7 @@ use std::process::ExitCode;
 
 /// Every case, theme by theme.
 const THEMES: &[&[Case]] = &[
+    acl::CASES,
     cred::CASES,
     epoll::CASES,
     exec::CASES,
