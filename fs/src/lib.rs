@@ -30,6 +30,7 @@ pub mod fanotify;
 mod fd_table;
 mod file;
 mod flags;
+pub mod fuse;
 mod image;
 pub mod initramfs;
 mod inode;

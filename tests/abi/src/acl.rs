@@ -23,8 +23,7 @@ fn value(entries: &[(u16, u16, u32)]) -> Vec<u8> {
 }
 
 fn set(path: &str, name: &std::ffi::CStr, value: &[u8]) -> i32 {
-    let result =
-        unsafe { libc::setxattr(c(path).as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    let result = unsafe { libc::setxattr(c(path).as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
     if result == 0 { 0 } else { errno() }
 }
 
@@ -60,7 +59,14 @@ fn reachable() -> String {
 }
 
 fn listed() -> Vec<u8> {
-    value(&[(OWNER, 6, NONE), (USER, 6, 1000), (OWNING_GROUP, 4, NONE), (GROUP, 2, 2000), (MASK, 6, NONE), (OTHER, 0, NONE)])
+    value(&[
+        (OWNER, 6, NONE),
+        (USER, 6, 1000),
+        (OWNING_GROUP, 4, NONE),
+        (GROUP, 2, 2000),
+        (MASK, 6, NONE),
+        (OTHER, 0, NONE),
+    ])
 }
 
 cases! {
