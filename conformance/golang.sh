@@ -19,7 +19,7 @@ for package in $packages; do
     echo "$package" >> /opt/go/packages.txt
 done
 # What tests of other packages read.
-for folder in internal/testenv crypto/testdata; do
+for folder in internal/testenv crypto/testdata testdata; do
     test -d "$folder" && mkdir -p "/opt/go/src/$folder" && cp --recursive --dereference "$folder/." "/opt/go/src/$folder/"
 done
 find /opt/go -name run.test -exec strip --strip-debug {} + 2> /dev/null || true

@@ -3,7 +3,7 @@
 use crate::accel::Choice;
 use crate::disk::Disk;
 use crate::machine::Model;
-use crate::network::{Network, Publish, parse_publish};
+use crate::network::{Network, Publish, parse_network, parse_publish};
 use crate::root::Root;
 use crate::volume::{self, Volume};
 use clap::{Args, Parser, Subcommand};
@@ -76,8 +76,9 @@ pub struct RunOptions {
     /// guest from writing.
     #[arg(short, long, value_name = "HOST:GUEST[:ro]", value_parser = volume::parse)]
     pub volume: Vec<Volume>,
-    /// What the guest is connected to [default: none, or user with --publish].
-    #[arg(long, value_enum)]
+    /// What the guest is connected to: nothing, the host's network through QEMU, or a link that it shares with the other machines that name
+    /// it [default: none, or user with --publish].
+    #[arg(long, value_name = "none|user|socket=NAME[,ADDRESS/BITS]", value_parser = parse_network)]
     pub network: Option<Network>,
     /// Let a port of this machine lead to one of the guest.
     #[arg(short, long, value_name = "[ADDRESS:]HOST:GUEST[/udp]", value_parser = parse_publish)]

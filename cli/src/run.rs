@@ -53,7 +53,7 @@ pub fn run(options: &RunOptions) -> Result<u8, Failure> {
         disks.push((disk.clone(), disk.format()?));
     }
     options.volume.iter().try_for_each(Volume::check)?;
-    let network = Connection::new(options.network, &options.publish);
+    let network = Connection::new(options.network.as_ref(), &options.publish);
     let machine = Machine {
         model: options.machine.unwrap_or(kernel.usual_machine()),
         acpi: !options.no_acpi,
@@ -94,7 +94,7 @@ pub fn run(options: &RunOptions) -> Result<u8, Failure> {
 fn choose_kernel(options: &RunOptions, cache: &Cache) -> Result<Kernel, Failure> {
     if options.kernel.as_deref() == Some("linux".as_ref()) {
         let disks = !options.disk.is_empty() || matches!(options.root, Root::Path(_));
-        let network = Connection::new(options.network, &options.publish).user;
+        let network = Connection::new(options.network.as_ref(), &options.publish).exists();
         let linux = linux::prepare(cache, disks, network)?;
         return Ok(Kernel { path: linux.image.clone(), linux: Some(linux) });
     }

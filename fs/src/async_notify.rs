@@ -9,7 +9,7 @@ use base::{Errno, Events, Result};
 use hal::sync::{Once, SpinLock};
 use sched::{Notify, Sleep, WaitQueue};
 
-use crate::Fd;
+use crate::{Fd, OpenFile};
 
 /// Where SIGIO goes (fcntl F_SETOWN, F_SETSIG).
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -28,6 +28,8 @@ pub struct AsyncOwner {
 pub trait AsyncSignals: Send + Sync {
     /// `events` happened on `fd`: signals the owner, if that still is there and may be signalled.
     fn send(&self, owner: &AsyncOwner, fd: Fd, events: Events);
+    /// The running process, and its real and effective user.
+    fn caller(&self) -> (i32, (u32, u32));
 }
 
 /// News under way at most: more are dropped, as signals that are pending already are.
@@ -52,28 +54,56 @@ pub(crate) struct Notifier {
     fd: Fd,
 }
 
-impl Notifier {
-    /// A notifier; starts the thread that sends. `ENOMEM`.
-    pub(crate) fn new(owner: OwnerCell, fd: Fd) -> Result<Arc<Notifier>> {
-        let mut news = NEWS.lock_irq();
-        news.try_reserve(QUEUE_MAX).map_err(|_| Errno::ENOMEM)?;
+/// Gets room for news, and starts the thread that sends. `ENOMEM`.
+fn prepare() -> Result<()> {
+    let mut news = NEWS.lock_irq();
+    news.try_reserve(QUEUE_MAX).map_err(|_| Errno::ENOMEM)?;
+    drop(news);
+    if STARTED.set(()).is_ok() {
+        sched::thread::spawn_kernel("async-io", send_forever);
+    }
+    Ok(())
+}
+
+/// The owner of an open file, to whom [`post`] will send; the running process where none is set yet. `ENOMEM`.
+pub(crate) fn owned(open: &OpenFile) -> Result<OwnerCell> {
+    /// F_OWNER_PID.
+    const PROCESS: u32 = 1;
+    prepare()?;
+    let cell = open.owner_cell().clone();
+    let mut owner = cell.lock_irq();
+    if owner.id == 0
+        && let Some(signals) = SIGNALS.get()
+    {
+        let (pid, users) = signals.caller();
+        *owner = AsyncOwner { kind: PROCESS, id: pid, users, ..*owner };
+    }
+    drop(owner);
+    Ok(cell)
+}
+
+/// Notes news for the owner of a file.
+pub(crate) fn post(owner: &OwnerCell, fd: Fd, events: Events) {
+    let owner = *owner.lock_irq();
+    let mut news = NEWS.lock_irq();
+    if owner.id != 0 && news.len() < QUEUE_MAX {
+        news.push_back((owner, fd, events));
         drop(news);
-        if STARTED.set(()).is_ok() {
-            sched::thread::spawn_kernel("async-io", send_forever);
-        }
+        SENDER.wake_all();
+    }
+}
+
+impl Notifier {
+    /// A notifier. `ENOMEM`.
+    pub(crate) fn new(owner: OwnerCell, fd: Fd) -> Result<Arc<Notifier>> {
+        prepare()?;
         Ok(Arc::new(Notifier { owner, fd }))
     }
 }
 
 impl Notify for Notifier {
     fn notify(&self, events: Events) -> bool {
-        let owner = *self.owner.lock_irq();
-        let mut news = NEWS.lock_irq();
-        if owner.id != 0 && news.len() < QUEUE_MAX {
-            news.push_back((owner, self.fd, events));
-            drop(news);
-            SENDER.wake_all();
-        }
+        post(&self.owner, self.fd, events);
         false
     }
 }

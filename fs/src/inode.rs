@@ -13,6 +13,7 @@ use mm::PageCache;
 use crate::attributes::{
     Attributes, DeviceNumber, DirEntry, FileKind, Found, LinkTarget, Metadata, NewInode, SetAttributes, SetTime,
 };
+use crate::lease::Leases;
 use crate::lock::FileLocks;
 use crate::notify::{Watched, Watches};
 use crate::vfs::acl::Cached;
@@ -209,6 +210,8 @@ pub struct Inode {
     pub(crate) content: sched::Mutex<()>,
     /// How many have it open for writing; negative: how many run it (no writing then).
     writers: AtomicI32,
+    readers: AtomicI32,
+    leases: Once<Box<Leases>>,
     /// Shared mappings that may be written.
     pub(crate) writable_mappings: AtomicU64,
     locks: Once<Box<FileLocks>>,
@@ -273,6 +276,8 @@ impl Inode {
             ops,
             content: sched::Mutex::new(()),
             writers: AtomicI32::new(0),
+            readers: AtomicI32::new(0),
+            leases: Once::new(),
             writable_mappings: AtomicU64::new(0),
             locks: Once::new(),
             watches: Once::new(),
@@ -525,6 +530,31 @@ impl Inode {
     /// May link(2) give it a name though it has none?
     pub(crate) fn may_gain_name(&self) -> bool {
         self.unnamed.load(Ordering::Relaxed)
+    }
+
+    /// Somebody opens it only to read.
+    pub(crate) fn add_reader(&self) {
+        self.readers.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Takes back [`Inode::add_reader`].
+    pub(crate) fn drop_reader(&self) {
+        self.readers.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// How many have it open only for reading, if it is a regular file.
+    pub(crate) fn readers(&self) -> i32 {
+        self.readers.load(Ordering::Acquire)
+    }
+
+    /// The leases on it; `None` if there never were any.
+    pub(crate) fn leases(&self) -> Option<&Leases> {
+        self.leases.get().map(|leases| &**leases)
+    }
+
+    /// The leases on it, to add one.
+    pub(crate) fn leases_or_new(&self) -> &Leases {
+        self.leases.get_or_init(|| Box::new(Leases::new()))
     }
 
     /// How many have it open for writing.

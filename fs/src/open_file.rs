@@ -10,6 +10,7 @@ use hal::sync::{Once, SpinLock};
 use mm::{Backing, Mappable, PageCache, Sink, Source};
 
 use crate::async_notify::{AsyncOwner, Notifier, OwnerCell};
+use crate::directory_notify::DirectoryWatch;
 use crate::notify::{self, event};
 use crate::{
     Access, DirEntry, Fd, File, Inode, Io, LockOwner, Mapping, Metadata, MountFlags, OpenFlags, Path, PollTable,
@@ -29,6 +30,7 @@ pub struct OpenFile {
     owner: Once<OwnerCell>,
     /// What O_ASYNC has registered.
     asynchronous: SpinLock<Option<PollTable>>,
+    directory_watch: SpinLock<Option<Arc<DirectoryWatch>>>,
     hold: Hold,
 }
 
@@ -37,6 +39,8 @@ pub struct OpenFile {
 pub enum Hold {
     /// Nothing.
     None,
+    /// That it counts as a reader (taken with [`Inode::add_reader`]).
+    Read,
     /// The right to write (taken with [`Inode::get_write`]).
     Write,
     /// That nobody may write (taken with [`Inode::deny_write`]): it runs.
@@ -60,6 +64,7 @@ impl OpenFile {
             position: sched::Mutex::new(0),
             owner: Once::new(),
             asynchronous: SpinLock::new(None),
+            directory_watch: SpinLock::new(None),
             hold,
         })
     }
@@ -124,7 +129,20 @@ impl OpenFile {
         *self.owner_cell().lock_irq() = owner;
     }
 
-    fn owner_cell(&self) -> &OwnerCell {
+    /// What F_NOTIFY asked for.
+    pub(crate) fn directory_watch(&self) -> Option<Arc<DirectoryWatch>> {
+        self.directory_watch.lock().clone()
+    }
+
+    /// Puts another in the place of what F_NOTIFY asked for.
+    pub(crate) fn set_directory_watch(&self, watch: Option<Arc<DirectoryWatch>>) {
+        let old = core::mem::replace(&mut *self.directory_watch.lock(), watch);
+        if let Some(old) = old {
+            old.end();
+        }
+    }
+
+    pub(crate) fn owner_cell(&self) -> &OwnerCell {
         self.owner.get_or_init(Default::default)
     }
 
@@ -317,12 +335,17 @@ impl Drop for OpenFile {
             notify::open_file_event(self, closed);
             self.file.release(flags);
         }
+        self.set_directory_watch(None);
+        if let Some(leases) = self.inode.leases() {
+            leases.release(self.id);
+        }
         if let Some(locks) = self.inode.locks() {
             locks.release(LockOwner::OpenFile(self.id));
             locks.unlock_whole(self.id);
         }
         match self.hold {
             Hold::None => {}
+            Hold::Read => self.inode.drop_reader(),
             Hold::Write => self.inode.put_write(),
             Hold::DenyWrite => self.inode.allow_write(),
         }

@@ -1,5 +1,5 @@
 //! The network as the program should find it: the loopback interface on, and the first Ethernet interface with the addresses that the host's
-//! `quintet` has put on the kernel's command line (`quintet.net=ADDRESS/BITS,GATEWAY,NAME-SERVER`).
+//! `quintet` has put on the kernel's command line (`quintet.net=ADDRESS/BITS[,GATEWAY,NAME-SERVER]`).
 
 use rustix::io::Result;
 use rustix::net::netlink::SocketAddrNetlink;
@@ -24,8 +24,8 @@ const ETHERNET: u32 = 2;
 struct Settings {
     address: Ipv4Addr,
     bits: u8,
-    gateway: Ipv4Addr,
-    name_server: Ipv4Addr,
+    /// The gateway and the name server, where there are such.
+    outside: Option<(Ipv4Addr, Ipv4Addr)>,
 }
 
 fn settings(command_line: &str) -> Option<Settings> {
@@ -35,8 +35,10 @@ fn settings(command_line: &str) -> Option<Settings> {
     Some(Settings {
         address: address.parse().ok()?,
         bits: bits.parse().ok()?,
-        gateway: parts.next()?.parse().ok()?,
-        name_server: parts.next()?.parse().ok()?,
+        outside: match parts.next() {
+            Some(gateway) => Some((gateway.parse().ok()?, parts.next()?.parse().ok()?)),
+            None => None,
+        },
     })
 }
 
@@ -44,13 +46,16 @@ fn settings(command_line: &str) -> Option<Settings> {
 pub(crate) fn set_up() {
     let _ = send(&switch_on(LOOPBACK));
     let Some(settings) = fs::read_to_string("/proc/cmdline").ok().as_deref().and_then(settings) else { return };
-    for request in [address(&settings), switch_on(ETHERNET), default_route(&settings)] {
+    let route = settings.outside.map(|(gateway, _)| default_route(gateway));
+    for request in [address(&settings), switch_on(ETHERNET)].into_iter().chain(route) {
         if let Err(error) = send(&request) {
             eprintln!("quintet init: cannot set up the network: {error}");
         }
     }
     // A root without /etc has no use for name servers.
-    let _ = fs::write("/etc/resolv.conf", format!("nameserver {}\n", settings.name_server));
+    if let Some((_, name_server)) = settings.outside {
+        let _ = fs::write("/etc/resolv.conf", format!("nameserver {name_server}\n"));
+    }
 }
 
 fn send(message: &[u8]) -> Result<()> {
@@ -97,12 +102,12 @@ fn address(settings: &Settings) -> Vec<u8> {
 }
 
 /// The route to everywhere else: a `struct rtmsg` of the main table, set at boot, RTA_GATEWAY and RTA_OIF.
-fn default_route(settings: &Settings) -> Vec<u8> {
+fn default_route(gateway: Ipv4Addr) -> Vec<u8> {
     const MAIN: u8 = 254;
     const BOOT: u8 = 3;
     const UNICAST: u8 = 1;
     let mut body = vec![AF_INET, 0, 0, 0, MAIN, BOOT, 0, UNICAST, 0, 0, 0, 0];
-    body.extend(attribute(5, settings.gateway.octets()));
+    body.extend(attribute(5, gateway.octets()));
     body.extend(attribute(4, ETHERNET.to_ne_bytes()));
     message(RTM_NEWROUTE, NLM_F_CREATE, &body)
 }
@@ -114,8 +119,8 @@ mod tests {
     #[test]
     fn messages_are_as_long_as_they_say() {
         let told = settings("quiet quintet.net=10.0.2.15/24,10.0.2.2,10.0.2.3 x=y").expect("settings");
-        assert_eq!((told.bits, told.gateway), (24, Ipv4Addr::new(10, 0, 2, 2)));
-        for message in [switch_on(1), address(&told), default_route(&told)] {
+        assert_eq!((told.bits, told.outside.map(|(gateway, _)| gateway)), (24, Some(Ipv4Addr::new(10, 0, 2, 2))));
+        for message in [switch_on(1), address(&told), default_route(Ipv4Addr::new(10, 0, 2, 2))] {
             assert_eq!(message[..4], (message.len() as u32).to_ne_bytes());
         }
         assert_eq!(switch_on(1)[20..24], 1u32.to_ne_bytes());

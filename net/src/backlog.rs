@@ -10,23 +10,28 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use hal::cpu::PerCpu;
 use hal::sync::SpinLock;
 
-use crate::ip;
 use crate::packet::Packet;
+use crate::{af_packet, ip, link, worker};
 
 struct Backlog {
     packets: SpinLock<VecDeque<Box<Packet>>>,
     waiting: AtomicBool,
     running: AtomicBool,
+    /// The network's thread works it off.
+    deferred: AtomicBool,
 }
 
 static BACKLOGS: PerCpu<Backlog> = hal::per_cpu!(Backlog {
     packets: SpinLock::new(VecDeque::new()),
     waiting: AtomicBool::new(false),
     running: AtomicBool::new(false),
+    deferred: AtomicBool::new(false),
 });
 
 /// Packets that may wait (`net.core.netdev_max_backlog`).
 const MAX: usize = 1000;
+/// Packets that a sender receives on behalf of others before it goes on with its own work.
+const BUDGET: usize = 256;
 
 /// Leaves a packet; false if there are too many.
 pub(crate) fn push(packet: Box<Packet>) -> bool {
@@ -48,19 +53,55 @@ pub fn run() {
     }
 }
 
-fn run_slow() {
-    let backlog = BACKLOGS.get();
-    if backlog.running.swap(true, Ordering::Relaxed) {
+/// Frames go to the interface that they are for, packets of the loopback interface straight to the network layer.
+fn receive(packet: Box<Packet>) {
+    if packet.link != 0 {
+        if let Some(interface) = link::by_index(packet.interface) {
+            interface.receive(packet);
+        }
         return;
     }
-    loop {
+    if af_packet::is_watching()
+        && let Some(lo) = link::by_index(packet.interface)
+    {
+        af_packet::deliver(&packet, &lo);
+    }
+    ip::input(packet);
+}
+
+/// Works off what waits, a budget's worth. What is left then is the network thread's, which other threads may interrupt.
+fn run_slow() {
+    let backlog = BACKLOGS.get();
+    if backlog.deferred.load(Ordering::Relaxed) || backlog.running.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    if !work(backlog, BUDGET) {
+        backlog.deferred.store(true, Ordering::Relaxed);
+        worker::wake(worker::BACKLOGS);
+    }
+    backlog.running.store(false, Ordering::Relaxed);
+}
+
+/// Receives up to `budget` packets; true if none is left.
+fn work(backlog: &Backlog, budget: usize) -> bool {
+    for _ in 0..budget {
         let mut packets = backlog.packets.lock();
         let Some(packet) = packets.pop_front() else {
             backlog.waiting.store(false, Ordering::Relaxed);
-            break;
+            backlog.deferred.store(false, Ordering::Relaxed);
+            return true;
         };
         drop(packets);
-        ip::input(packet);
+        receive(packet);
     }
-    backlog.running.store(false, Ordering::Relaxed);
+    false
+}
+
+/// Works off what all processors left. In the network's thread.
+pub(crate) fn run_deferred() {
+    for backlog in BACKLOGS.iter() {
+        while backlog.deferred.load(Ordering::Relaxed) && !work(backlog, BUDGET) {
+            sched::preempt_point();
+        }
+    }
 }

@@ -1,11 +1,14 @@
 //! Sockets as files.
 
-use alloc::sync::Arc;
+use alloc::collections::BTreeMap;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use base::{Errno, Events, Result};
 use fs::vfs::pseudo::SOCKETS;
-use fs::{File, FileKind, FsContext, Hold, Io, IoctlContext, OpenFile, OpenFlags, PollTable};
+use fs::{File, FileKind, FsContext, Hold, Io, IoctlContext, Mapping, OpenFile, OpenFlags, PollTable};
+use hal::sync::SpinLock;
 use hal::user::UserPtr;
 use mm::{Sink, Source};
 
@@ -17,11 +20,27 @@ pub struct SocketFile {
     socket: Arc<dyn Socket>,
 }
 
+/// Sockets with a file, by the numbers of their inodes.
+type Open = SpinLock<BTreeMap<u64, Weak<dyn Socket>>>;
+
+const SHARDS: usize = 16;
+static OPEN: [Open; SHARDS] = [const { SpinLock::new(BTreeMap::new()) }; SHARDS];
+
+fn shard(number: u64) -> &'static Open {
+    &OPEN[number as usize % SHARDS]
+}
+
+/// All sockets with a file, for tables.
+pub(crate) fn all() -> Vec<Arc<dyn Socket>> {
+    OPEN.iter().flat_map(|shard| shard.lock().values().filter_map(Weak::upgrade).collect::<Vec<_>>()).collect()
+}
+
 /// An open file on a socket. The status flags are O_NONBLOCK or none.
 pub fn open_file(cx: &FsContext, socket: Arc<dyn Socket>, status: OpenFlags) -> Arc<OpenFile> {
     let inode = SOCKETS.inode(FileKind::Socket, 0o777, Some(cx), None);
     socket.options().inode.store(inode.number(), Ordering::Relaxed);
     socket.options().owner.store(cx.cred.euid, Ordering::Relaxed);
+    shard(inode.number()).lock().insert(inode.number(), Arc::downgrade(&socket));
     let path = SOCKETS.numbered_path(&inode, "socket");
     OpenFile::new(Arc::new(SocketFile { socket }), path, inode, OpenFlags::RDWR | status, Hold::None)
 }
@@ -60,7 +79,13 @@ impl File for SocketFile {
         Ok(0)
     }
 
+    fn mapping(&self) -> Result<Mapping> {
+        self.socket.memory().map(Mapping::Pages)
+    }
+
     fn release(&self, _flags: OpenFlags) {
+        let number = self.socket.options().inode.load(Ordering::Relaxed);
+        shard(number).lock().remove(&number);
         self.socket.close();
     }
 }

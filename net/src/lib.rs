@@ -1,7 +1,7 @@
 //! Module 5, networking: the protocol stack and sockets.
 //!
 //! [`Socket`] is what a protocol family implements, [`SocketFile`] makes a file of it. The families are [`unix`], Internet sockets ([`inet`], and
-//! [`tcp`] for streams) and [`netlink`]. Below them are [`ip`] with ICMP, [`route`], and the interfaces in [`link`]; a [`packet`] is headers and
+//! [`tcp`] for streams), [`netlink`], and [`af_packet`]. Below them are [`ip`] with ICMP, [`route`], and the interfaces in [`link`]; a [`packet`] is headers and
 //! references to pages. May depend on `fs`, `mm`, `sched` and `hal`; never on `ipc`.
 //!
 //! All locks but those inside devices are taken in threads only: interrupts just wake the network's thread. A packet is sent under whatever locks,
@@ -14,10 +14,12 @@
 #![cfg_attr(not(test), no_std)]
 extern crate alloc;
 
+pub mod af_packet;
 mod alarm;
 pub mod backlog;
 pub mod checksum;
 mod file;
+pub mod filter;
 pub mod hash;
 pub mod inet;
 pub mod ip;
@@ -66,6 +68,7 @@ pub fn create(caller: &Caller, family: i32, kind: i32, protocol: i32) -> Result<
         AF_INET => inet::create(caller, inet::Family::V4, kind, protocol),
         AF_INET6 => inet::create(caller, inet::Family::V6, kind, protocol),
         AF_NETLINK => Ok(netlink::NetlinkSocket::create(kind, protocol)?),
+        af_packet::AF_PACKET => Ok(af_packet::PacketSocket::create(caller, kind, protocol)?),
         _ => Err(Errno::EAFNOSUPPORT),
     }
 }
@@ -73,5 +76,8 @@ pub fn create(caller: &Caller, family: i32, kind: i32, protocol: i32) -> Result<
 /// Sets the network up: the loopback interface, and the thread that does what interrupts leave. Once, at boot, in a thread.
 pub fn init() {
     link::init();
+    if link::tunnel::register().is_err() {
+        log::warn!("/dev/net/tun: its number is taken");
+    }
     worker::start();
 }

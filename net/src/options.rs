@@ -3,8 +3,9 @@
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use base::{NANOS_PER_SEC, Nanos};
+use base::{NANOS_PER_SEC, Nanos, Result};
 
+use crate::filter::Filter;
 use crate::socket::ControlMessage;
 
 /// Levels of getsockopt(2).
@@ -35,25 +36,34 @@ pub mod option {
     pub const SO_SNDLOWAT: i32 = 19;
     pub const SO_RCVTIMEO: i32 = 20;
     pub const SO_SNDTIMEO: i32 = 21;
+    pub const SO_ATTACH_FILTER: i32 = 26;
+    pub const SO_DETACH_FILTER: i32 = 27;
     pub const SO_PEERNAME: i32 = 28;
     pub const SO_TIMESTAMP: i32 = 29;
     pub const SO_ACCEPTCONN: i32 = 30;
     pub const SO_MARK: i32 = 36;
+    pub const SO_TIMESTAMPING: i32 = 37;
+    pub const SO_MAX_PACING_RATE: i32 = 47;
+    pub const SO_INCOMING_CPU: i32 = 49;
+    pub const SO_COOKIE: i32 = 57;
+    pub const SO_TXTIME: i32 = 61;
+    pub const SO_NETNS_COOKIE: i32 = 71;
     pub const SO_TIMESTAMPNS: i32 = 35;
     pub const SO_SNDBUFFORCE: i32 = 32;
     pub const SO_RCVBUFFORCE: i32 = 33;
     pub const SO_PASSSEC: i32 = 34;
     pub const SO_PROTOCOL: i32 = 38;
     pub const SO_DOMAIN: i32 = 39;
+    pub const SO_LOCK_FILTER: i32 = 44;
     pub const SO_PEERGROUPS: i32 = 59;
 }
 
-/// Bytes that a socket may have under way at first (`net.core.wmem_default`).
-const DEFAULT_BUFFER: usize = 212_992;
+/// Bytes that a socket may have under way at first, to send and received (`net.core.wmem_default`, `rmem_default`).
+pub(crate) static BUFFER_DEFAULT: [AtomicU32; 2] = [AtomicU32::new(212_992), AtomicU32::new(212_992)];
 /// The least that SO_SNDBUF and SO_RCVBUF set.
 const MIN_BUFFER: usize = 4608;
-/// The most that SO_SNDBUF and SO_RCVBUF set (`net.core.wmem_max`), before doubling.
-const MAX_BUFFER: usize = 212_992;
+/// The most that SO_SNDBUF and SO_RCVBUF set (`net.core.wmem_max`, `rmem_max`), before doubling.
+pub(crate) static BUFFER_MAX: [AtomicU32; 2] = [AtomicU32::new(212_992), AtomicU32::new(212_992)];
 
 /// The values.
 pub struct Options {
@@ -78,6 +88,12 @@ pub struct Options {
     /// SO_PRIORITY.
     pub priority: AtomicI32,
     fixed: AtomicU64,
+    /// SO_TIMESTAMPING: SOF_TIMESTAMPING_*.
+    pub timestamping: AtomicU32,
+    /// The number of the next message that is stamped.
+    pub(crate) sent_number: AtomicU32,
+    /// SO_ATTACH_FILTER.
+    pub filter: Filter,
     /// The number of its inode, and who made it: for tables of sockets.
     pub(crate) inode: AtomicU64,
     /// The user who made it.
@@ -87,8 +103,8 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         Options {
-            send_buffer: AtomicUsize::new(DEFAULT_BUFFER),
-            receive_buffer: AtomicUsize::new(DEFAULT_BUFFER),
+            send_buffer: AtomicUsize::new(BUFFER_DEFAULT[0].load(Ordering::Relaxed) as usize),
+            receive_buffer: AtomicUsize::new(BUFFER_DEFAULT[1].load(Ordering::Relaxed) as usize),
             send_timeout: AtomicU64::new(0),
             receive_timeout: AtomicU64::new(0),
             pass_credentials: AtomicBool::new(false),
@@ -98,6 +114,9 @@ impl Default for Options {
             mark: AtomicI32::new(0),
             priority: AtomicI32::new(0),
             fixed: AtomicU64::new(0),
+            timestamping: AtomicU32::new(0),
+            sent_number: AtomicU32::new(0),
+            filter: Filter::default(),
             inode: AtomicU64::new(0),
             owner: AtomicU32::new(0),
         }
@@ -121,9 +140,11 @@ impl Options {
     }
 
     /// Sets a buffer's size: doubled, as Linux does to make room for its own bookkeeping.
-    pub fn set_buffer(buffer: &AtomicUsize, bytes: i32, forced: bool) {
+    pub fn set_buffer(&self, receive: bool, bytes: i32, forced: bool) {
+        let buffer = if receive { &self.receive_buffer } else { &self.send_buffer };
+        let most = BUFFER_MAX[usize::from(receive)].load(Ordering::Relaxed) as usize;
         let bytes = usize::try_from(bytes).unwrap_or(0);
-        let bytes = if forced { bytes.min(i32::MAX as usize / 2) } else { bytes.min(MAX_BUFFER) };
+        let bytes = if forced { bytes.min(i32::MAX as usize / 2) } else { bytes.min(most) };
         buffer.store((bytes * 2).max(MIN_BUFFER), Ordering::Relaxed);
     }
 
@@ -159,6 +180,7 @@ impl Options {
         let copy = |to: &AtomicU64, from: &AtomicU64| to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
         copy(&self.flags, &from.flags);
         copy(&self.fixed, &from.fixed);
+        self.filter.inherit(&from.filter);
         copy(&self.send_timeout, &from.send_timeout);
         copy(&self.receive_timeout, &from.receive_timeout);
         self.set_sizes(from.send_buffer.load(Ordering::Relaxed), from.receive_buffer.load(Ordering::Relaxed));
@@ -168,6 +190,22 @@ impl Options {
         self.low_water.store(from.low_water.load(Ordering::Relaxed), Ordering::Relaxed);
         self.mark.store(from.mark.load(Ordering::Relaxed), Ordering::Relaxed);
         self.priority.store(from.priority.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// SO_TIMESTAMPING. `EINVAL`.
+    pub fn set_timestamping(&self, flags: u32) -> Result<()> {
+        const OPT_ID: u32 = 0x80;
+        let flags = crate::inet::errors::check_flags(flags)?;
+        if flags & OPT_ID != 0 && self.timestamping.load(Ordering::Relaxed) & OPT_ID == 0 {
+            self.sent_number.store(0, Ordering::Relaxed);
+        }
+        self.timestamping.store(flags, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// A number that stands for the socket for as long as the machine runs (SO_COOKIE).
+    pub fn cookie(&self) -> u64 {
+        self.inode.load(Ordering::Relaxed) | 1 << 63
     }
 
     /// A flag that is only kept.

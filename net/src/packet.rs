@@ -364,6 +364,16 @@ pub struct Packet {
     pub addressed: Addressed,
     /// When it was received, on the real-time clock; 0 if nobody asked.
     pub received: Nanos,
+    /// Bytes of the link's header in front of the network header; 0 where the packet begins with the latter.
+    pub link: u8,
+    /// Interfaces that it went through since it was last put off.
+    pub hops: u8,
+    /// Not to come back to this machine's own members of a group (IP_MULTICAST_LOOP).
+    pub quiet: bool,
+    /// SO_PRIORITY.
+    pub priority: u32,
+    /// SO_MARK.
+    pub mark: u32,
 }
 
 impl Packet {
@@ -388,6 +398,11 @@ impl Packet {
             interface: 0,
             addressed: Addressed::Host,
             received: 0,
+            link: 0,
+            hops: 0,
+            quiet: false,
+            priority: 0,
+            mark: 0,
         })
     }
 
@@ -471,6 +486,108 @@ impl Packet {
         dst[..n].copy_from_slice(&head[..n]);
         let from = offset.saturating_sub(self.head().len());
         n + self.payload.read(from, &mut dst[n..])
+    }
+}
+
+impl Packet {
+    fn network(&self) -> &[u8] {
+        self.head().get(usize::from(self.link)..).unwrap_or_default()
+    }
+
+    /// Is it IPv6?
+    pub fn is_v6(&self) -> bool {
+        self.network().first().is_some_and(|byte| byte >> 4 == 6)
+    }
+
+    /// Is it TCP?
+    pub fn is_tcp(&self) -> bool {
+        self.network().get(if self.is_v6() { 6 } else { 9 }) == Some(&crate::ip::protocol::TCP)
+    }
+
+    /// Where in the headers a checksum that was left to the device goes, and from where on it counts.
+    fn partial(&mut self) -> Option<(usize, usize)> {
+        let Checksum::Partial { start, offset } = self.checksum else { return None };
+        let from = usize::from(self.link) + usize::from(start);
+        let at = from + usize::from(offset);
+        self.ensure(at + 2).then_some((from, at))
+    }
+
+    /// Computes a checksum that was left to a device. Its field has the sum of the pseudo-header.
+    pub fn finish_checksum(&mut self) {
+        let Some((from, at)) = self.partial() else { return };
+        let mut sum = crate::checksum::Sum::default();
+        sum.add(&self.head()[from..]);
+        sum.add_rope(&self.payload);
+        let value = if sum.finish() == 0 { 0xffff } else { sum.finish() };
+        self.head_mut()[at..at + 2].copy_from_slice(&value.to_be_bytes());
+        self.checksum = Checksum::Unknown;
+    }
+
+    /// Puts the sum of the pseudo-header where the checksum is to go, by what the network header says now.
+    pub fn seed_checksum(&mut self) {
+        let Some((from, at)) = self.partial() else { return };
+        let len = self.len() - from;
+        let network = self.network();
+        let addresses = match network.first().map(|byte| byte >> 4) {
+            Some(6) if network.len() >= 40 => (&network[8..40], network[6]),
+            Some(4) if network.len() >= 20 => (&network[12..20], network[9]),
+            _ => return,
+        };
+        let mut sum = crate::checksum::Sum::default();
+        sum.add(addresses.0);
+        sum.add16(addresses.1.into());
+        sum.add(&(len as u32).to_be_bytes());
+        let value = sum.folded();
+        self.head_mut()[at..at + 2].copy_from_slice(&value.to_be_bytes());
+    }
+
+    /// A number that all packets of a flow (addresses, protocol, ports) share.
+    pub fn flow_hash(&self) -> u32 {
+        let network = self.network();
+        let mut hash = crate::hash::Keyed::new();
+        let (addresses, protocol, end) = match network.first().map(|byte| byte >> 4) {
+            Some(4) if network.len() >= 20 => (12..20, network[9], usize::from(network[0] & 0xf) * 4),
+            Some(6) if network.len() >= 40 => (8..40, network[6], 40),
+            _ => (0..network.len().min(14), 0, usize::MAX),
+        };
+        for part in network[addresses].chunks(8) {
+            let mut word = [0; 8];
+            word[..part.len()].copy_from_slice(part);
+            hash.word(u64::from_ne_bytes(word));
+        }
+        hash.word(protocol.into());
+        if let Some(ports) = end.checked_add(4).and_then(|past| network.get(end..past)) {
+            hash.word(u32::from_ne_bytes([ports[0], ports[1], ports[2], ports[3]]).into());
+        }
+        hash.value() as u32
+    }
+
+    /// Damages one bit behind the link header.
+    pub fn flip_bit(&mut self, random: u64) {
+        let link = usize::from(self.link);
+        let len = self.len().saturating_sub(link);
+        if len == 0 {
+            return;
+        }
+        let at = link + random as usize % len;
+        let bit = 1 << (random >> 60 & 7);
+        if let Some(byte) = self.head_mut().get_mut(at) {
+            *byte ^= bit;
+            return;
+        }
+        // Pieces are never written again once given out: the damaged byte gets a piece of its own.
+        let at = at - self.head().len();
+        let mut before = core::mem::take(&mut self.payload);
+        let mut rest = before.split_to(at);
+        core::mem::swap(&mut before, &mut rest);
+        let mut byte = [0];
+        rest.read(0, &mut byte);
+        rest.advance(1);
+        if let Ok(piece) = Filler::new().bytes(&[byte[0] ^ bit]) {
+            before.append(piece);
+        }
+        before.append(rest);
+        self.payload = before;
     }
 }
 

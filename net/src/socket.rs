@@ -7,7 +7,7 @@ use core::any::Any;
 use base::{Errno, Events, Nanos, Result};
 use bitflags::bitflags;
 use fs::{FsContext, OpenFile, PollTable};
-use mm::{Sink, Source};
+use mm::{PageCache, Sink, Source};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::options::Options;
@@ -222,6 +222,10 @@ pub trait Socket: Any + Send + Sync {
     fn ioctl(&self, request: u32, arg: usize) -> Option<Result<usize>> {
         let _ = (request, arg);
         None
+    }
+    /// The memory that it shares with its program by mmap(2). `ENODEV` where it has none to share, `EINVAL` where there is none yet.
+    fn memory(&self) -> Result<Arc<PageCache>> {
+        Err(Errno::ENODEV)
     }
     /// SO_PEERCRED.
     fn peer_credentials(&self) -> Ucred {

@@ -17,7 +17,7 @@ macro_rules! counters {
 
 counters! {
     IpInReceives, IpInHdrErrors, IpInAddrErrors, IpInDelivers, IpOutRequests, IpReasmReqds, IpReasmOks, IpReasmFails,
-    IpFragOks, IpFragCreates,
+    IpFragOks, IpFragCreates, IpForwDatagrams,
     IcmpInMsgs, IcmpInErrors, IcmpOutMsgs,
     TcpActiveOpens, TcpPassiveOpens, TcpAttemptFails, TcpEstabResets, TcpInSegs, TcpOutSegs, TcpRetransSegs, TcpInErrs,
     TcpOutRsts,

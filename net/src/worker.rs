@@ -11,6 +11,8 @@ use crate::{alarm, backlog, link};
 pub(crate) const ALARMS: u32 = 1;
 /// Devices have frames.
 pub(crate) const FRAMES: u32 = 2;
+/// Senders left packets to this machine.
+pub(crate) const BACKLOGS: u32 = 4;
 
 static PENDING: AtomicU32 = AtomicU32::new(0);
 static QUEUE: WaitQueue = WaitQueue::new();
@@ -44,6 +46,9 @@ fn run() {
         }
         if work & ALARMS != 0 {
             alarm::work_off(sched::time::now());
+        }
+        if work & BACKLOGS != 0 {
+            backlog::run_deferred();
         }
         backlog::run();
         sched::preempt_point();

@@ -7,7 +7,7 @@ use base::Events;
 use fs::async_notify::{AsyncOwner, AsyncSignals, set_signals};
 
 use crate::signal::{SIGIO, SigFields, SigInfo, Signal, send};
-use crate::{Process, Task, tree};
+use crate::{Process, Task, tree, try_current};
 
 /// F_OWNER_TID and F_OWNER_PGRP.
 const OWNER_TID: u32 = 0;
@@ -15,6 +15,8 @@ const OWNER_PGRP: u32 = 2;
 /// `si_code` POLL_IN and POLL_OUT.
 const POLL_IN: i32 = 1;
 const POLL_OUT: i32 = 2;
+/// POLL_MSG, of leases and directories.
+const POLL_MSG: i32 = 3;
 
 struct Sender;
 
@@ -28,10 +30,17 @@ fn allowed(owner: &AsyncOwner, task: &Task) -> bool {
 fn info(owner: &AsyncOwner, fd: fs::Fd, events: Events) -> SigInfo {
     let signal = Signal::new(owner.signal).unwrap_or(SIGIO);
     let readable = events.intersects(Events::READABLE);
+    let message = events.contains(Events::MSG);
     if owner.signal == 0 {
         return SigInfo::kernel(signal);
     }
-    let (code, band) = if readable { (POLL_IN, Events::READABLE) } else { (POLL_OUT, Events::WRITABLE) };
+    let (code, band) = if message {
+        (POLL_MSG, Events::READABLE | Events::MSG)
+    } else if readable {
+        (POLL_IN, Events::READABLE)
+    } else {
+        (POLL_OUT, Events::WRITABLE)
+    };
     SigInfo { signal, errno: 0, code, fields: SigFields::Poll { band: band.bits().into(), fd } }
 }
 
@@ -43,6 +52,13 @@ fn to_process(owner: &AsyncOwner, process: &Arc<Process>, info: SigInfo) {
 }
 
 impl AsyncSignals for Sender {
+    fn caller(&self) -> (i32, (u32, u32)) {
+        try_current().map_or((0, (0, 0)), |task| {
+            let cred = task.cred();
+            (task.pid(), (cred.uid, cred.euid))
+        })
+    }
+
     fn send(&self, owner: &AsyncOwner, fd: fs::Fd, events: Events) {
         let info = info(owner, fd, events);
         match owner.kind {

@@ -4,6 +4,7 @@ use abi::general as c;
 use base::{Errno, Result};
 use fs::vfs::permission;
 use fs::{Access, AsyncOwner, Fd, IoctlContext, LockKind, LockOwner, OpenFile, OpenFlags, RangeLock, SeekFrom};
+use fs::{directory_notify, lease};
 use hal::user::UserPtr;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -19,6 +20,7 @@ mod cmd {
     pub(super) const GETOWNER_UIDS: u32 = 17;
     pub(super) const SETLEASE: u32 = 1024;
     pub(super) const GETLEASE: u32 = 1025;
+    pub(super) const NOTIFY: u32 = 1026;
     pub(super) const DUPFD_CLOEXEC: u32 = 1030;
     pub(super) const SETPIPE_SZ: u32 = 1031;
     pub(super) const GETPIPE_SZ: u32 = 1032;
@@ -62,8 +64,16 @@ pub(crate) fn fcntl(cx: &mut Context, a: Args) -> Result<usize> {
             memfd.add_seals(open.inode(), arg as u32).map(|()| 0)
         }
         cmd::GET_SEALS => open.inode().ops_as::<fs::tmpfs::Regular>().map(|f| f.seals() as usize).ok_or(Errno::EINVAL),
-        cmd::GETLEASE => Ok(cmd::UNLCK as usize),
-        cmd::SETLEASE => Err(Errno::EINVAL),
+        cmd::GETLEASE => Ok(match lease::get(&open) {
+            Some(LockKind::Read) => 0,
+            Some(LockKind::Write) => 1,
+            None => cmd::UNLCK as usize,
+        }),
+        cmd::SETLEASE => {
+            let kind = lock_kind(i16::try_from(arg as u32).map_err(|_| Errno::EINVAL)?)?;
+            lease::set(&cx.task.fs_context(), &open, fd, kind).map(|()| 0)
+        }
+        cmd::NOTIFY => directory_notify::set(&open, fd, arg as u32).map(|()| 0),
         _ => Err(Errno::EINVAL),
     }
 }
@@ -156,17 +166,22 @@ impl Flock {
     }
 }
 
+/// F_RDLCK, F_WRLCK, or `None` for F_UNLCK. `EINVAL`.
+fn lock_kind(raw: i16) -> Result<Option<LockKind>> {
+    match raw {
+        0 => Ok(Some(LockKind::Read)),
+        1 => Ok(Some(LockKind::Write)),
+        cmd::UNLCK => Ok(None),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
 /// The lock that a `struct flock` asks for; `None` for the kind in an unlock request. `EINVAL`, `EOVERFLOW`.
 fn wanted(cx: &Context, open: &OpenFile, raw: &Flock, ofd: bool) -> Result<(Option<LockKind>, RangeLock)> {
     if ofd && raw.pid != 0 {
         return Err(Errno::EINVAL);
     }
-    let kind = match raw.kind {
-        0 => Some(LockKind::Read),
-        1 => Some(LockKind::Write),
-        cmd::UNLCK => None,
-        _ => return Err(Errno::EINVAL),
-    };
+    let kind = lock_kind(raw.kind)?;
     let (start, end) = raw.range(open)?;
     let (owner, pid) = match ofd {
         true => (LockOwner::OpenFile(open.id()), -1),

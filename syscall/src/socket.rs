@@ -181,6 +181,9 @@ pub(crate) fn setsockopt(cx: &mut Context, a: Args) -> Result<usize> {
     }
     let options = socket.options();
     match name {
+        option::SO_ATTACH_FILTER => options.filter.attach(addr, len)?,
+        option::SO_DETACH_FILTER => options.filter.detach()?,
+        option::SO_LOCK_FILTER if len >= 4 => options.filter.lock(UserPtr::<i32>::new(addr).read()? != 0)?,
         option::SO_RCVTIMEO => options.receive_timeout.store(timeout(addr, len)?, Ordering::Relaxed),
         option::SO_SNDTIMEO => options.send_timeout.store(timeout(addr, len)?, Ordering::Relaxed),
         _ => {
@@ -214,10 +217,10 @@ fn own_option(
 fn set_int(task: &Task, options: &Options, name: i32, value: i32, addr: usize, len: usize) -> Result<()> {
     let privileged = || task.cred().capable(Capability::NetAdmin);
     match name {
-        option::SO_SNDBUF => Options::set_buffer(&options.send_buffer, value, false),
-        option::SO_RCVBUF => Options::set_buffer(&options.receive_buffer, value, false),
-        option::SO_SNDBUFFORCE if privileged() => Options::set_buffer(&options.send_buffer, value, true),
-        option::SO_RCVBUFFORCE if privileged() => Options::set_buffer(&options.receive_buffer, value, true),
+        option::SO_SNDBUF => options.set_buffer(false, value, false),
+        option::SO_RCVBUF => options.set_buffer(true, value, false),
+        option::SO_SNDBUFFORCE if privileged() => options.set_buffer(false, value, true),
+        option::SO_RCVBUFFORCE if privileged() => options.set_buffer(true, value, true),
         option::SO_SNDBUFFORCE | option::SO_RCVBUFFORCE => return Err(Errno::EPERM),
         option::SO_PASSCRED => options.pass_credentials.store(value != 0, Ordering::Relaxed),
         option::SO_RCVLOWAT => {
@@ -226,6 +229,7 @@ fn set_int(task: &Task, options: &Options, name: i32, value: i32, addr: usize, l
         option::SO_PRIORITY if (0..=6).contains(&value) || privileged() => {
             options.priority.store(value, Ordering::Relaxed);
         }
+        option::SO_TIMESTAMPING => options.set_timestamping(value as u32)?,
         option::SO_MARK if privileged() => options.mark.store(value, Ordering::Relaxed),
         option::SO_MARK => return Err(Errno::EPERM),
         option::SO_PRIORITY => return Err(Errno::EPERM),
@@ -262,6 +266,10 @@ fn get_option(socket: &Arc<dyn Socket>, name: i32) -> Result<Vec<u8>> {
         option::SO_SNDLOWAT => 1,
         option::SO_PRIORITY => options.priority.load(Ordering::Relaxed),
         option::SO_MARK => options.mark.load(Ordering::Relaxed),
+        option::SO_TIMESTAMPING => options.timestamping.load(Ordering::Relaxed) as i32,
+        option::SO_INCOMING_CPU => -1,
+        option::SO_COOKIE => return Ok(options.cookie().to_ne_bytes().to_vec()),
+        option::SO_NETNS_COOKIE => return Ok(1u64.to_ne_bytes().to_vec()),
         option::SO_ACCEPTCONN => i32::from(socket.is_listening()),
         option::SO_RCVTIMEO => return Ok(time(options.receive_timeout.load(Ordering::Relaxed))),
         option::SO_SNDTIMEO => return Ok(time(options.send_timeout.load(Ordering::Relaxed))),
@@ -272,10 +280,25 @@ fn get_option(socket: &Arc<dyn Socket>, name: i32) -> Result<Vec<u8>> {
         option::SO_PEERCRED => return Ok(socket.peer_credentials().as_bytes().to_vec()),
         option::SO_PEERGROUPS => return Ok(socket.peer_groups()?.as_slice().as_bytes().to_vec()),
         option::SO_PEERNAME => return socket.peer_name(),
+        option::SO_LOCK_FILTER => i32::from(options.filter.is_locked()),
         name if KEPT.contains(&name) => i32::from(options.flag(name)),
         _ => return Err(Errno::ENOPROTOOPT),
     };
     Ok(value.to_ne_bytes().to_vec())
+}
+
+/// SO_GET_FILTER: its length counts instructions, as does the buffer's. `EINVAL` where they don't fit.
+fn get_filter(socket: &Arc<dyn Socket>, addr: usize, room: usize, length: UserPtr<i32>) -> Result<usize> {
+    let instructions = socket.options().filter.instructions();
+    if room != 0 && !instructions.is_empty() {
+        if room < instructions.len() {
+            return Err(Errno::EINVAL);
+        }
+        let bytes: Vec<u8> = instructions.iter().flat_map(|instruction| instruction.bytes()).collect();
+        copy_out(addr, &bytes)?;
+    }
+    length.write(&(instructions.len() as i32))?;
+    Ok(0)
 }
 
 /// A number at IPPROTO_IP that fits a byte may be asked for as one.
@@ -288,6 +311,9 @@ pub(crate) fn getsockopt(cx: &mut Context, a: Args) -> Result<usize> {
     let (_, socket) = socket_file(cx.task, a.fd(0))?;
     let length: UserPtr<i32> = a.ptr(4);
     let room = usize::try_from(length.read()?).map_err(|_| Errno::EINVAL)?;
+    if (a.int(1), a.int(2)) == (level::SOL_SOCKET, option::SO_ATTACH_FILTER) {
+        return get_filter(&socket, a.0[3], room, length);
+    }
     let value = match socket.get_option(a.int(1), a.int(2)) {
         Some(value) => short_value(value?, a.int(1), room),
         None if a.int(1) == level::SOL_SOCKET => get_option(&socket, a.int(2))?,

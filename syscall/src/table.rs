@@ -133,7 +133,7 @@ syscall_table! {
     (69, "msgsnd", sysv::message_queue::msgsnd, Full, ""),
     (70, "msgrcv", sysv::message_queue::msgrcv, Full, ""),
     (71, "msgctl", sysv::message_queue::msgctl, Full, ""),
-    (72, "fcntl", fcntl::fcntl, Partial, "no leases, no directory notification (F_NOTIFY)"),
+    (72, "fcntl", fcntl::fcntl, Full, ""),
     (73, "flock", fcntl::flock, Full, ""),
     (74, "fsync", fcntl::fsync, Full, ""),
     (75, "fdatasync", fcntl::fdatasync, Full, ""),

@@ -44,7 +44,10 @@ const LINKS: [(&str, &str); 5] = [
     ("core", "/proc/kcore"),
 ];
 
-const DIRECTORIES: [(&str, u32); 2] = [("pts", 0o755), ("shm", 0o1777)];
+const DIRECTORIES: [(&str, u32); 3] = [("pts", 0o755), ("shm", 0o1777), ("net", 0o755)];
+
+/// Device files in those directories.
+const INSIDE: [(&str, &str, u32, DeviceNumber); 1] = [("net", "tun", 0o666, DeviceNumber::new(10, 200))];
 
 fn populate(root: &Arc<Inode>) -> Result<()> {
     let add = |name: &str, kind, mode, gid, rdev, target: &str| {
@@ -58,8 +61,12 @@ fn populate(root: &Arc<Inode>) -> Result<()> {
         add(name, FileKind::Symlink, 0o777, 0, DeviceNumber::default(), target)?;
     }
     for (name, mode) in DIRECTORIES {
-        add(name, FileKind::Directory, mode, 0, DeviceNumber::default(), "")?;
+        let directory = add(name, FileKind::Directory, mode, 0, DeviceNumber::default(), "")?;
         root.add_link();
+        for (_, name, mode, rdev) in INSIDE.iter().filter(|(parent, ..)| *parent == name) {
+            let new = NewInode { kind: FileKind::CharDevice, mode: *mode, uid: 0, gid: 0, rdev: *rdev, target: b"" };
+            directory.ops().create(&directory, name.as_bytes(), &new)?;
+        }
     }
     Ok(())
 }

@@ -5,9 +5,12 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use core::sync::atomic::Ordering;
+
 use base::Errno;
 use hal::sync::{Once, SpinLock};
 
+use crate::lease::BREAK_SECONDS;
 use crate::procfs::system::{SystemNumbers, fixed, numbers};
 use crate::procfs::{FixedDir, Listed, Node, ProcDir, dir, file, file_rw};
 
@@ -139,6 +142,18 @@ fn drop_caches() -> Node {
     file_rw(|| Ok(b"0\n".to_vec()), write).mode(0o200)
 }
 
+fn lease_break_time() -> Node {
+    let read = || Ok(format!("{}\n", BREAK_SECONDS.load(Ordering::Relaxed)).into_bytes());
+    let write = |data: &[u8]| {
+        let text = core::str::from_utf8(data.trim_ascii()).map_err(|_| Errno::EINVAL)?;
+        // An `int`.
+        let seconds = text.parse::<i32>().ok().and_then(|seconds| u32::try_from(seconds).ok()).ok_or(Errno::EINVAL)?;
+        BREAK_SECONDS.store(seconds, Ordering::Relaxed);
+        Ok(())
+    };
+    file_rw(read, write).mode(0o644)
+}
+
 fn memory() -> Node {
     directory(
         "vm",
@@ -171,6 +186,9 @@ fn limits() -> Node {
                     ("max_user_watches", fixed("65536\n")),
                 ]),
             ),
+            ("lease-break-time", lease_break_time()),
+            ("leases-enable", fixed("1\n")),
+            ("mount-max", fixed("100000\n")),
             ("nr_open", fixed("1048576\n")),
             ("pipe-max-size", fixed("1048576\n")),
             ("protected_fifos", fixed("0\n")),

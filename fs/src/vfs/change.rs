@@ -4,11 +4,12 @@ use alloc::sync::Arc;
 
 use base::{Errno, Result};
 
+use crate::lease;
 use crate::notify::{self, event};
 use crate::vfs::create::existing;
 use crate::vfs::walk::{Last, Resolve, Walk};
 use crate::vfs::{permission, regular};
-use crate::{Access, Dentry, FileKind, FsContext, Inode, Path};
+use crate::{Access, Dentry, FileKind, FsContext, Inode, OpenFlags, Path};
 
 /// Checks that the caller may take `victim` out of `dir`. `EACCES`, `EPERM`, `EROFS`.
 pub(crate) fn may_remove(cx: &FsContext, dir: &Path, victim: &Inode) -> Result<()> {
@@ -95,7 +96,9 @@ pub fn truncate(cx: &FsContext, path: &Path, size: u64) -> Result<()> {
     }
     permission::check_path(cx, path, Access::WRITE)?;
     inode.get_write()?;
-    let result = regular::resize(inode, size).and_then(|()| regular::strip_ids(inode));
+    let result = lease::break_leases(inode, true, OpenFlags::empty())
+        .and_then(|()| regular::resize(inode, size))
+        .and_then(|()| regular::strip_ids(inode));
     inode.put_write();
     notify::dentry_event(&path.dentry, event::MODIFY);
     result

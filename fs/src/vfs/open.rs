@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use base::{Capability, Errno, Result};
 use hal::sync::Once;
 
+use crate::lease;
 use crate::notify::{self, event};
 use crate::open_file::Hold;
 use crate::vfs::directory::Directory;
@@ -196,15 +197,19 @@ fn open_target(cx: &FsContext, target: Target, how: OpenHow) -> Result<Arc<OpenF
     let wanted = if created { Access::empty() } else { how.wanted() };
     may_open(cx, &path, &inode, wanted, &mut flags)?;
     let hold = hold_for(&inode, flags)?;
-    let result = open_object(cx, &path, &inode, flags).and_then(|file| {
+    let opened = || {
+        lease::break_leases(&inode, hold == Hold::Write, flags)?;
+        open_object(cx, &path, &inode, flags)
+    };
+    let result = opened().and_then(|file| {
         let has_pages = inode.ops().page_cache().is_some();
         if flags.contains(OpenFlags::TRUNC) && has_pages && !created {
             regular::resize(&inode, 0)?;
         }
         Ok(file)
     });
-    if result.is_err() && hold == Hold::Write {
-        inode.put_write();
+    if result.is_err() {
+        let_go(&inode, hold);
     }
     let file = result?;
     let made = OpenFile::new(file, path, inode, flags | OpenFlags::LARGEFILE, hold);
@@ -215,11 +220,23 @@ fn open_target(cx: &FsContext, target: Target, how: OpenHow) -> Result<Arc<OpenF
 /// For a regular file opened to be written: the right to, which running programs don't leave.
 fn hold_for(inode: &Inode, flags: OpenFlags) -> Result<Hold> {
     let writes = flags.access().contains(Access::WRITE) || flags.contains(OpenFlags::TRUNC);
-    if inode.kind() != FileKind::Regular || !writes {
+    if inode.kind() != FileKind::Regular {
         return Ok(Hold::None);
     }
-    inode.get_write()?;
-    Ok(Hold::Write)
+    if writes {
+        inode.get_write()?;
+        return Ok(Hold::Write);
+    }
+    inode.add_reader();
+    Ok(Hold::Read)
+}
+
+fn let_go(inode: &Inode, hold: Hold) {
+    match hold {
+        Hold::Write => inode.put_write(),
+        Hold::Read => inode.drop_reader(),
+        Hold::None | Hold::DenyWrite => {}
+    }
 }
 
 fn may_open(cx: &FsContext, path: &Path, inode: &Arc<Inode>, wanted: Access, flags: &mut OpenFlags) -> Result<()> {

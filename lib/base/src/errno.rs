@@ -80,6 +80,7 @@ errnos! {
     EPROTO = 71,
     EBADMSG = 74,
     EOVERFLOW = 75,
+    EBADFD = 77,
     EILSEQ = 84,
     EUSERS = 87,
     ENOTSOCK = 88,

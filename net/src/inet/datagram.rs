@@ -12,14 +12,17 @@ use mm::{Sink, Source};
 use sched::{Sleep, WaitQueue};
 
 use super::address::{AF_UNSPEC, Endpoint, Family, family_of};
+use super::errors::ErrorQueue;
 use super::options::{IP_MTU, SOL_IP, SOL_IPV6, Settings};
 use super::port::{Binding, Claim, Ports};
 use super::queue::{Datagram, Inbox};
+use super::sending::normalise;
 use super::{check_bindable, check_port, control, ping, raw, udp};
 use crate::backlog;
-use crate::ip::{Outgoing, protocol};
+use crate::ip::protocol;
+use crate::netlink::diag::inet::{Facts, facts};
 use crate::options::{Options, option};
-use crate::packet::{Filler, Packet, Rope};
+use crate::packet::{Filler, Rope};
 use crate::route::{self, Kind, Path};
 use crate::socket::{Caller, MessageFlags, Outgoing as Message, Received, Shutdown, Socket, SocketKind, wait_error};
 
@@ -41,15 +44,15 @@ pub(super) struct State {
     pub(super) local: Endpoint,
     pub(super) remote: Option<Endpoint>,
     binding: Option<Arc<Binding>>,
-    path: Option<Path>,
-    error: Option<Errno>,
+    pub(super) path: Option<Path>,
+    pub(super) error: Option<Errno>,
     shut_read: bool,
     shut_write: bool,
     /// UDP_CORK or MSG_MORE: what is collected, and where it goes.
-    cork: Option<(Endpoint, Rope)>,
-    corked: bool,
+    pub(super) cork: Option<(Endpoint, Rope)>,
+    pub(super) corked: bool,
     /// UDP_SEGMENT.
-    segment: u16,
+    pub(super) segment: u16,
     pub(super) no_checksum: bool,
     /// UDPLITE_SEND_CSCOV and UDPLITE_RECV_CSCOV: bytes that the checksum covers, has to cover.
     pub(super) coverage: [u16; 2],
@@ -64,15 +67,14 @@ pub struct DatagramSocket {
     pub(super) settings: SpinLock<Settings>,
     pub(super) state: SpinLock<State>,
     inbox: SpinLock<Inbox>,
+    pub(super) failures: SpinLock<ErrorQueue>,
     filler: sched::Mutex<Filler>,
-    news: Arc<WaitQueue>,
+    pub(super) news: Arc<WaitQueue>,
 }
 
 static UDP_PORTS: Ports = Ports::new();
 static UDPLITE_PORTS: Ports = Ports::new();
 static PING_PORTS: Ports = Ports::new();
-/// The largest datagram.
-const MAX: usize = 65535;
 
 impl DatagramSocket {
     /// A socket that is not bound (a raw one receives from now on).
@@ -98,6 +100,7 @@ impl DatagramSocket {
                 coverage: [0; 2],
             }),
             inbox: SpinLock::new(Inbox::default()),
+            failures: SpinLock::new(ErrorQueue::default()),
             filler: sched::Mutex::new(Filler::new()),
             news: Arc::new(WaitQueue::new()),
         });
@@ -222,116 +225,6 @@ impl DatagramSocket {
         state.local.ip = explicit.unwrap_or(self.family.any());
     }
 
-    /// Where a message goes: the destination, and the way there.
-    fn destination(&self, to: Option<&[u8]>, wishes: &control::Wishes) -> Result<(Endpoint, Path)> {
-        let mut state = self.state.lock();
-        let target = match to {
-            None => state.remote.ok_or(Errno::EDESTADDRREQ)?,
-            Some(raw) if family_of(raw)? == AF_UNSPEC && self.family == Family::V4 => {
-                let raw = [&2u16.to_ne_bytes()[..], raw.get(2..).unwrap_or_default()].concat();
-                Endpoint::parse(&raw, self.family)?
-            }
-            Some(raw) => Endpoint::parse(raw, self.family)?,
-        };
-        if self.flavour.is_udp() && target.port == 0 {
-            return Err(Errno::EINVAL);
-        }
-        let target = normalise(target);
-        if to.is_none()
-            && wishes.interface == 0
-            && let Some(path) = state.path.as_ref().filter(|path| path.is_current())
-        {
-            return Ok((target, path.clone()));
-        }
-        let settings = self.settings.lock();
-        let mut device = settings.device;
-        if target.ip.is_multicast() && settings.multicast_interface != 0 {
-            device = settings.multicast_interface;
-        }
-        if settings.v6_only && target.ip.is_ipv4() && self.family == Family::V6 {
-            return Err(Errno::ENETUNREACH);
-        }
-        for named in [target.scope, wishes.interface] {
-            device = if named != 0 { named } else { device };
-        }
-        let path = route::lookup(target.ip, device)?;
-        if path.kind == Kind::Broadcast && !self.options.flag(option::SO_BROADCAST) {
-            return Err(Errno::EACCES);
-        }
-        if to.is_none() {
-            state.path = Some(path.clone());
-        }
-        Ok((target, path))
-    }
-
-    /// Puts headers in front of a message and sends it.
-    fn transmit(&self, data: Rope, target: Endpoint, path: &Path, wishes: &control::Wishes) -> Result<()> {
-        let (local, no_checksum, coverage) = {
-            let state = self.state.lock();
-            (state.local, state.no_checksum, state.coverage[0])
-        };
-        let settings = self.settings.lock().clone();
-        let bound = (!local.ip.is_unspecified() && !local.ip.is_multicast()).then_some(local.ip);
-        let multicast = settings.multicast_source.filter(|_| target.ip.is_multicast()).map(Into::into);
-        let source = wishes.source.or(bound).or(multicast).unwrap_or(path.source);
-        if source.is_ipv4() != target.ip.is_ipv4() {
-            return Err(Errno::ENETUNREACH);
-        }
-        let out = Outgoing {
-            source,
-            destination: target.ip,
-            protocol: self.protocol(),
-            ttl: wishes.ttl.unwrap_or_else(|| settings.ttl_for(target.ip)),
-            tos: wishes.tos.unwrap_or_else(|| settings.tos_for(target.ip)),
-            whole: settings.whole(),
-        };
-        match self.flavour {
-            Flavour::Udp => udp::send(data, local.port, target.port, &out, path, no_checksum),
-            Flavour::UdpLite => udp::send_lite(data, local.port, target.port, &out, path, coverage),
-            Flavour::Ping => ping::send(data, local.port, &out, path),
-            Flavour::Raw(_) => raw::send(data, &out, path, &settings),
-        }
-    }
-
-    fn check_size(&self, len: usize, target: &Endpoint) -> Result<()> {
-        let headers = match self.flavour {
-            Flavour::Udp | Flavour::UdpLite => 8,
-            _ => 0,
-        };
-        let most = if target.ip.is_ipv4() { MAX - 20 } else { MAX } - headers;
-        if len > most { Err(Errno::EMSGSIZE) } else { Ok(()) }
-    }
-
-    /// Sends what UDP_CORK has collected.
-    fn uncork(&self) -> Result<()> {
-        let collected = self.state.lock().cork.take();
-        let Some((target, data)) = collected else { return Ok(()) };
-        let path = route::lookup(target.ip, target.scope)?;
-        self.check_size(data.len(), &target)?;
-        let result = self.transmit(data, target, &path, &control::Wishes::default());
-        backlog::run();
-        result
-    }
-
-    fn send_data(&self, data: Rope, target: Endpoint, path: &Path, wishes: &control::Wishes) -> Result<usize> {
-        let len = data.len();
-        let segment = usize::from(if wishes.segment != 0 { wishes.segment } else { self.state.lock().segment });
-        if segment == 0 || len <= segment || self.flavour != Flavour::Udp {
-            self.transmit(data, target, path, wishes)?;
-            return Ok(len);
-        }
-        const SEGMENTS_MAX: usize = 64;
-        if len.div_ceil(segment) > SEGMENTS_MAX {
-            return Err(Errno::EINVAL);
-        }
-        let mut rest = data;
-        while !rest.is_empty() {
-            let part = rest.split_to(segment);
-            self.transmit(part, target, path, wishes)?;
-        }
-        Ok(len)
-    }
-
     fn wait_datagram(&self, nonblocking: bool) -> Result<bool> {
         let deadline = self.options.receive_deadline();
         let attempt = || {
@@ -367,19 +260,10 @@ impl DatagramSocket {
         received.control.messages = control::write(&settings, self.family, datagram);
         drop(settings);
         crate::options::stamp(&self.options, datagram.received, &mut received.control.messages);
+        let flags = self.options.timestamping.load(Ordering::Relaxed);
+        super::errors::stamp(flags, datagram.received, &mut received.control.messages);
         Ok(received)
     }
-}
-
-/// The unspecified address as a destination means this machine.
-fn normalise(mut to: Endpoint) -> Endpoint {
-    if to.ip.is_unspecified() {
-        to.ip = match to.ip {
-            core::net::IpAddr::V4(_) => core::net::Ipv4Addr::LOCALHOST.into(),
-            core::net::IpAddr::V6(_) => core::net::Ipv6Addr::LOCALHOST.into(),
-        };
-    }
-    to
 }
 
 impl Socket for DatagramSocket {
@@ -515,7 +399,7 @@ impl Socket for DatagramSocket {
             return Err(Errno::EOPNOTSUPP);
         }
         if flags.contains(MessageFlags::ERRQUEUE) {
-            return Err(Errno::EAGAIN);
+            return self.receive_failure(sink);
         }
         let nonblocking = nonblocking || flags.contains(MessageFlags::DONTWAIT);
         loop {
@@ -536,7 +420,7 @@ impl Socket for DatagramSocket {
         table.register(&self.news);
         let mut ready = Events::WRITABLE | Events::WRBAND;
         let state = self.state.lock();
-        if state.error.is_some() {
+        if state.error.is_some() || !self.failures.lock().is_empty() {
             ready |= Events::ERR;
         }
         if state.shut_read {
@@ -593,7 +477,7 @@ impl Socket for DatagramSocket {
             }
             (crate::options::level::SOL_SOCKET, SO_NO_CHECK) => word(state.no_checksum.into()),
             (SOL_IP, IP_MTU) | (SOL_IPV6, 24) => match &state.path {
-                Some(path) => word(path.interface.mtu() as i32),
+                Some(path) => word(path.mtu() as i32),
                 None => Some(Err(Errno::ENOTCONN)),
             },
             _ => {
@@ -633,7 +517,7 @@ impl Socket for DatagramSocket {
 }
 
 impl Flavour {
-    fn is_udp(self) -> bool {
+    pub(super) fn is_udp(self) -> bool {
         matches!(self, Flavour::Udp | Flavour::UdpLite)
     }
 
@@ -682,6 +566,34 @@ impl DatagramSocket {
         }
     }
 
+    /// What sock_diag tells.
+    pub(crate) fn facts(&self) -> Facts {
+        let (local, remote, waiting) = self.summary();
+        let mut facts = facts(self, self.family, local, remote);
+        let state = self.state.lock();
+        facts.state = if state.remote.is_some() { 1 } else { 7 };
+        facts.shutdown = u8::from(state.shut_read) | u8::from(state.shut_write) << 1;
+        drop(state);
+        let settings = self.settings.lock();
+        (facts.tos, facts.class, facts.v6_only) = (settings.tos, settings.class, settings.v6_only);
+        facts.device = settings.device;
+        facts.receive_queue = waiting;
+        if let Flavour::Raw(number) = self.flavour {
+            facts.local.port = number.into();
+        }
+        facts
+    }
+
+    /// SOCK_DESTROY: who uses it finds it disconnected. Never fails.
+    pub(crate) fn destroy(&self) -> Result<()> {
+        self.disconnect();
+        let mut state = self.state.lock();
+        state.error = Some(Errno::ECONNABORTED);
+        drop(state);
+        self.news.wake_for(Events::all(), usize::MAX);
+        Ok(())
+    }
+
     /// Its entry in a table of `/proc/net`: local, remote, bytes that wait to be received, the owner's number.
     pub(crate) fn summary(&self) -> (Endpoint, Endpoint, usize) {
         let state = self.state.lock();
@@ -693,11 +605,4 @@ impl DatagramSocket {
     pub(crate) fn socket_family(&self) -> Family {
         self.family
     }
-}
-
-/// Makes a packet of a message with room for its header.
-pub(super) fn packet_with_header(data: Rope, header: &[u8]) -> Result<alloc::boxed::Box<Packet>> {
-    let mut packet = Packet::outgoing(data);
-    packet.push(header.len())?.copy_from_slice(header);
-    Ok(packet)
 }

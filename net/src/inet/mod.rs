@@ -3,11 +3,13 @@
 pub mod address;
 mod control;
 pub mod datagram;
+pub(crate) mod errors;
 mod options;
 pub mod ping;
 pub mod port;
 mod queue;
 pub mod raw;
+mod sending;
 pub mod udp;
 
 use alloc::sync::Arc;

@@ -412,7 +412,7 @@ impl Settings {
         match name {
             SO_BINDTODEVICE => {
                 let interface = link::by_index(self.device);
-                Some(Ok(interface.map_or(Vec::new(), |i| [i.name.as_bytes(), b"\0"].concat())))
+                Some(Ok(interface.map_or(Vec::new(), |i| [i.name().as_bytes(), b"\0"].concat())))
             }
             SO_BINDTOIFINDEX => Some(Ok(self.device.to_ne_bytes().to_vec())),
             _ => None,

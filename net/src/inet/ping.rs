@@ -10,6 +10,7 @@ use hal::sync::SpinLock;
 
 use super::address::Endpoint;
 use super::datagram::DatagramSocket;
+use super::errors;
 use super::queue::Datagram;
 use crate::hash::Table;
 use crate::ip::icmp::{self, Report};
@@ -97,8 +98,9 @@ pub(crate) fn input(packet: Box<Packet>, header: Header) {
 }
 
 /// An error message about an echo request.
-pub(crate) fn on_report(_from: IpAddr, identity: u16, _to: IpAddr, _packet: Box<Packet>, report: &Report) {
+pub(crate) fn on_report(identity: u16, to: IpAddr, packet: &Packet, report: &Report) {
     if let Some(socket) = find(identity) {
-        socket.report_error(report.errno, report.hard);
+        let to = errors::endpoint(to, 0, packet.interface);
+        socket.on_failure(report, to, report.hard, Some(packet));
     }
 }

@@ -11,9 +11,12 @@ use hal::sync::SpinLock;
 
 use super::address::{Endpoint, Family};
 use super::datagram::{DatagramSocket, Flavour};
+use super::errors;
 use super::options::{Settings, is_icmp};
 use super::queue::Datagram;
 use crate::checksum::{self, Sum};
+use crate::filter;
+use crate::ip::icmp::Report;
 use crate::ip::{self, Header, Outgoing, protocol};
 use crate::packet::{Packet, Rope};
 use crate::route::Path;
@@ -98,10 +101,33 @@ pub(crate) fn input(packet: &Packet, header: &Header) -> bool {
     for socket in all() {
         if wants(&socket, packet, header) {
             taken = true;
+            if !filter::passes(&socket.options, packet) {
+                continue;
+            }
             give(&socket, packet, header);
         }
     }
     taken
+}
+
+/// An error message about a packet of a protocol: to the sockets of that protocol which it could have come from.
+pub(crate) fn on_report(number: u8, from: IpAddr, to: IpAddr, packet: &Packet, report: &Report) {
+    if COUNT.load(Ordering::Acquire) == 0 {
+        return;
+    }
+    for socket in all() {
+        let Flavour::Raw(own) = socket.flavour else { continue };
+        let state = socket.state.lock();
+        let fits = own == number
+            && (state.local.ip.is_unspecified() || state.local.ip == from)
+            && state.remote.is_none_or(|remote| remote.ip == to)
+            && (socket.family == Family::V4) == from.is_ipv4();
+        drop(state);
+        if fits {
+            let to = errors::endpoint(to, 0, packet.interface);
+            socket.on_failure(report, to, report.hard, Some(packet));
+        }
+    }
 }
 
 fn wants(socket: &DatagramSocket, packet: &Packet, header: &Header) -> bool {

@@ -9,9 +9,12 @@ use base::{Errno, Result};
 use hal::sync::SpinLock;
 
 use super::address::{Endpoint, Family};
-use super::datagram::{DatagramSocket, packet_with_header};
+use super::datagram::DatagramSocket;
+use super::errors;
 use super::queue::Datagram;
+use super::sending::packet_with_header;
 use crate::checksum::Sum;
+use crate::filter;
 use crate::hash::{self, Table};
 use crate::ip::icmp::{self, Report, Unreachable};
 use crate::ip::{Header, Outgoing, checksum_ok, output, protocol, set_checksum};
@@ -58,7 +61,7 @@ pub(super) fn send(data: Rope, from: u16, to: u16, out: &Outgoing, path: &Path, 
     header[4..6].copy_from_slice(&(len as u16).to_be_bytes());
     let mut packet = packet_with_header(data, &header)?;
     if !no_checksum || out.source.is_ipv6() {
-        set_checksum(&mut packet, out, 6, path);
+        set_checksum(&mut packet, out, 6);
     }
     statistics::add(Counter::UdpOutDatagrams, 1);
     output(packet, out, path)
@@ -210,12 +213,13 @@ pub(crate) fn input(mut packet: Box<Packet>, header: Header) {
         statistics::add(Counter::UdpInErrors, 1);
         return;
     }
-    let receivers = receivers(&packet, &header, (header.source, ports.0), ports.1);
+    let mut receivers = receivers(&packet, &header, (header.source, ports.0), ports.1);
     if receivers.is_empty() {
         statistics::add(Counter::UdpNoPorts, 1);
         icmp::unreachable(&mut packet, &header, Unreachable::Port);
         return;
     }
+    receivers.retain(|socket| filter::passes(&socket.options, &packet));
     packet.pull(HEADER);
     let Ok(data) = packet.into_rope() else { return };
     let scope = if route::is_link_local(header.source) { header.interface } else { 0 };
@@ -236,11 +240,13 @@ pub(crate) fn input(mut packet: Box<Packet>, header: Header) {
 }
 
 /// An error message about a datagram that was sent from `local` to `remote`.
-pub(crate) fn on_report(number: u8, local: (IpAddr, u16), remote: (IpAddr, u16), report: &Report) {
+pub(crate) fn on_report(number: u8, local: (IpAddr, u16), remote: (IpAddr, u16), packet: &mut Packet, report: &Report) {
+    packet.pull(HEADER);
     for socket in holders((number, local.1)) {
         if score(&socket, remote, local.0, 0).is_some() {
             let hard = report.hard || report.errno == Errno::ECONNREFUSED;
-            socket.report_error(report.errno, hard);
+            let to = errors::endpoint(remote.0, remote.1, packet.interface);
+            socket.on_failure(report, to, hard, Some(packet));
         }
     }
 }

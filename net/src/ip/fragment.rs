@@ -84,6 +84,40 @@ pub(super) fn output(mut packet: Box<Packet>, out: &Outgoing, path: &Path, most:
     Ok(())
 }
 
+/// Cuts a packet that has its IPv4 header (without options) and is being forwarded.
+pub(super) fn again(mut packet: Box<Packet>, header: &Header, path: &Path) {
+    let most = path.mtu();
+    let Some(old) = packet.head().get(..header.len).map(<[u8]>::to_vec) else { return };
+    packet.finish_checksum();
+    packet.pull(header.len);
+    let room = most.saturating_sub(header.len) & !7;
+    let Ok(mut rest) = packet.into_rope() else { return };
+    if room == 0 {
+        return;
+    }
+    const MORE: u16 = 0x2000;
+    let place = u16::from_be_bytes([old[6], old[7]]);
+    let mut offset = place & 0x1fff;
+    statistics::add(Counter::IpFragOks, 1);
+    while !rest.is_empty() {
+        let part = rest.split_to(room);
+        let len = part.len();
+        let more = !rest.is_empty() || place & MORE != 0;
+        let mut piece = Packet::outgoing(part);
+        let Ok(head) = piece.push(old.len()) else { return };
+        head.copy_from_slice(&old);
+        head[2..4].copy_from_slice(&((old.len() + len) as u16).to_be_bytes());
+        head[6..8].copy_from_slice(&(offset | if more { MORE } else { 0 }).to_be_bytes());
+        head[10..12].fill(0);
+        let sum = crate::checksum::of(head);
+        head[10..12].copy_from_slice(&sum.to_be_bytes());
+        statistics::add(Counter::IpFragCreates, 1);
+        // A piece that is lost costs the whole, like any loss on the way.
+        let _ = transmit(piece, path);
+        offset += (len / 8) as u16;
+    }
+}
+
 /// Takes a piece; the whole packet when it was the last one missing.
 pub(super) fn input(packet: Box<Packet>, header: Header, piece: Piece) -> Option<(Box<Packet>, Header)> {
     statistics::add(Counter::IpReasmReqds, 1);

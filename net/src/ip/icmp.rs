@@ -8,7 +8,7 @@ use base::{Errno, NANOS_PER_SEC, Result};
 
 use super::{Header, Outgoing, default_ttl, output, protocol, set_checksum};
 use crate::checksum::Sum;
-use crate::inet::{ping, udp};
+use crate::inet::{ping, raw, udp};
 use crate::link::discovery;
 use crate::packet::{Packet, Rope};
 use crate::route::{self, Path};
@@ -24,6 +24,10 @@ pub enum Unreachable {
     Protocol,
     /// The neighbour does not answer.
     Host,
+    /// There is no route.
+    Network,
+    /// A route forbids it.
+    Prohibited,
 }
 
 /// An error message, as those who sent its cause hear of it.
@@ -45,6 +49,7 @@ pub struct Report {
 
 const ECHO_REPLY: u8 = 0;
 const UNREACHABLE: u8 = 3;
+const REDIRECT: u8 = 5;
 const ECHO: u8 = 8;
 const TIME_EXCEEDED: u8 = 11;
 const PARAMETER: u8 = 12;
@@ -64,7 +69,7 @@ pub fn send(head: [u8; HEADER], body: Rope, out: &Outgoing, path: &Path) -> Resu
     packet.push(HEADER)?.copy_from_slice(&head);
     statistics::add(Counter::IcmpOutMsgs, 1);
     if out.source.is_ipv6() {
-        set_checksum(&mut packet, out, 2, path);
+        set_checksum(&mut packet, out, 2);
     } else {
         let mut sum = Sum::default();
         sum.add(packet.head());
@@ -98,11 +103,40 @@ pub fn unreachable(packet: &mut Packet, header: &Header, why: Unreachable) {
         (Unreachable::Host, false) => (UNREACHABLE_6, 3),
         (Unreachable::Port, false) => (UNREACHABLE_6, 4),
         (Unreachable::Protocol, false) => (PARAMETER_6, 1),
+        (Unreachable::Network, true) => (UNREACHABLE, 0),
+        (Unreachable::Network, false) => (UNREACHABLE_6, 0),
+        (Unreachable::Prohibited, true) => (UNREACHABLE, 13),
+        (Unreachable::Prohibited, false) => (UNREACHABLE_6, 1),
     };
-    complain(packet, header, kind, code);
+    complain(packet, header, kind, code, [0; 4]);
 }
 
-fn complain(packet: &mut Packet, header: &Header, kind: u8, code: u8) {
+/// Tells the sender of a packet, which is at its transport header, that its time is over: on its way (code 0), or with pieces missing (1).
+pub(crate) fn time_exceeded(packet: &mut Packet, header: &Header, code: u8) {
+    let kind = if header.source.is_ipv4() { TIME_EXCEEDED } else { TIME_EXCEEDED_6 };
+    complain(packet, header, kind, code, [0; 4]);
+}
+
+/// Tells the sender of a packet that it does not fit a link, and what would.
+pub(crate) fn too_big(packet: &mut Packet, header: &Header, mtu: usize) {
+    const NEEDED: u8 = 4;
+    let mtu = (mtu as u32).to_be_bytes();
+    if header.source.is_ipv4() {
+        complain(packet, header, UNREACHABLE, NEEDED, [0, 0, mtu[2], mtu[3]]);
+    } else {
+        complain(packet, header, TOO_BIG_6, 0, mtu);
+    }
+}
+
+/// Tells the sender of an IPv4 packet of a better neighbour for its destination.
+pub(crate) fn redirect(packet: &mut Packet, header: &Header, better: IpAddr) {
+    const FOR_HOST: u8 = 1;
+    if let IpAddr::V4(better) = better {
+        complain(packet, header, REDIRECT, FOR_HOST, better.octets());
+    }
+}
+
+fn complain(packet: &mut Packet, header: &Header, kind: u8, code: u8, about: [u8; 4]) {
     let silent = header.destination.is_multicast()
         || header.source.is_multicast()
         || header.source.is_unspecified()
@@ -126,9 +160,11 @@ fn complain(packet: &mut Packet, header: &Header, kind: u8, code: u8) {
         ttl: default_ttl(header.source),
         tos: 0xc0,
         whole: false,
+        quiet: false,
     };
     // Nobody waits for the outcome of a complaint.
-    let _ = send([kind, code, 0, 0, 0, 0, 0, 0], body, &out, &path);
+    let [a, b, c, d] = about;
+    let _ = send([kind, code, 0, 0, a, b, c, d], body, &out, &path);
 }
 
 impl Header {
@@ -151,6 +187,8 @@ pub(super) fn input(mut packet: Box<Packet>, header: Header) {
         (ECHO_REPLY, true) | (ECHO_REPLY_6, false) => ping::input(packet, header),
         (discovery::ROUTER_ADVERTISEMENT..=discovery::ADVERTISEMENT, false) => discovery::input(packet, &header, head),
         (UNREACHABLE | TIME_EXCEEDED | PARAMETER, true) => report(packet, &header, head),
+        (REDIRECT, true) => on_redirect(packet, &header, head),
+        (discovery::REDIRECT, false) => discovery::redirected(packet, &header),
         (UNREACHABLE_6 | TOO_BIG_6 | TIME_EXCEEDED_6 | PARAMETER_6, false) => report(packet, &header, head),
         _ => {}
     }
@@ -180,9 +218,25 @@ fn answer(mut packet: Box<Packet>, header: &Header, mut head: [u8; HEADER], kind
         ttl: default_ttl(header.source),
         tos: header.tos,
         whole: false,
+        quiet: false,
     };
     // An echo that cannot be sent is lost like one that the network loses.
     let _ = send(head, body, &out, &path);
+}
+
+/// A router knows a better one: believed where it is the one that we use, and the better one is a neighbour.
+fn on_redirect(mut packet: Box<Packet>, header: &Header, head: [u8; HEADER]) {
+    packet.pull(HEADER);
+    if !packet.ensure(20) || crate::ip::forward::by_default(true) {
+        return;
+    }
+    let (_, destination) = super::inner_addresses(packet.head(), true);
+    let better = IpAddr::from([head[4], head[5], head[6], head[7]]);
+    let used = route::lookup(destination, 0).is_ok_and(|path| path.next_hop == header.source);
+    let near = route::lookup(better, 0).is_ok_and(|path| path.next_hop == better && path.kind == route::Kind::Unicast);
+    if used && near && head[1] <= 1 {
+        route::exception::note_gateway(destination, better);
+    }
 }
 
 /// What an error message means (`icmp_err_convert` of ip(7)'s table; RFC 4443).
@@ -229,19 +283,24 @@ fn report(mut packet: Box<Packet>, header: &Header, head: [u8; HEADER]) {
     };
     let report = Report { kind: head[0], code: head[1], errno, hard, mtu, from: header.source };
     let (source, destination) = inner;
+    if errno == Errno::EMSGSIZE && mtu != 0 && route::is_local(source) {
+        route::exception::note_mtu(destination, mtu);
+    }
     let first = packet.head();
     let ports = (u16::from_be_bytes([first[0], first[1]]), u16::from_be_bytes([first[2], first[3]]));
+    raw::on_report(inner_protocol, source, destination, &packet, &report);
+    let first = packet.head();
     match inner_protocol {
         protocol::TCP => {
             let seq = u32::from_be_bytes([first[4], first[5], first[6], first[7]]);
             tcp::on_report((source, ports.0), (destination, ports.1), seq, &report);
         }
         protocol::UDP | protocol::UDPLITE => {
-            udp::on_report(inner_protocol, (source, ports.0), (destination, ports.1), &report);
+            udp::on_report(inner_protocol, (source, ports.0), (destination, ports.1), &mut packet, &report);
         }
         protocol::ICMP | protocol::ICMPV6 => {
             let identity = u16::from_be_bytes([first[4], first[5]]);
-            ping::on_report(source, identity, destination, packet, &report);
+            ping::on_report(identity, destination, &packet, &report);
         }
         _ => {}
     }

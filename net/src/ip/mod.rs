@@ -1,5 +1,6 @@
 //! The Internet layer: headers of IPv4 (RFC 791) and IPv6 (RFC 8200), sending, receiving, and handing up to the protocols.
 
+pub mod forward;
 mod fragment;
 pub mod icmp;
 mod v4;
@@ -64,6 +65,8 @@ pub struct Outgoing {
     pub tos: u8,
     /// Not to be cut on its way: too large a packet is refused.
     pub whole: bool,
+    /// Not to come back to this machine's own members of a group.
+    pub quiet: bool,
 }
 
 /// The time to live of packets (`net.ipv4.ip_default_ttl`).
@@ -79,21 +82,11 @@ pub fn header_len(ip: IpAddr) -> usize {
     if ip.is_ipv4() { v4::HEADER } else { v6::HEADER }
 }
 
-/// Stores the checksum of a transport header in front of the payload: left to the device if that can, else computed. `at` is where in the header
-/// it goes.
-pub fn set_checksum(packet: &mut Packet, out: &Outgoing, at: usize, path: &Path) {
-    let sum = Sum::pseudo(out.source, out.destination, out.protocol, packet.len());
-    let offloaded = path.interface.checksums();
-    let value = if offloaded {
-        packet.checksum = Checksum::Partial { start: header_len(out.source) as u16, offset: at as u16 };
-        sum.folded()
-    } else {
-        let mut sum = sum;
-        sum.add(packet.head());
-        sum.add_rope(&packet.payload);
-        // UDP sends zero as its complement, since zero says that there is none; TCP may do so too.
-        if sum.finish() == 0 { 0xffff } else { sum.finish() }
-    };
+/// Leaves the checksum of a transport header in front of the payload to the device (or whoever stands in for it). `at` is where in the header it
+/// goes.
+pub fn set_checksum(packet: &mut Packet, out: &Outgoing, at: usize) {
+    let value = Sum::pseudo(out.source, out.destination, out.protocol, packet.len()).folded();
+    packet.checksum = Checksum::Partial { start: header_len(out.source) as u16, offset: at as u16 };
     if let Some(field) = packet.head_mut().get_mut(at..at + 2) {
         field.copy_from_slice(&value.to_be_bytes());
     }
@@ -101,7 +94,7 @@ pub fn set_checksum(packet: &mut Packet, out: &Outgoing, at: usize, path: &Path)
 
 /// Is the checksum of a received packet, now at its transport header, right?
 pub fn checksum_ok(packet: &Packet, header: &Header) -> bool {
-    if packet.checksum == Checksum::Good {
+    if packet.checksum != Checksum::Unknown {
         return true;
     }
     let mut sum = Sum::pseudo(header.source, header.destination, header.protocol, packet.len());
@@ -113,7 +106,8 @@ pub fn checksum_ok(packet: &Packet, header: &Header) -> bool {
 /// Sends a packet that begins with its transport header. `EMSGSIZE` where it may not be cut and is too large, `ENETDOWN`.
 pub fn output(mut packet: Box<Packet>, out: &Outgoing, path: &Path) -> Result<()> {
     statistics::add(Counter::IpOutRequests, 1);
-    let most = path.interface.mtu();
+    packet.quiet = out.quiet;
+    let most = path.mtu();
     let len = packet.len() + header_len(out.source);
     if len > most && packet.segment_size == 0 {
         if out.whole {
@@ -134,7 +128,7 @@ pub fn transmit(packet: Box<Packet>, path: &Path) -> Result<()> {
     if !path.interface.is_up() {
         return Err(Errno::ENETDOWN);
     }
-    if matches!(path.kind, Kind::Multicast | Kind::Broadcast) && !path.interface.is_loopback() {
+    if matches!(path.kind, Kind::Multicast | Kind::Broadcast) && !path.interface.is_loopback() && !packet.quiet {
         // This machine may be among the receivers.
         loop_back(&packet);
     }
@@ -167,8 +161,11 @@ pub fn input(mut packet: Box<Packet>) {
         statistics::add(Counter::IpInHdrErrors, 1);
         return;
     };
+    if packet.addressed == Addressed::Other {
+        return;
+    }
     if !is_for_us(&packet, &header) {
-        statistics::add(Counter::IpInAddrErrors, 1);
+        forward::input(packet, &header);
         return;
     }
     match piece {
@@ -183,6 +180,10 @@ pub fn input(mut packet: Box<Packet>) {
 
 fn is_for_us(packet: &Packet, header: &Header) -> bool {
     let Some(interface) = link::by_index(packet.interface) else { return false };
+    if !interface.is_loopback() && (header.destination.is_loopback() || header.source.is_loopback()) {
+        // Nobody else may speak to, or as, this machine's own addresses.
+        return false;
+    }
     interface.is_loopback()
         || header.destination.is_multicast()
         || route::is_broadcast(header.destination, &interface)

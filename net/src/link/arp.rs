@@ -4,8 +4,9 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::net::{IpAddr, Ipv4Addr};
 
-use super::{Interface, Medium, ethernet, neighbour};
-use crate::packet::{Packet, Rope};
+use super::neighbour::Word;
+use super::{Interface, ethernet, neighbour};
+use crate::packet::{Addressed, Packet, Rope};
 
 /// Bytes of a message for Ethernet and IPv4.
 const SIZE: usize = 28;
@@ -13,24 +14,23 @@ const REQUEST: u16 = 1;
 const REPLY: u16 = 2;
 
 fn send(interface: &Interface, operation: u16, source: Ipv4Addr, target: Ipv4Addr, target_mac: [u8; 6], to: [u8; 6]) {
-    let Medium::Ethernet(ethernet) = &interface.medium else { return };
+    let mac = interface.mac();
     let mut packet = Packet::outgoing(Rope::new());
     let Ok(body) = packet.push(SIZE) else { return };
     body[..8].copy_from_slice(&[0, 1, 8, 0, 6, 4, (operation >> 8) as u8, operation as u8]);
-    body[8..14].copy_from_slice(&interface.mac);
+    body[8..14].copy_from_slice(&mac);
     body[14..18].copy_from_slice(&source.octets());
     body[18..24].copy_from_slice(&target_mac);
     body[24..28].copy_from_slice(&target.octets());
-    ethernet.send(interface, packet, to, ethernet::TYPE_ARP);
+    ethernet::send(interface, packet, to, ethernet::TYPE_ARP);
 }
 
 /// Asks who has an address: everyone, or who had it last.
 pub(super) fn request(interface: &Interface, target: Ipv4Addr, last: Option<[u8; 6]>) {
-    let own = interface.addresses().into_iter().find_map(|address| match address.ip {
-        IpAddr::V4(v4) => Some(v4),
-        IpAddr::V6(_) => None,
-    });
-    let source = own.unwrap_or(Ipv4Addr::UNSPECIFIED);
+    let source = match crate::route::source_for(interface, target.into(), target.into()) {
+        IpAddr::V4(v4) => v4,
+        IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
+    };
     send(interface, REQUEST, source, target, [0; 6], last.unwrap_or(ethernet::BROADCAST));
 }
 
@@ -50,10 +50,13 @@ pub(super) fn input(mut packet: Box<Packet>, interface: &Arc<Interface>) {
     if sender_mac[0] & 1 != 0 || sender.is_multicast() {
         return;
     }
-    let for_us = interface.has(target.into());
+    // An address of this machine is answered for on every link (arp_ignore 0).
+    let for_us = !target.is_loopback() && crate::route::is_local(target.into());
     if !sender.is_unspecified() {
         // Who asks us will be answered next: that is worth remembering. Others' answers only refresh what is known.
-        neighbour::learn(interface, sender.into(), sender_mac, for_us);
+        let answers = operation == REPLY && packet.addressed == Addressed::Host;
+        let word = if answers { Word::Answer } else { Word::Mention };
+        neighbour::learn(interface, sender.into(), sender_mac, for_us && operation == REQUEST, word);
     }
     if operation == REQUEST && for_us {
         send(interface, REPLY, target, sender, sender_mac, sender_mac);

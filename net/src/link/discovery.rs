@@ -4,14 +4,18 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::net::{IpAddr, Ipv6Addr};
 
+use super::neighbour::Word;
 use super::{Address, Interface, by_index, neighbour, scope};
 use crate::ip::icmp;
 use crate::ip::{Header, Outgoing, protocol};
 use crate::packet::{Filler, Packet};
+use crate::route::table::{self, How};
 use crate::route::{self, Kind, Route};
 
 /// Types of ICMPv6.
 const ROUTER_SOLICITATION: u8 = 133;
+/// A router knows a better way.
+pub(crate) const REDIRECT: u8 = 137;
 /// Types that are handled here: from here on...
 pub(crate) const ROUTER_ADVERTISEMENT: u8 = 134;
 const SOLICITATION: u8 = 135;
@@ -62,6 +66,7 @@ fn send(interface: &Interface, head: [u8; 8], body: &[u8], source: Ipv6Addr, to:
         ttl: HOPS,
         tos: 0,
         whole: true,
+        quiet: false,
     };
     if let Ok(body) = Filler::new().bytes(body) {
         // Who does not hear it will ask again, and so will we.
@@ -77,14 +82,14 @@ fn option(kind: u8, mac: [u8; 6]) -> [u8; 8] {
 /// Asks who has an address.
 pub(super) fn solicit(interface: &Interface, target: Ipv6Addr) {
     let Some(source) = own_address(interface, Some(target)) else { return };
-    let body = [&target.octets()[..], &option(1, interface.mac)].concat();
+    let body = [&target.octets()[..], &option(1, interface.mac())].concat();
     send(interface, [SOLICITATION, 0, 0, 0, 0, 0, 0, 0], &body, source, solicited_node(target));
 }
 
 /// Asks for routers.
 pub(super) fn solicit_routers(interface: &Interface) {
     if let Some(source) = own_address(interface, None) {
-        let body = option(1, interface.mac);
+        let body = option(1, interface.mac());
         send(interface, [ROUTER_SOLICITATION, 0, 0, 0, 0, 0, 0, 0], &body, source, ALL_ROUTERS);
     }
 }
@@ -118,8 +123,22 @@ pub(crate) fn input(packet: Box<Packet>, header: &Header, head: [u8; 8]) {
     match head[0] {
         ROUTER_ADVERTISEMENT => advertised_router(&interface, source, head, body),
         SOLICITATION => solicited(&interface, source, body),
-        ADVERTISEMENT => advertised(&interface, body),
+        ADVERTISEMENT => advertised(&interface, head, body),
         _ => {}
+    }
+}
+
+/// A router knows a better neighbour (RFC 4861, 8.3): believed where it is the one that we use.
+pub(crate) fn redirected(packet: Box<Packet>, header: &Header) {
+    let mut bytes = [0; 40];
+    if header.ttl != HOPS || packet.read(0, &mut bytes) < bytes.len() || !route::is_link_local(header.source) {
+        return;
+    }
+    let (Some(target), Some(destination)) = (target(&bytes[8..]), target(&bytes[24..])) else { return };
+    let used = route::lookup(destination.into(), 0).is_ok_and(|path| path.next_hop == header.source);
+    let near = target == destination || route::is_link_local(target.into());
+    if used && near && !crate::ip::forward::by_default(false) {
+        route::exception::note_gateway(destination.into(), target.into());
     }
 }
 
@@ -133,17 +152,19 @@ fn solicited(interface: &Arc<Interface>, source: Ipv6Addr, body: &[u8]) {
     let Some(target) = target(body).filter(|&t| interface.has(t.into())) else { return };
     let (to, flags) = if source.is_unspecified() { (ALL_NODES, OVERRIDE) } else { (source, SOLICITED | OVERRIDE) };
     if let Some(mac) = mac_in(&body[16..], 1).filter(|_| !source.is_unspecified()) {
-        neighbour::learn(interface, source.into(), mac, true);
+        neighbour::learn(interface, source.into(), mac, true, Word::Mention);
     }
-    let answer = [&target.octets()[..], &option(2, interface.mac)].concat();
+    let answer = [&target.octets()[..], &option(2, interface.mac())].concat();
     send(interface, [ADVERTISEMENT, 0, 0, 0, flags, 0, 0, 0], &answer, target, to);
 }
 
-fn advertised(interface: &Arc<Interface>, body: &[u8]) {
+fn advertised(interface: &Arc<Interface>, head: [u8; 8], body: &[u8]) {
+    const SOLICITED: u8 = 0x40;
+    let word = if head[4] & SOLICITED != 0 { Word::Answer } else { Word::Mention };
     if let Some(target) = target(body)
         && let Some(mac) = mac_in(&body[16..], 2)
     {
-        neighbour::learn(interface, target.into(), mac, false);
+        neighbour::learn(interface, target.into(), mac, false, word);
     }
 }
 
@@ -153,26 +174,19 @@ fn advertised_router(interface: &Arc<Interface>, source: Ipv6Addr, head: [u8; 8]
     }
     let options = body.get(8..).unwrap_or_default();
     if let Some(mac) = mac_in(options, 1) {
-        neighbour::learn(interface, source.into(), mac, true);
+        neighbour::learn(interface, source.into(), mac, true, Word::Mention);
     }
     let lifetime = u16::from_be_bytes([head[6], head[7]]);
-    let is_default = |r: &Route| r.prefix == 0 && r.gateway == Some(source.into()) && r.protocol == FROM_ROUTER;
+    let mut default = Route::by(Ipv6Addr::UNSPECIFIED.into(), 0, interface.index, Some(source.into()));
+    default.metric = ROUTER_METRIC;
+    default.protocol = FROM_ROUTER;
     if lifetime == 0 {
         // Nothing to remove is fine.
-        let _ = route::remove(is_default);
+        let _ = table::remove(true, table::MAIN, |r| r.protocol == FROM_ROUTER && r.hops == default.hops);
     } else {
-        let added = route::add(Route {
-            destination: Ipv6Addr::UNSPECIFIED.into(),
-            prefix: 0,
-            gateway: Some(source.into()),
-            interface: interface.index,
-            source: None,
-            metric: ROUTER_METRIC,
-            protocol: FROM_ROUTER,
-            scope: scope::UNIVERSE,
-        });
-        if added.is_ok() {
-            log::info!("{}: router {source}", interface.name);
+        let how = How { create: true, append: true, ..How::default() };
+        if table::add(default, how).is_ok() {
+            log::info!("{}: router {source}", interface.name());
         }
     }
     each_option(options).filter(|(kind, _)| *kind == 3).for_each(|(_, data)| take_prefix(interface, data));
@@ -184,13 +198,13 @@ fn take_prefix(interface: &Arc<Interface>, data: &[u8]) {
     let (Some(&bits), Some(&flags)) = (data.first(), data.get(1)) else { return };
     let Some(octets) = data.get(14..30).and_then(|b| <[u8; 16]>::try_from(b).ok()) else { return };
     let network = u128::from_be_bytes(octets);
-    let ip = Ipv6Addr::from(network | u128::from(identifier(interface.mac)));
+    let ip = Ipv6Addr::from(network | u128::from(identifier(interface.mac())));
     if bits != 64 || flags & AUTONOMOUS == 0 || route::is_link_local(ip.into()) || ip.is_multicast() {
         return;
     }
-    let added = interface.add_address(Address { ip: ip.into(), prefix: 64, scope: scope::UNIVERSE, broadcast: None });
+    let added = interface.add_address(Address::new(ip.into(), 64, scope::UNIVERSE));
     if added.is_ok() {
-        log::info!("{}: address {ip}", interface.name);
+        log::info!("{}: address {ip}", interface.name());
     }
 }
 

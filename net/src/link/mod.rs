@@ -1,25 +1,39 @@
-//! Interfaces: the loopback device and those of drivers, their addresses and counts.
+//! Interfaces: the loopback device, those of drivers, and those made of nothing but software.
+//!
+//! [`interface`] is what they have in common; [`device`], [`veth`], [`vlan`], [`bridge`] and [`tunnel`] are what can lie below one. [`ethernet`] puts
+//! frames together and takes them apart, [`neighbour`] finds who they are for, and [`queue`] decides when they go.
 
 mod arp;
+pub mod bridge;
+pub mod device;
 pub(crate) mod discovery;
 pub mod ethernet;
+mod ethtool;
+pub mod interface;
 pub mod ioctl;
-pub(crate) mod neighbour;
+pub mod neighbour;
+pub mod queue;
+mod segmentation;
+pub mod tunnel;
+pub mod veth;
+pub mod vlan;
 
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::net::{Ipv4Addr, Ipv6Addr};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use base::{Errno, Result};
+use base::{Errno, Nanos, Result};
 use dev::NetDevice;
-use hal::sync::SpinLock;
+use hal::sync::{Once, SpinLock};
 
-use crate::packet::Packet;
-use crate::{backlog, route, worker};
-use ethernet::Ethernet;
+use crate::alarm::{Alarm, Rings};
+use crate::{netlink, route, worker};
+use device::Device;
+pub use interface::{Address, Counts, Interface, Medium};
 
 /// IFF_* flags.
 #[allow(missing_docs, reason = "netdevice(7) names them")]
@@ -27,6 +41,7 @@ pub mod flag {
     pub const UP: u32 = 1;
     pub const BROADCAST: u32 = 2;
     pub const LOOPBACK: u32 = 8;
+    pub const POINT_TO_POINT: u32 = 0x10;
     pub const RUNNING: u32 = 0x40;
     pub const NOARP: u32 = 0x80;
     pub const PROMISC: u32 = 0x100;
@@ -35,206 +50,24 @@ pub mod flag {
     pub const LOWER_UP: u32 = 0x10000;
 }
 
-/// An address of an interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address {
-    /// The address.
-    pub ip: IpAddr,
-    /// Bits of it that name the network.
-    pub prefix: u8,
-    /// Where it is valid (RT_SCOPE_*).
-    pub scope: u8,
-    /// The broadcast address, for IPv4.
-    pub broadcast: Option<Ipv4Addr>,
-}
-
 /// The scopes of addresses and routes.
 #[allow(missing_docs, reason = "rtnetlink(7) names them")]
 pub mod scope {
     pub const UNIVERSE: u8 = 0;
     pub const LINK: u8 = 253;
     pub const HOST: u8 = 254;
+    pub const NOWHERE: u8 = 255;
 }
 
-/// What passed through an interface.
-#[derive(Default)]
-#[allow(missing_docs, reason = "as struct rtnl_link_stats64 names them")]
-pub struct Counts {
-    pub rx_packets: AtomicU64,
-    pub tx_packets: AtomicU64,
-    pub rx_bytes: AtomicU64,
-    pub tx_bytes: AtomicU64,
-    pub rx_errors: AtomicU64,
-    pub tx_errors: AtomicU64,
-    pub rx_dropped: AtomicU64,
-    pub tx_dropped: AtomicU64,
-    pub multicast: AtomicU64,
-}
-
-/// How an interface sends.
-pub enum Medium {
-    /// Back to this machine.
-    Loopback,
-    /// Frames of a device.
-    Ethernet(Ethernet),
-}
-
-/// An interface.
-pub struct Interface {
-    /// Its number, from 1.
-    pub index: u32,
-    /// Its name.
-    pub name: String,
-    /// Its hardware address.
-    pub mac: [u8; 6],
-    /// How it sends.
-    pub medium: Medium,
-    mtu: AtomicU32,
-    flags: AtomicU32,
-    addresses: SpinLock<Vec<Address>>,
-    /// What passed through it.
-    pub counts: Counts,
-}
-
-/// The name of the loopback interface.
+/// The largest packet of the loopback interface.
 const LOOPBACK_MTU: u32 = 65536;
+/// The longest name, with its NUL (IFNAMSIZ).
+pub const NAME_SIZE: usize = 16;
+/// Interfaces that there may be: a bound against programs that make them without end.
+const INTERFACES_MAX: usize = 4096;
 
 static INTERFACES: SpinLock<Vec<Arc<Interface>>> = SpinLock::new(Vec::new());
-
-impl Interface {
-    /// The largest packet it takes.
-    pub fn mtu(&self) -> usize {
-        self.mtu.load(Ordering::Relaxed) as usize
-    }
-
-    /// Sets the largest packet. `EINVAL`.
-    pub fn set_mtu(&self, mtu: u32) -> Result<()> {
-        let most = if self.is_loopback() { i32::MAX as u32 } else { 65535 };
-        if !(68..=most).contains(&mtu) {
-            return Err(Errno::EINVAL);
-        }
-        self.mtu.store(mtu, Ordering::Relaxed);
-        route::changed();
-        Ok(())
-    }
-
-    /// IFF_* flags.
-    pub fn flags(&self) -> u32 {
-        self.flags.load(Ordering::Relaxed)
-    }
-
-    /// Is it up?
-    pub fn is_up(&self) -> bool {
-        self.flags() & flag::UP != 0
-    }
-
-    /// Takes it up or down.
-    pub fn set_up(&self, up: bool) {
-        let bits = flag::UP | flag::RUNNING | flag::LOWER_UP;
-        if up {
-            let was = self.flags.fetch_or(bits, Ordering::Relaxed);
-            if was & flag::UP == 0 && matches!(self.medium, Medium::Ethernet(_)) {
-                self.begin();
-            }
-        } else {
-            self.flags.fetch_and(!bits, Ordering::Relaxed);
-        }
-        route::changed();
-    }
-
-    /// An Ethernet interface comes up: it takes its address on the link, and asks for routers.
-    fn begin(&self) {
-        let ip = discovery::link_local(self.mac).into();
-        // It may have it from the last time.
-        let _ = self.add_address(Address { ip, prefix: 64, scope: scope::LINK, broadcast: None });
-        worker::wake(worker::FRAMES);
-        discovery::solicit_routers(self);
-    }
-
-    /// Is it the loopback interface?
-    pub fn is_loopback(&self) -> bool {
-        self.flags() & flag::LOOPBACK != 0
-    }
-
-    /// Does the device cut TCP segments by itself?
-    pub fn segments(&self) -> bool {
-        match &self.medium {
-            // Its packets are never cut: the largest is as large as a segment gets.
-            Medium::Loopback => true,
-            Medium::Ethernet(ethernet) => {
-                let features = ethernet.device.features();
-                features.checksum && features.tso4 && features.tso6
-            }
-        }
-    }
-
-    /// Does the device (or nobody) compute checksums?
-    pub fn checksums(&self) -> bool {
-        match &self.medium {
-            Medium::Loopback => true,
-            Medium::Ethernet(ethernet) => ethernet.device.features().checksum,
-        }
-    }
-
-    /// Its addresses.
-    pub fn addresses(&self) -> Vec<Address> {
-        self.addresses.lock().clone()
-    }
-
-    /// Does it have this address?
-    pub fn has(&self, ip: IpAddr) -> bool {
-        self.addresses.lock().iter().any(|address| address.ip == ip)
-    }
-
-    /// Adds an address. `EEXIST`.
-    pub fn add_address(&self, address: Address) -> Result<()> {
-        let mut addresses = self.addresses.lock();
-        if addresses.iter().any(|a| a.ip == address.ip && a.prefix == address.prefix) {
-            return Err(Errno::EEXIST);
-        }
-        addresses.push(address);
-        drop(addresses);
-        route::changed();
-        Ok(())
-    }
-
-    /// Removes an address. `EADDRNOTAVAIL`.
-    pub fn remove_address(&self, ip: IpAddr, prefix: u8) -> Result<()> {
-        let mut addresses = self.addresses.lock();
-        let before = addresses.len();
-        addresses.retain(|a| a.ip != ip || a.prefix != prefix);
-        let gone = addresses.len() < before;
-        drop(addresses);
-        route::changed();
-        if gone { Ok(()) } else { Err(Errno::EADDRNOTAVAIL) }
-    }
-
-    /// Sends a packet that begins with its IP header. Never waits; a packet that finds no room is dropped and counted.
-    pub fn transmit(&self, mut packet: Box<Packet>, next_hop: IpAddr) {
-        if !self.is_up() {
-            self.counts.tx_dropped.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        let len = packet.len() as u64;
-        packet.interface = self.index;
-        match &self.medium {
-            Medium::Loopback => {
-                if packet.checksum != crate::packet::Checksum::Unknown {
-                    packet.checksum = crate::packet::Checksum::Good;
-                }
-                if !backlog::push(packet) {
-                    self.counts.rx_dropped.fetch_add(1, Ordering::Relaxed);
-                    return;
-                }
-                self.counts.rx_packets.fetch_add(1, Ordering::Relaxed);
-                self.counts.rx_bytes.fetch_add(len, Ordering::Relaxed);
-            }
-            Medium::Ethernet(_) => neighbour::send(self, packet, next_hop),
-        }
-        self.counts.tx_packets.fetch_add(1, Ordering::Relaxed);
-        self.counts.tx_bytes.fetch_add(len, Ordering::Relaxed);
-    }
-}
+static NEXT_INDEX: AtomicU32 = AtomicU32::new(1);
 
 /// All interfaces, by index.
 pub fn all() -> Vec<Arc<Interface>> {
@@ -248,53 +81,253 @@ pub fn by_index(index: u32) -> Option<Arc<Interface>> {
 
 /// The interface of that name.
 pub fn by_name(name: &[u8]) -> Option<Arc<Interface>> {
-    INTERFACES.lock().iter().find(|i| i.name.as_bytes() == name).cloned()
+    INTERFACES.lock().iter().find(|i| i.name.lock().as_bytes() == name).cloned()
 }
 
-fn add(name: String, mac: [u8; 6], medium: Medium, mtu: u32, flags: u32) -> Arc<Interface> {
+/// What an interface is to be.
+pub struct Plan {
+    /// Its name; one with `%d` gets the first free number there.
+    pub name: String,
+    /// Its index; 0 for the next.
+    pub index: u32,
+    /// Its hardware address.
+    pub mac: [u8; 6],
+    /// What is below.
+    pub medium: Medium,
+    /// The largest packet.
+    pub mtu: u32,
+    /// IFF_*.
+    pub flags: u32,
+    /// The interface that it lies on.
+    pub lower: u32,
+}
+
+/// May an interface have this name?
+pub fn is_name(name: &str) -> bool {
+    let good = |c: u8| c != b'/' && c != b':' && !c.is_ascii_whitespace();
+    !name.is_empty() && name.len() < NAME_SIZE && name != "." && name != ".." && name.bytes().all(good)
+}
+
+/// The first name of a pattern like `veth%d` that nobody has.
+fn free_name(pattern: &str, taken: impl Fn(&str) -> bool) -> Result<String> {
+    let Some((before, after)) = pattern.split_once("%d") else { return Ok(pattern.into()) };
+    (0..=INTERFACES_MAX)
+        .map(|n| format!("{before}{n}{after}"))
+        .find(|name| !taken(name))
+        .filter(|name| is_name(name))
+        .ok_or(Errno::ENFILE)
+}
+
+/// Makes an interface. It is down. `EEXIST`, `EINVAL`, `ENFILE`, `ENOBUFS`.
+pub fn add(plan: Plan) -> Result<Arc<Interface>> {
     let mut interfaces = INTERFACES.lock();
+    if interfaces.len() >= INTERFACES_MAX {
+        return Err(Errno::ENOBUFS);
+    }
+    let taken = |name: &str| interfaces.iter().any(|i| *i.name.lock() == name);
+    let name = free_name(&plan.name, taken)?;
+    if !is_name(&name) {
+        return Err(Errno::EINVAL);
+    }
+    if taken(&name) {
+        return Err(Errno::EEXIST);
+    }
+    let index = match plan.index {
+        0 => loop {
+            let next = NEXT_INDEX.fetch_add(1, Ordering::Relaxed).max(1);
+            if next <= i32::MAX as u32 && interfaces.iter().all(|i| i.index != next) {
+                break next;
+            }
+        },
+        wanted if interfaces.iter().any(|i| i.index == wanted) => return Err(Errno::EBUSY),
+        wanted => wanted,
+    };
+    let queue_len = if matches!(plan.medium, Medium::Tunnel(_)) { 500 } else { 1000 };
+    let queue = queue::Queue::new(matches!(plan.medium, Medium::Device(_) | Medium::Tunnel(_)));
     let interface = Arc::new(Interface {
-        index: interfaces.last().map_or(0, |last| last.index) + 1,
-        name,
-        mac,
-        medium,
-        mtu: AtomicU32::new(mtu),
-        flags: AtomicU32::new(flags),
+        index,
+        lower: plan.lower,
+        name: SpinLock::new(name),
+        mac: SpinLock::new(plan.mac),
+        medium: plan.medium,
+        mtu: AtomicU32::new(plan.mtu),
+        flags: AtomicU32::new(plan.flags),
         addresses: SpinLock::new(Vec::new()),
+        master: AtomicU32::new(0),
+        group: AtomicU32::new(0),
+        queue_len: AtomicU32::new(queue_len),
+        promiscuous: AtomicU32::new(0),
+        all_multicast: AtomicU32::new(0),
+        forwarding: [
+            AtomicBool::new(crate::ip::forward::by_default(true)),
+            AtomicBool::new(crate::ip::forward::by_default(false)),
+        ],
+        alias: SpinLock::new(String::new()),
+        queue,
         counts: Counts::default(),
     });
-    interfaces.push(interface.clone());
-    interface
+    let at = interfaces.partition_point(|i| i.index < index);
+    interfaces.insert(at, interface.clone());
+    drop(interfaces);
+    interface.announce();
+    Ok(interface)
+}
+
+/// Gives an interface another name. `EEXIST`, `EINVAL`.
+pub fn rename(interface: &Interface, name: &str) -> Result<()> {
+    let interfaces = INTERFACES.lock();
+    let taken = |name: &str| interfaces.iter().any(|i| i.index != interface.index && *i.name.lock() == name);
+    let name = free_name(name, taken)?;
+    if !is_name(&name) {
+        return Err(Errno::EINVAL);
+    }
+    if taken(&name) {
+        return Err(Errno::EEXIST);
+    }
+    *interface.name.lock() = name;
+    drop(interfaces);
+    interface.announce();
+    Ok(())
+}
+
+/// Removes an interface, and those that lie on it. `EOPNOTSUPP` for those that are not made by request.
+pub fn remove(interface: &Arc<Interface>) -> Result<()> {
+    if matches!(interface.medium, Medium::Loopback | Medium::Device(_)) {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    take_out(interface);
+    Ok(())
+}
+
+fn take_out(interface: &Arc<Interface>) {
+    {
+        let mut interfaces = INTERFACES.lock();
+        let Some(at) = interfaces.iter().position(|i| i.index == interface.index) else { return };
+        interfaces.remove(at);
+    }
+    bridge::leave(interface);
+    if let Medium::Bridge(bridge) = &interface.medium {
+        bridge.release_ports();
+    }
+    interface.set_up(false);
+    for address in interface.addresses() {
+        let _ = interface.remove_address(address.ip, address.prefix);
+    }
+    neighbour::forget_interface(interface.index, true);
+    route::table::forget_interface(interface.index, true);
+    route::changed();
+    netlink::link::announce(interface, true);
+    crate::af_packet::interface_gone(interface.index);
+    // A pair goes together, and a tag goes with the interface below it.
+    if let Medium::Veth(veth) = &interface.medium
+        && let Some(peer) = veth.peer()
+    {
+        take_out(&peer);
+    }
+    all().iter().filter(|upper| upper.lower == interface.index && upper.lower != 0).for_each(|upper| {
+        if matches!(upper.medium, Medium::Vlan(_)) {
+            take_out(upper);
+        }
+    });
+}
+
+/// An interface has come up or gone down: those whose carrier it is tell so.
+fn carrier_changed(interface: &Interface) {
+    for other in all() {
+        let depends = match &other.medium {
+            Medium::Veth(veth) => veth.peer().is_some_and(|peer| peer.index == interface.index),
+            Medium::Vlan(_) => other.lower == interface.index,
+            Medium::Bridge(_) => interface.master.load(Ordering::Relaxed) == other.index,
+            _ => false,
+        };
+        if depends && other.index != interface.index {
+            other.announce();
+        }
+    }
+}
+
+/// A hardware address that no other machine should have.
+pub(crate) fn random_mac() -> [u8; 6] {
+    let random = hal::random::word().to_ne_bytes();
+    [random[0] & !1 | 2, random[1], random[2], random[3], random[4], random[5]]
 }
 
 /// Makes the loopback interface with its addresses, and takes it up.
 pub(crate) fn init() {
-    let lo = add("lo".into(), [0; 6], Medium::Loopback, LOOPBACK_MTU, flag::LOOPBACK);
-    let v4 = Address { ip: Ipv4Addr::LOCALHOST.into(), prefix: 8, scope: scope::HOST, broadcast: None };
-    let v6 = Address { ip: Ipv6Addr::LOCALHOST.into(), prefix: 128, scope: scope::HOST, broadcast: None };
-    for address in [v4, v6] {
-        // A fresh interface has no address yet, so neither can be there.
-        let _ = lo.add_address(address);
-    }
+    let plan = Plan {
+        name: "lo".into(),
+        index: 1,
+        mac: [0; 6],
+        medium: Medium::Loopback,
+        mtu: LOOPBACK_MTU,
+        flags: flag::LOOPBACK,
+        lower: 0,
+    };
+    NEXT_INDEX.store(2, Ordering::Relaxed);
+    let Ok(lo) = add(plan) else { return };
     lo.set_up(true);
+    for (ip, prefix) in [(Ipv4Addr::LOCALHOST.into(), 8), (Ipv6Addr::LOCALHOST.into(), 128)] {
+        // A fresh interface has no address yet, so neither can be there.
+        let _ = lo.add_address(Address::new(ip, prefix, scope::HOST));
+    }
 }
 
 /// Makes an interface of a device: eth0, eth1, ... It is down at first.
 pub fn add_device(device: Arc<dyn NetDevice>) {
-    let number = INTERFACES.lock().iter().filter(|i| matches!(i.medium, Medium::Ethernet(_))).count();
-    let name = alloc::format!("eth{number}");
     let (mac, mtu) = (device.mac(), device.mtu());
-    log::info!("{name}: {mac:02x?}, mtu {mtu}");
     device.set_listener(Box::new(|| worker::wake(worker::FRAMES)));
-    let medium = Medium::Ethernet(Ethernet::new(device));
-    add(name, mac, medium, mtu, flag::BROADCAST | flag::MULTICAST);
+    let plan = Plan {
+        name: "eth%d".into(),
+        index: 0,
+        mac,
+        medium: Medium::Device(Device::new(device)),
+        mtu,
+        flags: flag::BROADCAST | flag::MULTICAST,
+        lower: 0,
+    };
+    match add(plan) {
+        Ok(interface) => log::info!("{}: {mac:02x?}, mtu {mtu}", interface.name()),
+        Err(error) => log::warn!("a network device found no place: {error:?}"),
+    }
 }
 
 /// Takes what devices have received.
 pub(crate) fn poll() {
     for interface in all() {
-        if let Medium::Ethernet(ethernet) = &interface.medium {
-            ethernet.poll(&interface);
+        if let Medium::Device(device) = &interface.medium {
+            device.poll(&interface);
+        }
+    }
+}
+
+/// Ends addresses whose time is over.
+#[derive(Default)]
+struct Lifetimes {
+    alarm: Alarm,
+}
+
+static LIFETIMES: Once<Arc<Lifetimes>> = Once::new();
+
+fn watch_lifetimes(address: &Address) {
+    if let Some(end) = address.ends[1] {
+        let lifetimes = LIFETIMES.get_or_init(|| Arc::new(Lifetimes::default()));
+        lifetimes.alarm.set(Some(end), || Some(lifetimes.clone()));
+    }
+}
+
+impl Rings for Lifetimes {
+    fn ring(self: Arc<Self>, now: Nanos) {
+        self.alarm.rung(now);
+        for interface in all() {
+            for address in interface.addresses() {
+                match address.ends[1] {
+                    Some(end) if end <= now => {
+                        let _ = interface.remove_address(address.ip, address.prefix);
+                    }
+                    Some(_) => watch_lifetimes(&address),
+                    None => {}
+                }
+            }
         }
     }
 }

@@ -5,37 +5,44 @@ use alloc::vec::Vec;
 use base::{Errno, Result};
 
 /// Bytes of `struct nlmsghdr`.
-pub(super) const HEADER: usize = 16;
+pub(crate) const HEADER: usize = 16;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
-pub(super) const NLM_F_REQUEST: u16 = 1;
+const NLM_F_REQUEST: u16 = 1;
 const NLM_F_MULTI: u16 = 2;
 const NLM_F_ACK: u16 = 4;
-/// NLM_F_ROOT or NLM_F_MATCH.
+/// The request is not quoted whole.
+const NLM_F_CAPPED: u16 = 0x100;
+/// What a request for something new says of what there is.
+pub(crate) const NLM_F_REPLACE: u16 = 0x100;
+pub(crate) const NLM_F_EXCL: u16 = 0x200;
+pub(crate) const NLM_F_CREATE: u16 = 0x400;
+pub(crate) const NLM_F_APPEND: u16 = 0x800;
+/// NLM_F_ROOT and NLM_F_MATCH.
 const NLM_F_DUMP: u16 = 0x300;
 /// The most bytes of answers that travel together.
 const LUMP: usize = 3500;
 
 /// `struct nlmsghdr`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Header {
-    pub(super) len: usize,
-    pub(super) kind: u16,
-    pub(super) flags: u16,
-    pub(super) seq: u32,
+pub(crate) struct Header {
+    pub(crate) len: usize,
+    pub(crate) kind: u16,
+    pub(crate) flags: u16,
+    pub(crate) seq: u32,
 }
 
 /// A request.
-pub(super) struct Request<'a> {
-    pub(super) header: Header,
+pub(crate) struct Request<'a> {
+    pub(crate) header: Header,
     raw: &'a [u8],
     /// What follows the header.
-    pub(super) body: &'a [u8],
+    pub(crate) body: &'a [u8],
 }
 
 impl<'a> Request<'a> {
     /// The first message, and what follows it. `None` where there is no whole one.
-    pub(super) fn parse(data: &'a [u8]) -> Option<(Request<'a>, &'a [u8])> {
+    pub(crate) fn parse(data: &'a [u8]) -> Option<(Request<'a>, &'a [u8])> {
         let raw: &[u8; HEADER] = data.first_chunk()?;
         let half = |at: usize| u16::from_ne_bytes([raw[at], raw[at + 1]]);
         let word = |at: usize| u32::from_ne_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]]);
@@ -45,67 +52,114 @@ impl<'a> Request<'a> {
         Some((Request { header, raw: &data[..header.len], body }, next))
     }
 
-    pub(super) fn is_request(&self) -> bool {
+    pub(crate) fn is_request(&self) -> bool {
         self.header.flags & NLM_F_REQUEST != 0 && self.header.kind >= 16
     }
 
-    pub(super) fn is_dump(&self) -> bool {
+    pub(crate) fn is_dump(&self) -> bool {
         self.header.flags & NLM_F_DUMP == NLM_F_DUMP
     }
 
     /// A byte of the fixed part; 0 where it is shorter.
-    pub(super) fn byte(&self, at: usize) -> u8 {
+    pub(crate) fn byte(&self, at: usize) -> u8 {
         self.body.get(at).copied().unwrap_or(0)
     }
 
     /// A word of the fixed part; 0 where it is shorter.
-    pub(super) fn word(&self, at: usize) -> u32 {
+    pub(crate) fn word(&self, at: usize) -> u32 {
         self.body.get(at..at + 4).map_or(0, |b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]))
     }
 
+    /// Has it this flag (or all of these)?
+    pub(crate) fn has(&self, flags: u16) -> bool {
+        self.header.flags & flags == flags
+    }
+
+    /// The attributes after a fixed part of `fixed` bytes.
+    pub(crate) fn attributes(&self, fixed: usize) -> impl Iterator<Item = (u16, &'a [u8])> + use<'a> {
+        attributes_of(self.body.get(fixed..).unwrap_or_default())
+    }
+
     /// The attribute of that type, after a fixed part of `fixed` bytes.
-    pub(super) fn attribute(&self, fixed: usize, kind: u16) -> Option<&'a [u8]> {
-        const TYPE_MASK: u16 = 0x3fff;
-        let mut rest = self.body.get(fixed..)?;
-        while let Some(&[a, b, c, d]) = rest.first_chunk::<4>() {
-            let len = usize::from(u16::from_ne_bytes([a, b]));
-            let data = rest.get(4..len)?;
-            if u16::from_ne_bytes([c, d]) & TYPE_MASK == kind {
-                return Some(data);
-            }
-            rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
-        }
-        None
+    pub(crate) fn attribute(&self, fixed: usize, kind: u16) -> Option<&'a [u8]> {
+        // The last one counts, as in Linux's tables of attributes.
+        self.attributes(fixed).filter(|(k, _)| *k == kind).last().map(|(_, data)| data)
+    }
+
+    /// Are there at least as many bytes of the fixed part? `EINVAL`.
+    pub(crate) fn check_len(&self, fixed: usize) -> Result<()> {
+        if self.body.len() < fixed { Err(Errno::EINVAL) } else { Ok(()) }
     }
 
     /// An attribute that is a word.
-    pub(super) fn attribute_word(&self, fixed: usize, kind: u16) -> Option<u32> {
+    pub(crate) fn attribute_word(&self, fixed: usize, kind: u16) -> Option<u32> {
         self.attribute(fixed, kind)?.first_chunk::<4>().map(|b| u32::from_ne_bytes(*b))
     }
 }
 
+/// The attributes in a part of a message: type (without flags) and data.
+pub(crate) fn attributes_of(data: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    const TYPE_MASK: u16 = 0x3fff;
+    let mut rest = data;
+    core::iter::from_fn(move || {
+        let &[a, b, c, d] = rest.first_chunk::<4>()?;
+        let len = usize::from(u16::from_ne_bytes([a, b]));
+        let data = rest.get(4..len)?;
+        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+        Some((u16::from_ne_bytes([c, d]) & TYPE_MASK, data))
+    })
+}
+
+/// The attribute of that type in a part of a message.
+pub(crate) fn attribute_in(data: &[u8], kind: u16) -> Option<&[u8]> {
+    attributes_of(data).find(|(k, _)| *k == kind).map(|(_, data)| data)
+}
+
+/// A number of four bytes. `EINVAL`.
+pub(crate) fn word_of(data: &[u8]) -> Result<u32> {
+    data.first_chunk::<4>().map(|b| u32::from_ne_bytes(*b)).ok_or(Errno::EINVAL)
+}
+
+/// A text up to its NUL. `EINVAL` where it is no UTF-8.
+pub(crate) fn text_of(data: &[u8]) -> Result<&str> {
+    core::str::from_utf8(data.split(|&b| b == 0).next().unwrap_or_default()).map_err(|_| Errno::EINVAL)
+}
+
+/// A message that nobody asked for.
+pub(crate) fn notification(kind: u16, fixed: &[u8], fill: impl FnOnce(&mut Attributes)) -> Vec<u8> {
+    let mut attributes = Attributes(fixed.to_vec());
+    fill(&mut attributes);
+    build(kind, 0, 0, 0, &attributes.0)
+}
+
 /// The answers to a request.
-pub(super) struct Reply {
+pub(crate) struct Reply {
     seq: u32,
     port: u32,
     messages: Vec<Vec<u8>>,
+    /// Acknowledgements don't quote the request (NETLINK_CAP_ACK).
+    pub(crate) capped: bool,
+    /// NETLINK_GET_STRICT_CHK.
+    pub(crate) strict: bool,
+    /// The answers are a dump even though the flags don't say so.
+    pub(crate) many: bool,
 }
 
 impl Reply {
-    pub(super) fn new(seq: u32, port: u32) -> Reply {
-        Reply { seq, port, messages: Vec::new() }
+    pub(crate) fn new(seq: u32, port: u32) -> Reply {
+        Reply { seq, port, messages: Vec::new(), capped: false, strict: false, many: false }
     }
 
     /// Adds a message: its type, the fixed part, and attributes that `fill` puts.
-    pub(super) fn message(&mut self, kind: u16, fixed: &[u8], fill: impl FnOnce(&mut Attributes)) {
+    pub(crate) fn message(&mut self, kind: u16, fixed: &[u8], fill: impl FnOnce(&mut Attributes)) {
         let mut attributes = Attributes(fixed.to_vec());
         fill(&mut attributes);
         self.messages.push(build(kind, 0, self.seq, self.port, &attributes.0));
     }
 
     /// All datagrams to queue, with the end of a dump or the acknowledgement that was asked for.
-    pub(super) fn finish(mut self, request: &Request, result: Result<()>) -> Vec<Vec<u8>> {
-        let dump = request.is_dump() && result.is_ok();
+    pub(crate) fn finish(mut self, request: &Request, result: Result<()>) -> Vec<Vec<u8>> {
+        let dump = (request.is_dump() || self.many) && result.is_ok();
         if dump {
             for message in &mut self.messages {
                 message[6] |= NLM_F_MULTI as u8;
@@ -117,8 +171,10 @@ impl Reply {
             let code = result.err().map_or(0, |error: Errno| -error.code());
             let mut body = code.to_ne_bytes().to_vec();
             // An error quotes the whole request, an acknowledgement its header.
-            body.extend_from_slice(if code == 0 { &request.raw[..HEADER] } else { request.raw });
-            self.messages.push(build(NLMSG_ERROR, 0, self.seq, self.port, &body));
+            let short = code == 0 || self.capped;
+            body.extend_from_slice(if short { &request.raw[..HEADER] } else { request.raw });
+            let flags = if short { NLM_F_CAPPED } else { 0 };
+            self.messages.push(build(NLMSG_ERROR, flags, self.seq, self.port, &body));
         }
         let mut lumps: Vec<Vec<u8>> = Vec::new();
         for message in self.messages {
@@ -149,11 +205,12 @@ fn build(kind: u16, flags: u16, seq: u32, port: u32, body: &[u8]) -> Vec<u8> {
 }
 
 /// Attributes in the making, after the fixed part.
-pub(super) struct Attributes(Vec<u8>);
+#[derive(Default)]
+pub(crate) struct Attributes(Vec<u8>);
 
 impl Attributes {
     /// Adds one.
-    pub(super) fn put(&mut self, kind: u16, data: &[u8]) {
+    pub(crate) fn put(&mut self, kind: u16, data: &[u8]) {
         let start = self.0.len().next_multiple_of(4);
         self.0.resize(start, 0);
         self.0.extend_from_slice(&((4 + data.len()) as u16).to_ne_bytes());
@@ -162,18 +219,35 @@ impl Attributes {
         self.0.resize(self.0.len().next_multiple_of(4), 0);
     }
 
+    /// What there is of them.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
+    /// Adds one that contains others.
+    pub(crate) fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Attributes)) {
+        let mut inside = Attributes::default();
+        fill(&mut inside);
+        self.put(kind, &inside.0);
+    }
+
+    /// Adds a half-word.
+    pub(crate) fn half(&mut self, kind: u16, value: u16) {
+        self.put(kind, &value.to_ne_bytes());
+    }
+
     /// Adds a word.
-    pub(super) fn word(&mut self, kind: u16, value: u32) {
+    pub(crate) fn word(&mut self, kind: u16, value: u32) {
         self.put(kind, &value.to_ne_bytes());
     }
 
     /// Adds a byte.
-    pub(super) fn byte(&mut self, kind: u16, value: u8) {
+    pub(crate) fn byte(&mut self, kind: u16, value: u8) {
         self.put(kind, &[value]);
     }
 
     /// Adds a text with its NUL.
-    pub(super) fn text(&mut self, kind: u16, text: &str) {
+    pub(crate) fn text(&mut self, kind: u16, text: &str) {
         self.put(kind, &[text.as_bytes(), b"\0"].concat());
     }
 }

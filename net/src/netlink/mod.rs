@@ -1,14 +1,25 @@
-//! Netlink sockets (netlink(7)): requests to the kernel and its answers, as messages. [`route`] answers NETLINK_ROUTE.
+//! Netlink sockets (netlink(7)): requests to the kernel and its answers, as messages, and what the kernel tells groups of sockets by itself.
+//!
+//! NETLINK_ROUTE is answered by [`link`], [`address`], [`route`], [`rule`], [`neighbour`] and [`qdisc`], NETLINK_SOCK_DIAG by [`diag`],
+//! NETLINK_GENERIC by [`generic`].
 
-mod message;
-mod route;
+pub(crate) mod address;
+pub(crate) mod diag;
+mod generic;
+pub(crate) mod link;
+pub(crate) mod message;
+pub(crate) mod neighbour;
+mod qdisc;
+pub(crate) mod route;
+pub(crate) mod rule;
 
 use alloc::collections::VecDeque;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::net::IpAddr;
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use base::{Errno, Events, Result};
+use base::{Capability, Errno, Events, Result};
 use fs::PollTable;
 use hal::sync::SpinLock;
 use mm::{Sink, Source};
@@ -21,18 +32,52 @@ use crate::socket::{
 };
 use message::{Reply, Request};
 
-const NETLINK_ROUTE: i32 = 0;
+/// Protocols.
+pub(crate) const NETLINK_ROUTE: i32 = 0;
+const NETLINK_USERSOCK: i32 = 2;
+const NETLINK_SOCK_DIAG: i32 = 4;
 const NETLINK_KOBJECT_UEVENT: i32 = 15;
+const NETLINK_GENERIC: i32 = 16;
+
+/// RTNLGRP_* groups of NETLINK_ROUTE.
+pub(crate) mod group {
+    pub(crate) const LINK: u32 = 1;
+    pub(crate) const NEIGHBOUR: u32 = 3;
+    pub(crate) const TC: u32 = 4;
+    pub(crate) const IPV4_ADDRESS: u32 = 5;
+    pub(crate) const IPV4_ROUTE: u32 = 7;
+    pub(crate) const IPV4_RULE: u32 = 8;
+    pub(crate) const IPV6_ADDRESS: u32 = 9;
+    pub(crate) const IPV6_ROUTE: u32 = 11;
+    pub(crate) const IPV6_RULE: u32 = 19;
+}
+
+/// The highest group that a socket can join.
+const GROUPS_MAX: u32 = 64;
 /// The longest request.
 const REQUEST_MAX: usize = 1 << 16;
+
+/// A message that waits.
+#[derive(Clone)]
+struct Waiting {
+    data: Vec<u8>,
+    /// Who sent it, and to which group.
+    from: (u32, u32),
+    /// It counts against the socket's buffer; parts of a dump don't, since a socket has one dump at a time.
+    counted: bool,
+}
 
 struct State {
     /// Our number; 0 while not bound.
     port: u32,
-    groups: u32,
+    /// One bit for each group, from 1.
+    groups: u64,
     remote: (u32, u32),
-    inbox: VecDeque<Vec<u8>>,
+    inbox: VecDeque<Waiting>,
     bytes: usize,
+    /// Parts of a dump that wait.
+    dumping: usize,
+    drops: u32,
     /// Answers were lost for lack of room.
     overrun: bool,
 }
@@ -50,6 +95,79 @@ pub struct NetlinkSocket {
 
 static NEXT_PORT: AtomicU32 = AtomicU32::new(0xffff_f000);
 static SOCKETS: SpinLock<Vec<Weak<NetlinkSocket>>> = SpinLock::new(Vec::new());
+/// Sockets that are in some group, so that nothing is told while nobody listens.
+static LISTENERS: AtomicUsize = AtomicUsize::new(0);
+
+/// Tells a group of sockets something.
+pub(crate) fn publish(protocol: i32, group: u32, message: impl FnOnce() -> Vec<u8>) {
+    if LISTENERS.load(Ordering::Relaxed) == 0 {
+        return;
+    }
+    let listens = |s: &Arc<NetlinkSocket>| s.protocol == protocol && s.state.lock().groups & 1 << (group - 1) != 0;
+    let listeners: Vec<_> = NetlinkSocket::others().into_iter().filter(listens).collect();
+    if listeners.is_empty() {
+        return;
+    }
+    let data = message();
+    for socket in listeners {
+        socket.queue(Waiting { data: data.clone(), from: (0, group), counted: true });
+    }
+}
+
+/// Answers a request of NETLINK_ROUTE. `EOPNOTSUPP` for what is not here, `EPERM`, `ENODEV`, ...
+fn answer_route(caller: &Caller, request: &Request, reply: &mut Reply) -> Result<()> {
+    const LINK: u16 = 16;
+    const ADDRESS: u16 = 20;
+    const ROUTE: u16 = 24;
+    const NEIGHBOUR: u16 = 28;
+    const RULE: u16 = 32;
+    const QDISC: u16 = 36;
+    let kind = request.header.kind;
+    // Of the four requests about a thing (new, delete, get, set), only get is everyone's.
+    if kind % 4 != 2 && !caller.fs.cred.capable(Capability::NetAdmin) {
+        return Err(Errno::EPERM);
+    }
+    match (kind & !3, kind & 3) {
+        (LINK, 2) => link::get(request, reply),
+        (LINK, 1) => link::delete(request),
+        (LINK, new) => link::set(request, new == 0),
+        (ADDRESS, 2) => address::get(request, reply),
+        (ADDRESS, new @ 0..=1) => address::change(request, new == 0),
+        (ROUTE, 2) => route::get(request, reply),
+        (ROUTE, new @ 0..=1) => route::change(request, new == 0),
+        (NEIGHBOUR, 2) => neighbour::get(request, reply),
+        (NEIGHBOUR, new @ 0..=1) => neighbour::change(request, new == 0),
+        (RULE, 2) => rule::get(request, reply),
+        (RULE, new @ 0..=1) => rule::change(request, new == 0),
+        (QDISC, 0) => qdisc::set(request),
+        (QDISC, 1) => qdisc::delete(request),
+        (QDISC, 2) => qdisc::get(request, reply),
+        // Classes, filters and actions: lists of them are empty.
+        (40 | 44 | 48, 2) if request.is_dump() => Ok(()),
+        _ => Err(Errno::EOPNOTSUPP),
+    }
+}
+
+/// An address's bytes.
+pub(crate) fn octets(ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+/// An address's family.
+pub(crate) fn family(ip: IpAddr) -> u8 {
+    if ip.is_ipv4() { 2 } else { 10 }
+}
+
+/// An address of 4 or 16 bytes. `EINVAL`.
+pub(crate) fn ip_of(bytes: &[u8]) -> Result<IpAddr> {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        return Ok(v4.into());
+    }
+    <[u8; 16]>::try_from(bytes).map(IpAddr::from).map_err(|_| Errno::EINVAL)
+}
 
 /// `struct sockaddr_nl`.
 fn address(port: u32, groups: u32) -> Vec<u8> {
@@ -77,8 +195,9 @@ impl NetlinkSocket {
             3 => SocketKind::Raw,
             _ => return Err(Errno::ESOCKTNOSUPPORT),
         };
-        if !matches!(protocol, NETLINK_ROUTE | NETLINK_KOBJECT_UEVENT) {
-            return Err(Errno::EPROTONOSUPPORT);
+        match protocol {
+            NETLINK_ROUTE | NETLINK_USERSOCK | NETLINK_SOCK_DIAG | NETLINK_KOBJECT_UEVENT | NETLINK_GENERIC => {}
+            _ => return Err(Errno::EPROTONOSUPPORT),
         }
         let socket = Arc::new_cyclic(|me| NetlinkSocket {
             me: me.clone(),
@@ -91,6 +210,8 @@ impl NetlinkSocket {
                 remote: (0, 0),
                 inbox: VecDeque::new(),
                 bytes: 0,
+                dumping: 0,
+                drops: 0,
                 overrun: false,
             }),
             flags: AtomicU32::new(0),
@@ -127,17 +248,69 @@ impl NetlinkSocket {
         Ok(())
     }
 
-    fn queue(&self, message: Vec<u8>) {
+    fn queue(&self, message: Waiting) {
+        const NO_ENOBUFS: u32 = 5;
         let limit = self.options.receive_buffer.load(Ordering::Relaxed);
         let mut state = self.state.lock();
-        if state.bytes + message.len() > limit && !state.inbox.is_empty() || state.inbox.try_reserve(1).is_err() {
-            state.overrun = true;
+        let full = message.counted && state.bytes + message.data.len() > limit && state.bytes > 0;
+        if full || state.inbox.try_reserve(1).is_err() {
+            state.overrun = self.flags.load(Ordering::Relaxed) & 1 << NO_ENOBUFS == 0;
+            state.drops += 1;
         } else {
-            state.bytes += message.len();
+            if message.counted {
+                state.bytes += message.data.len();
+            } else {
+                state.dumping += 1;
+            }
             state.inbox.push_back(message);
         }
         drop(state);
         self.news.wake_for(Events::READABLE, 1);
+    }
+
+    fn is_set(&self, option: u32) -> bool {
+        self.flags.load(Ordering::Relaxed) & 1 << option != 0
+    }
+
+    /// What tables of sockets show: protocol, number, groups, bytes and messages that wait, messages that were lost.
+    pub(crate) fn summary(&self) -> (i32, u32, u64, usize, u32) {
+        let state = self.state.lock();
+        (self.protocol, state.port, state.groups, state.bytes, state.drops)
+    }
+
+    /// Who it is connected to: port and groups.
+    pub(crate) fn remote(&self) -> (u32, u32) {
+        self.state.lock().remote
+    }
+
+    /// All of them.
+    pub(crate) fn all() -> Vec<Arc<NetlinkSocket>> {
+        NetlinkSocket::others()
+    }
+
+    /// Joins or leaves a group. `EINVAL`, `EPERM`.
+    fn member(&self, caller: &Caller, group: u32, join: bool) -> Result<()> {
+        if group == 0 || group > GROUPS_MAX {
+            return Err(Errno::EINVAL);
+        }
+        // Anyone may listen to routes and events; other protocols' groups are the administrator's.
+        let open = matches!(self.protocol, NETLINK_ROUTE | NETLINK_KOBJECT_UEVENT | NETLINK_GENERIC);
+        if !open && !caller.fs.cred.capable(Capability::NetAdmin) {
+            return Err(Errno::EPERM);
+        }
+        self.set_groups(|groups| if join { groups | 1 << (group - 1) } else { groups & !(1 << (group - 1)) });
+        Ok(())
+    }
+
+    fn set_groups(&self, change: impl FnOnce(u64) -> u64) {
+        let mut state = self.state.lock();
+        let before = state.groups;
+        state.groups = change(before);
+        match (before, state.groups) {
+            (0, 1..) => LISTENERS.fetch_add(1, Ordering::Relaxed),
+            (1.., 0) => LISTENERS.fetch_sub(1, Ordering::Relaxed),
+            _ => 0,
+        };
     }
 
     /// Answers all requests in a message.
@@ -149,15 +322,49 @@ impl NetlinkSocket {
             if !request.is_request() {
                 continue;
             }
+            const CAP_ACK: u32 = 10;
+            const GET_STRICT_CHK: u32 = 12;
             let mut reply = Reply::new(request.header.seq, port);
+            reply.capped = self.is_set(CAP_ACK);
+            reply.strict = self.is_set(GET_STRICT_CHK);
+            let busy = request.is_dump() && self.state.lock().dumping > 0;
             let result = match self.protocol {
-                NETLINK_ROUTE => route::answer(caller, &request, &mut reply),
+                _ if busy => Err(Errno::EBUSY),
+                NETLINK_ROUTE => answer_route(caller, &request, &mut reply),
+                NETLINK_SOCK_DIAG => diag::answer(caller, &request, &mut reply),
+                NETLINK_GENERIC => generic::answer(caller, &request, &mut reply),
                 _ => Err(Errno::EOPNOTSUPP),
             };
-            for message in reply.finish(&request, result) {
-                self.queue(message);
+            let counted = !request.is_dump() || result.is_err();
+            for data in reply.finish(&request, result) {
+                self.queue(Waiting { data, from: (0, 0), counted });
             }
         }
+    }
+
+    /// A message to another program's socket, or to a group of them. `ECONNREFUSED`, `EPERM`.
+    fn pass_on(&self, caller: &Caller, to: (u32, u32), data: Vec<u8>) -> Result<usize> {
+        if self.protocol != NETLINK_USERSOCK && !caller.fs.cred.capable(Capability::NetAdmin) {
+            return Err(Errno::EPERM);
+        }
+        let len = data.len();
+        let from = self.state.lock().port;
+        let others = NetlinkSocket::others();
+        let others = others.iter().filter(|s| s.protocol == self.protocol && !core::ptr::eq(Arc::as_ptr(s), self));
+        let mut found = to.0 == 0;
+        for socket in others {
+            let (port, groups) = {
+                let state = socket.state.lock();
+                (state.port, state.groups as u32)
+            };
+            let direct = to.0 != 0 && port == to.0;
+            if direct || groups & to.1 != 0 {
+                found |= direct;
+                let group = if direct { 0 } else { (groups & to.1).trailing_zeros() + 1 };
+                socket.queue(Waiting { data: data.clone(), from: (from, group), counted: true });
+            }
+        }
+        if found { Ok(len) } else { Err(Errno::ECONNREFUSED) }
     }
 
     fn wait(&self, nonblocking: bool) -> Result<()> {
@@ -201,7 +408,9 @@ impl Socket for NetlinkSocket {
             return Err(Errno::EINVAL);
         }
         self.take_port(port, caller.pid as u32)?;
-        self.state.lock().groups = groups;
+        if groups != 0 {
+            self.set_groups(|old| old & !0xffff_ffff | u64::from(groups));
+        }
         Ok(())
     }
 
@@ -226,7 +435,7 @@ impl Socket for NetlinkSocket {
 
     fn name(&self) -> Vec<u8> {
         let state = self.state.lock();
-        address(state.port, state.groups)
+        address(state.port, state.groups as u32)
     }
 
     fn peer_name(&self) -> Result<Vec<u8>> {
@@ -258,9 +467,8 @@ impl Socket for NetlinkSocket {
         if len > 0 && source.take(&mut data)? < len {
             return Err(Errno::EFAULT);
         }
-        // Only the kernel answers; messages between programs have no receivers here.
-        if to.0 != 0 {
-            return Err(Errno::ECONNREFUSED);
+        if to != (0, 0) {
+            return self.pass_on(caller, to, data);
         }
         self.answer(caller, &data);
         Ok(len)
@@ -276,13 +484,18 @@ impl Socket for NetlinkSocket {
             let message =
                 if flags.contains(MessageFlags::PEEK) { state.inbox.front().cloned() } else { state.inbox.pop_front() };
             if let Some(message) = message.as_ref().filter(|_| !flags.contains(MessageFlags::PEEK)) {
-                state.bytes -= message.len();
+                if message.counted {
+                    state.bytes -= message.data.len();
+                } else {
+                    state.dumping -= 1;
+                }
             }
             message
         };
-        let message = message.ok_or(Errno::EAGAIN)?;
+        let Waiting { data: message, from: (port, group), .. } = message.ok_or(Errno::EAGAIN)?;
         let stored = if sink.remaining() == 0 { 0 } else { sink.put(&message)? };
-        let mut received = Received { len: stored, from: address(0, 0), ..Received::default() };
+        let groups = if (1..=32).contains(&group) { 1 << (group - 1) } else { 0 };
+        let mut received = Received { len: stored, from: address(port, groups), ..Received::default() };
         if stored < message.len() {
             received.flags |= MessageFlags::TRUNC;
             if flags.contains(MessageFlags::TRUNC) {
@@ -292,7 +505,7 @@ impl Socket for NetlinkSocket {
         const NETLINK_PKTINFO: i32 = 3;
         const SOL_NETLINK: i32 = 270;
         if self.flags.load(Ordering::Relaxed) & 1 << NETLINK_PKTINFO != 0 {
-            let data = 0u32.to_ne_bytes().to_vec();
+            let data = group.to_ne_bytes().to_vec();
             received.control.messages.push(ControlMessage { level: SOL_NETLINK, kind: NETLINK_PKTINFO, data });
         }
         Ok(received)
@@ -312,10 +525,10 @@ impl Socket for NetlinkSocket {
     }
 
     fn queued(&self) -> Result<(usize, usize)> {
-        Ok((self.state.lock().inbox.front().map_or(0, Vec::len), 0))
+        Ok((self.state.lock().inbox.front().map_or(0, |m| m.data.len()), 0))
     }
 
-    fn set_option(&self, _caller: &Caller, level: i32, name: i32, value: &[u8]) -> Option<Result<()>> {
+    fn set_option(&self, caller: &Caller, level: i32, name: i32, value: &[u8]) -> Option<Result<()>> {
         const SOL_NETLINK: i32 = 270;
         const ADD_MEMBERSHIP: i32 = 1;
         const DROP_MEMBERSHIP: i32 = 2;
@@ -326,15 +539,9 @@ impl Socket for NetlinkSocket {
             return Some(Err(Errno::EINVAL));
         };
         Some(match name {
-            ADD_MEMBERSHIP | DROP_MEMBERSHIP if (1..=32).contains(&word) => {
-                let mut state = self.state.lock();
-                let bit = 1 << (word - 1);
-                state.groups = if name == ADD_MEMBERSHIP { state.groups | bit } else { state.groups & !bit };
-                Ok(())
-            }
-            ADD_MEMBERSHIP | DROP_MEMBERSHIP => Ok(()),
-            // PKTINFO, BROADCAST_ERROR, NO_ENOBUFS, CAP_ACK, EXT_ACK, GET_STRICT_CHK: answers are as without them.
-            3..=5 | 10..=12 => {
+            ADD_MEMBERSHIP | DROP_MEMBERSHIP => self.member(caller, word, name == ADD_MEMBERSHIP),
+            // PKTINFO, BROADCAST_ERROR, NO_ENOBUFS, LISTEN_ALL_NSID, CAP_ACK, EXT_ACK, GET_STRICT_CHK.
+            3..=5 | 8 | 10..=12 => {
                 let bit = 1u32 << name;
                 if word != 0 {
                     self.flags.fetch_or(bit, Ordering::Relaxed);
@@ -353,7 +560,9 @@ impl Socket for NetlinkSocket {
             return None;
         }
         match name {
-            3..=5 | 10..=12 => {
+            // NETLINK_LIST_MEMBERSHIPS.
+            9 => Some(Ok(self.state.lock().groups.to_ne_bytes().to_vec())),
+            3..=5 | 8 | 10..=12 => {
                 let on = i32::from(self.flags.load(Ordering::Relaxed) & 1 << name != 0);
                 Some(Ok(on.to_ne_bytes().to_vec()))
             }
@@ -371,6 +580,7 @@ impl Socket for NetlinkSocket {
 
     fn close(&self) {
         let me = self.me.clone();
+        self.set_groups(|_| 0);
         SOCKETS.lock().retain(|other| !Weak::ptr_eq(other, &me));
         self.state.lock().inbox.clear();
     }

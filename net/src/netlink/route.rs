@@ -1,405 +1,357 @@
-//! NETLINK_ROUTE (rtnetlink(7)): interfaces, addresses, routes.
+//! Routes: RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE.
 
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
-use core::sync::atomic::Ordering;
 
-use base::{Capability, Errno, Result};
+use base::{Errno, Result};
 
-use super::message::{Reply, Request};
-use crate::link::ioctl::{hardware, mask};
-use crate::link::{self, Address, Interface, flag, scope};
-use crate::route::{self, Kind, Route};
-use crate::socket::Caller;
+use super::message::{
+    Attributes, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Reply, Request, attribute_in, attributes_of,
+    notification, word_of,
+};
+use super::{NETLINK_ROUTE, family, group, ip_of, octets, publish};
+use crate::link::{self, scope};
+use crate::route::table::{self, Hop, How, kind};
+use crate::route::{self, Flow, Kind, Route};
 
-const NEWLINK: u16 = 16;
-const GETLINK: u16 = 18;
-const SETLINK: u16 = 19;
-const NEWADDR: u16 = 20;
-const DELADDR: u16 = 21;
-const GETADDR: u16 = 22;
 const NEWROUTE: u16 = 24;
 const DELROUTE: u16 = 25;
-const GETROUTE: u16 = 26;
-const NEWNEIGH: u16 = 28;
-const GETNEIGH: u16 = 30;
-const GETRULE: u16 = 34;
-const NEWRULE: u16 = 32;
-
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
-/// Bytes of `struct ifinfomsg`, `struct ifaddrmsg`, `struct rtmsg`.
-const IFINFO: usize = 16;
-const IFADDR: usize = 8;
+/// Bytes of `struct rtmsg`, `struct rtnexthop`.
 const RTMSG: usize = 12;
+const RTNH: usize = 8;
 
-const TABLE_MAIN: u8 = 254;
-const TABLE_LOCAL: u8 = 255;
+const DST: u16 = 1;
+const SRC: u16 = 2;
+const IIF: u16 = 3;
+const OIF: u16 = 4;
+const GATEWAY: u16 = 5;
+const PRIORITY: u16 = 6;
+const PREFSRC: u16 = 7;
+const METRICS: u16 = 8;
+const MULTIPATH: u16 = 9;
+const CACHEINFO: u16 = 12;
+const TABLE: u16 = 15;
+const MARK: u16 = 16;
+const VIA: u16 = 18;
+const PREF: u16 = 20;
+const UID: u16 = 25;
+const CLONED: u32 = 0x200;
+const ONLINK: u8 = 4;
+const LINKDOWN: u8 = 16;
 
-/// Answers a request. `EOPNOTSUPP` for what is not here, `EPERM`, `ENODEV`, ...
-pub(super) fn answer(caller: &Caller, request: &Request, reply: &mut Reply) -> Result<()> {
-    let kind = request.header.kind;
-    // Of the four requests about a thing, only GET is everyone's.
-    if kind % 4 != 2 && !caller.fs.cred.capable(Capability::NetAdmin) {
-        return Err(Errno::EPERM);
+/// Tells programs of a route that came or went.
+pub(crate) fn announce(route: &Route, gone: bool, _replaced: bool) {
+    let kind = if gone { DELROUTE } else { NEWROUTE };
+    let group = if route.destination.is_ipv4() { group::IPV4_ROUTE } else { group::IPV6_ROUTE };
+    publish(NETLINK_ROUTE, group, || notification(kind, &fixed_part(route), |put| fill(put, route)));
+}
+
+fn hop_flags(hop: &Hop) -> u8 {
+    let down = link::by_index(hop.interface).is_some_and(|i| i.is_up() && !i.has_carrier());
+    hop.flags | if down { LINKDOWN } else { 0 }
+}
+
+fn fixed_part(r: &Route) -> [u8; RTMSG] {
+    let table = u8::try_from(r.table).unwrap_or(252);
+    let flags = if let [only] = &r.hops[..] { hop_flags(only) } else { 0 };
+    [family(r.destination), r.prefix, 0, r.tos, table, r.protocol, r.scope, r.kind, flags, 0, 0, 0]
+}
+
+fn fill(put: &mut Attributes, r: &Route) {
+    put.word(TABLE, r.table);
+    if r.prefix > 0 {
+        put.put(DST, &octets(r.destination));
     }
-    match kind {
-        GETLINK if request.is_dump() => {
-            link::all().iter().for_each(|interface| put_link(reply, interface));
-            Ok(())
+    if r.metric != 0 || r.destination.is_ipv6() {
+        put.word(PRIORITY, r.metric);
+    }
+    if !r.metrics.is_empty() {
+        put.nest(METRICS, |put| r.metrics.iter().for_each(|(kind, value)| put.word(*kind, *value)));
+    }
+    if let Some(source) = r.source {
+        put.put(PREFSRC, &octets(source));
+    }
+    if let [only] = &r.hops[..] {
+        put_gateway(put, r, only.gateway);
+        put.word(OIF, only.interface);
+    } else if !r.hops.is_empty() {
+        let mut list = Vec::new();
+        for hop in &r.hops {
+            let mut inside = Attributes::default();
+            put_gateway(&mut inside, r, hop.gateway);
+            let inside = inside.into_bytes();
+            list.extend_from_slice(&((RTNH + inside.len()) as u16).to_ne_bytes());
+            list.extend_from_slice(&[hop_flags(hop), (hop.weight - 1) as u8]);
+            list.extend_from_slice(&hop.interface.to_ne_bytes());
+            list.extend_from_slice(&inside);
         }
-        GETLINK => {
-            put_link(reply, &*named(request)?);
-            Ok(())
-        }
-        NEWLINK | SETLINK => set_link(request),
-        GETADDR => {
-            put_addresses(request, reply);
-            Ok(())
-        }
-        NEWADDR | DELADDR => change_address(request, kind == NEWADDR),
-        GETROUTE if request.is_dump() => {
-            put_routes(request, reply);
-            Ok(())
-        }
-        GETROUTE => look_up(request, reply),
-        NEWROUTE | DELROUTE => change_route(request, kind == NEWROUTE),
-        GETRULE if request.is_dump() => {
-            put_rules(request, reply);
-            Ok(())
-        }
-        GETNEIGH if request.is_dump() => {
-            put_neighbours(request, reply);
-            Ok(())
-        }
-        _ => Err(Errno::EOPNOTSUPP),
+        put.put(MULTIPATH, &list);
+    } else if r.destination.is_ipv6() {
+        // IPv6 routes that refuse are shown on the loopback interface.
+        put.word(OIF, 1);
+    }
+    if r.destination.is_ipv6() {
+        put.put(CACHEINFO, &[0; 32]);
+        put.byte(PREF, 0);
     }
 }
 
-/// The interface that a request of links names.
-fn named(request: &Request) -> Result<Arc<Interface>> {
-    const IFLA_IFNAME: u16 = 3;
-    let index = request.word(4);
-    if index != 0 {
-        return link::by_index(index).ok_or(Errno::ENODEV);
+/// The neighbour, with its family where that is not the route's.
+fn put_gateway(put: &mut Attributes, r: &Route, gateway: Option<IpAddr>) {
+    match gateway {
+        Some(gateway) if gateway.is_ipv4() == r.destination.is_ipv4() => put.put(GATEWAY, &octets(gateway)),
+        Some(gateway) => {
+            let mut via = u16::from(family(gateway)).to_ne_bytes().to_vec();
+            via.extend_from_slice(&octets(gateway));
+            put.put(VIA, &via);
+        }
+        None => {}
     }
-    let name = request.attribute(IFINFO, IFLA_IFNAME).ok_or(Errno::EINVAL)?;
-    link::by_name(name.split(|&b| b == 0).next().unwrap_or_default()).ok_or(Errno::ENODEV)
 }
 
-fn put_link(reply: &mut Reply, interface: &Interface) {
-    let mut fixed = [0; IFINFO];
-    fixed[2..4].copy_from_slice(&hardware(interface).to_ne_bytes());
-    fixed[4..8].copy_from_slice(&interface.index.to_ne_bytes());
-    fixed[8..12].copy_from_slice(&interface.flags().to_ne_bytes());
-    reply.message(NEWLINK, &fixed, |put| {
-        let broadcast = if interface.is_loopback() { [0; 6] } else { [0xff; 6] };
-        put.text(3, &interface.name);
-        put.word(13, 1000);
-        // Unknown for the loopback, up or down for others.
-        put.byte(
-            16,
-            if interface.is_loopback() {
-                0
-            } else if interface.is_up() {
-                6
-            } else {
-                2
-            },
-        );
-        put.byte(17, 0);
-        put.word(4, interface.mtu() as u32);
-        put.word(27, 0);
-        put.word(30, 0);
-        put.word(31, 1);
-        put.word(32, 1);
-        put.byte(33, 1);
-        put.text(6, if interface.is_loopback() { "noqueue" } else { "fq_codel" });
-        put.put(1, &interface.mac);
-        put.put(2, &broadcast);
-        let counts = statistics(interface);
-        let wide: Vec<u8> = counts.iter().flat_map(|n| n.to_ne_bytes()).collect();
-        let narrow: Vec<u8> = counts.iter().flat_map(|n| (*n as u32).to_ne_bytes()).collect();
-        put.put(23, &wide);
-        put.put(7, &narrow);
-    });
-}
-
-/// `struct rtnl_link_stats64`, as numbers.
-fn statistics(interface: &Interface) -> [u64; 24] {
-    let c = &interface.counts;
-    let mut out = [0; 24];
-    let first = [
-        &c.rx_packets,
-        &c.tx_packets,
-        &c.rx_bytes,
-        &c.tx_bytes,
-        &c.rx_errors,
-        &c.tx_errors,
-        &c.rx_dropped,
-        &c.tx_dropped,
-        &c.multicast,
-    ];
-    for (out, count) in out.iter_mut().zip(first) {
-        *out = count.load(Ordering::Relaxed);
+/// RTM_GETROUTE.
+pub(super) fn get(request: &Request, reply: &mut Reply) -> Result<()> {
+    if !request.is_dump() {
+        return look_up(request, reply);
     }
-    out
-}
-
-fn set_link(request: &Request) -> Result<()> {
-    const IFLA_MTU: u16 = 4;
-    const NLM_F_CREATE: u16 = 0x400;
-    let interface = match named(request) {
-        // Interfaces are not made by request here.
-        Err(Errno::ENODEV) if request.header.flags & NLM_F_CREATE != 0 => return Err(Errno::EOPNOTSUPP),
-        found => found?,
-    };
-    if let Some(mtu) = request.attribute_word(IFINFO, IFLA_MTU) {
-        interface.set_mtu(mtu)?;
+    if request.body.len() >= RTMSG && request.word(8) & CLONED != 0 {
+        // The cache: there is none.
+        return Ok(());
     }
-    let (flags, change) = (request.word(8), request.word(12));
-    if change & flag::UP != 0 || change == 0 && flags != 0 {
-        interface.set_up(flags & flag::UP != 0);
+    let whole = request.body.len() >= RTMSG;
+    let strict = reply.strict && whole;
+    let by_table = request.attribute_word(RTMSG, TABLE).unwrap_or(request.byte(4).into());
+    let by_interface = request.attribute_word(RTMSG, OIF).unwrap_or(0);
+    let wanted = request.byte(0);
+    for route in table::all() {
+        let fits = (wanted == 0 || wanted == family(route.destination))
+            && (!strict
+                || (by_table == 0 || by_table == route.table)
+                    && (request.byte(5) == 0 || request.byte(5) == route.protocol)
+                    && (request.byte(7) == 0 || request.byte(7) == route.kind)
+                    && (by_interface == 0 || route.hops.iter().any(|hop| hop.interface == by_interface)));
+        if fits {
+            reply.message(NEWROUTE, &fixed_part(&route), |put| fill(put, &route));
+        }
     }
     Ok(())
-}
-
-fn octets(ip: IpAddr) -> Vec<u8> {
-    match ip {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
-    }
-}
-
-fn family(ip: IpAddr) -> u8 {
-    if ip.is_ipv4() { AF_INET } else { AF_INET6 }
-}
-
-fn ip_of(bytes: &[u8]) -> Result<IpAddr> {
-    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
-        return Ok(v4.into());
-    }
-    <[u8; 16]>::try_from(bytes).map(IpAddr::from).map_err(|_| Errno::EINVAL)
-}
-
-fn wanted_family(request: &Request, ip: IpAddr) -> bool {
-    matches!(request.byte(0), 0) || request.byte(0) == family(ip)
-}
-
-fn put_addresses(request: &Request, reply: &mut Reply) {
-    const PERMANENT: u32 = 0x80;
-    let index = if request.body.len() >= IFADDR { request.word(4) } else { 0 };
-    for v4_turn in [true, false] {
-        for interface in link::all().iter().filter(|i| index == 0 || i.index == index) {
-            for address in interface.addresses() {
-                if address.ip.is_ipv4() != v4_turn || !wanted_family(request, address.ip) {
-                    continue;
-                }
-                let mut fixed = [family(address.ip), address.prefix, PERMANENT as u8, address.scope, 0, 0, 0, 0];
-                fixed[4..8].copy_from_slice(&interface.index.to_ne_bytes());
-                reply.message(NEWADDR, &fixed, |put| {
-                    put.put(1, &octets(address.ip));
-                    if address.ip.is_ipv4() {
-                        put.put(2, &octets(address.ip));
-                        if let Some(broadcast) = address.broadcast {
-                            put.put(4, &broadcast.octets());
-                        }
-                        put.text(3, &interface.name);
-                    }
-                    put.word(8, PERMANENT);
-                    let forever = [u32::MAX, u32::MAX, 0, 0].map(u32::to_ne_bytes).concat();
-                    put.put(6, &forever);
-                });
-            }
-        }
-    }
-}
-
-fn change_address(request: &Request, add: bool) -> Result<()> {
-    const IFA_ADDRESS: u16 = 1;
-    const IFA_LOCAL: u16 = 2;
-    const IFA_BROADCAST: u16 = 4;
-    let interface = link::by_index(request.word(4)).ok_or(Errno::ENODEV)?;
-    let raw = request.attribute(IFADDR, IFA_LOCAL).or_else(|| request.attribute(IFADDR, IFA_ADDRESS));
-    let ip = ip_of(raw.ok_or(Errno::EINVAL)?)?;
-    let prefix = request.byte(1);
-    if prefix > if ip.is_ipv4() { 32 } else { 128 } || family(ip) != request.byte(0) {
-        return Err(Errno::EINVAL);
-    }
-    if !add {
-        return interface.remove_address(ip, prefix);
-    }
-    let given = request.attribute(IFADDR, IFA_BROADCAST).and_then(|b| <[u8; 4]>::try_from(b).ok());
-    let broadcast = given.map(Into::into).or_else(|| match ip {
-        IpAddr::V4(v4) if prefix < 31 && interface.flags() & flag::BROADCAST != 0 => {
-            Some((u32::from(v4) | !u32::from(mask(prefix))).into())
-        }
-        _ => None,
-    });
-    let wide = if interface.is_loopback() { scope::HOST } else { request.byte(3) };
-    let scope = if route::is_link_local(ip) { scope::LINK } else { wide };
-    interface.add_address(Address { ip, prefix, scope, broadcast })
-}
-
-fn put_route(reply: &mut Reply, r: &Route, table: u8, kind: u8) {
-    let fixed = [family(r.destination), r.prefix, 0, 0, table, r.protocol, r.scope, kind, 0, 0, 0, 0];
-    reply.message(NEWROUTE, &fixed, |put| {
-        put.word(15, table.into());
-        if r.prefix > 0 {
-            put.put(1, &octets(r.destination));
-        }
-        if r.metric != 0 {
-            put.word(6, r.metric);
-        }
-        if let Some(source) = r.source {
-            put.put(7, &octets(source));
-        }
-        if let Some(gateway) = r.gateway {
-            put.put(5, &octets(gateway));
-        }
-        put.word(4, r.interface);
-    });
-}
-
-fn put_routes(request: &Request, reply: &mut Reply) {
-    const UNICAST: u8 = 1;
-    const LOCAL: u8 = 2;
-    const KERNEL: u8 = 2;
-    for r in route::all().iter().filter(|r| wanted_family(request, r.destination)) {
-        put_route(reply, r, TABLE_MAIN, UNICAST);
-    }
-    for interface in link::all() {
-        for address in interface.addresses().iter().filter(|a| wanted_family(request, a.ip)) {
-            let v4_net = interface.is_loopback() && address.ip.is_ipv4();
-            let local = Route {
-                destination: if v4_net { route::network(address.ip, address.prefix) } else { address.ip },
-                prefix: if v4_net {
-                    address.prefix
-                } else if address.ip.is_ipv4() {
-                    32
-                } else {
-                    128
-                },
-                gateway: None,
-                interface: interface.index,
-                source: address.ip.is_ipv4().then_some(address.ip),
-                metric: 0,
-                protocol: KERNEL,
-                scope: if address.ip.is_ipv4() { scope::HOST } else { scope::UNIVERSE },
-            };
-            put_route(reply, &local, TABLE_LOCAL, LOCAL);
-        }
-    }
 }
 
 /// One route: the way to a destination.
 fn look_up(request: &Request, reply: &mut Reply) -> Result<()> {
-    const RTA_DST: u16 = 1;
-    const RTA_OIF: u16 = 4;
-    const CLONED: u32 = 0x200;
-    let destination = ip_of(request.attribute(RTMSG, RTA_DST).ok_or(Errno::EINVAL)?)?;
-    let by = request.attribute_word(RTMSG, RTA_OIF).unwrap_or(0);
-    let path = route::lookup(destination, by)?;
+    const FIB_MATCH: u32 = 0x2000;
+    request.check_len(RTMSG)?;
+    let v4 = request.byte(0) != 10;
+    let nowhere: IpAddr = if v4 { [0u8; 4].into() } else { [0u8; 16].into() };
+    let ip = |kind| request.attribute(RTMSG, kind).map(ip_of).transpose();
+    let destination = ip(DST)?.unwrap_or(nowhere);
+    let mut flow = Flow::to(destination, request.attribute_word(RTMSG, OIF).unwrap_or(0));
+    flow.source = ip(SRC)?;
+    flow.input = request.attribute_word(RTMSG, IIF).unwrap_or(0);
+    flow.mark = request.attribute_word(RTMSG, MARK).unwrap_or(0);
+    flow.tos = request.byte(3);
+    if flow.input != 0 && link::by_index(flow.input).is_none() {
+        return Err(Errno::ENODEV);
+    }
+    if request.word(8) & FIB_MATCH != 0 {
+        let (route, _) = route::rule::find(&flow)?;
+        reply.message(NEWROUTE, &fixed_part(&route), |put| fill(put, &route));
+        return Ok(());
+    }
+    let path = route::find(&flow)?;
     let kind = match path.kind {
-        Kind::Unicast => 1,
-        Kind::Local => 2,
-        Kind::Broadcast => 3,
-        Kind::Multicast => 5,
+        Kind::Unicast => kind::UNICAST,
+        Kind::Local => kind::LOCAL,
+        Kind::Broadcast => kind::BROADCAST,
+        Kind::Multicast => kind::MULTICAST,
     };
-    let table = if path.kind == Kind::Local { TABLE_LOCAL } else { TABLE_MAIN };
-    let bits = if destination.is_ipv4() { 32 } else { 128 };
-    let mut fixed = [family(destination), bits, 0, 0, table, 0, 0, kind, 0, 0, 0, 0];
-    fixed[8..12].copy_from_slice(&CLONED.to_ne_bytes());
+    let number = if path.kind == Kind::Local { table::LOCAL } else { table::MAIN };
+    let bits = if v4 { 32 } else { 128 };
+    let source_bits = if flow.source.is_some() && v4 { 32 } else { 0 };
+    let mut fixed = [family(destination), bits, source_bits, flow.tos, number as u8, 0, 0, kind, 0, 0, 0, 0];
+    if v4 {
+        fixed[8..12].copy_from_slice(&CLONED.to_ne_bytes());
+    }
     reply.message(NEWROUTE, &fixed, |put| {
-        put.word(15, table.into());
-        put.put(RTA_DST, &octets(destination));
-        put.word(RTA_OIF, path.interface.index);
-        put.put(7, &octets(path.source));
+        put.word(TABLE, number);
+        put.put(DST, &octets(destination));
+        if let Some(source) = flow.source.filter(|_| v4) {
+            put.put(SRC, &octets(source));
+        }
+        put.word(OIF, path.interface.index);
+        put.put(PREFSRC, &octets(flow.source.unwrap_or(path.source)));
         if path.next_hop != destination {
-            put.put(5, &octets(path.next_hop));
+            put.put(GATEWAY, &octets(path.next_hop));
+        }
+        if let Some(mtu) = route::exception::find(destination).and_then(|told| told.mtu) {
+            put.nest(METRICS, |put| put.word(2, mtu));
+        }
+        put.word(UID, 0);
+        put.put(CACHEINFO, &[0; 32]);
+        if !v4 {
+            put.word(PRIORITY, 0);
+            put.byte(PREF, 0);
         }
     });
     Ok(())
 }
 
-fn change_route(request: &Request, add: bool) -> Result<()> {
-    const RTA_DST: u16 = 1;
-    const RTA_OIF: u16 = 4;
-    const RTA_GATEWAY: u16 = 5;
-    const RTA_PRIORITY: u16 = 6;
-    const RTA_PREFSRC: u16 = 7;
-    let v4 = request.byte(0) == AF_INET;
+/// `struct sockaddr_via` with its family.
+fn via_of(raw: &[u8]) -> Result<IpAddr> {
+    ip_of(raw.get(2..).ok_or(Errno::EINVAL)?)
+}
+
+fn gateway_in(attributes: &[u8]) -> Result<Option<IpAddr>> {
+    let plain = attribute_in(attributes, GATEWAY).map(ip_of);
+    let given = plain.or_else(|| attribute_in(attributes, VIA).map(via_of)).transpose()?;
+    Ok(given.filter(|ip| !ip.is_unspecified()))
+}
+
+/// The interface of a way: the one that is named, or that the neighbour is on. `ENETUNREACH` where the neighbour is not in reach, `EINVAL`.
+fn settle(gateway: Option<IpAddr>, named: u32, flags: u8) -> Result<Hop> {
+    let interface = if named != 0 { link::by_index(named).ok_or(Errno::ENODEV)?.index } else { 0 };
+    if let Some(gateway) = gateway {
+        if flags & ONLINK != 0 {
+            return if interface != 0 { Ok(interface) } else { Err(Errno::ENODEV) }.map(|interface| Hop {
+                gateway: Some(gateway),
+                interface,
+                weight: 1,
+                flags,
+            });
+        }
+        let unreachable = if gateway.is_ipv4() { Errno::ENETUNREACH } else { Errno::EHOSTUNREACH };
+        if route::is_local(gateway) && !gateway.is_multicast() {
+            return Err(Errno::EINVAL);
+        }
+        let near = if route::is_link_local(gateway) && interface != 0 {
+            interface
+        } else {
+            let (found, hop) = route::rule::find(&Flow::to(gateway, interface)).map_err(|_| unreachable)?;
+            // A neighbour is on the link: it has no neighbour before it.
+            if hop.gateway.is_some() || found.kind != kind::UNICAST {
+                return Err(unreachable);
+            }
+            hop.interface
+        };
+        return Ok(Hop { gateway: Some(gateway), interface: near, weight: 1, flags });
+    }
+    match interface {
+        0 => Err(Errno::ENODEV),
+        interface => Ok(Hop { gateway: None, interface, weight: 1, flags }),
+    }
+}
+
+fn hops_of(request: &Request) -> Result<Vec<Hop>> {
+    let attributes = request.body.get(RTMSG..).unwrap_or_default();
+    let flags = request.byte(8);
+    let Some(mut rest) = request.attribute(RTMSG, MULTIPATH).filter(|list| !list.is_empty()) else {
+        let named = request.attribute_word(RTMSG, OIF).unwrap_or(0);
+        return Ok(alloc::vec![settle(gateway_in(attributes)?, named, flags & ONLINK)?]);
+    };
+    let mut hops = Vec::new();
+    while let Some(head) = rest.first_chunk::<RTNH>() {
+        let len = usize::from(u16::from_ne_bytes([head[0], head[1]]));
+        let inside = rest.get(RTNH..len).ok_or(Errno::EINVAL)?;
+        let index = u32::from_ne_bytes([head[4], head[5], head[6], head[7]]);
+        let mut hop = settle(gateway_in(inside)?, index, head[2] & ONLINK)?;
+        hop.weight = u16::from(head[3]) + 1;
+        hops.push(hop);
+        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+    }
+    if hops.is_empty() { Err(Errno::EINVAL) } else { Ok(hops) }
+}
+
+/// The route that a request describes, without its ways. `EINVAL`.
+fn described(request: &Request) -> Result<Route> {
+    request.check_len(RTMSG)?;
+    let v4 = match request.byte(0) {
+        2 => true,
+        10 => false,
+        _ => return Err(Errno::EOPNOTSUPP),
+    };
     let nowhere: IpAddr = if v4 { [0u8; 4].into() } else { [0u8; 16].into() };
     let ip = |kind| request.attribute(RTMSG, kind).map(ip_of).transpose();
-    let destination = ip(RTA_DST)?.unwrap_or(nowhere);
-    let gateway = ip(RTA_GATEWAY)?;
+    let destination = ip(DST)?.unwrap_or(nowhere);
     let prefix = request.byte(1);
-    if prefix > if v4 { 32 } else { 128 } || destination.is_ipv4() != v4 {
+    if prefix > if v4 { 32 } else { 128 } || destination.is_ipv4() != v4 || request.byte(7) > 11 {
         return Err(Errno::EINVAL);
     }
-    let named = request.attribute_word(RTMSG, RTA_OIF);
-    if !add {
-        return route::remove(|r| {
-            r.destination == destination
-                && r.prefix == prefix
-                && gateway.is_none_or(|g| r.gateway == Some(g))
-                && named.is_none_or(|index| r.interface == index)
-        });
+    // Bits beyond the prefix are a mistake for IPv4, and cut off for IPv6.
+    if v4 && route::network(destination, prefix) != destination {
+        return Err(Errno::EINVAL);
     }
-    let interface = match (named, gateway) {
-        (Some(index), _) => index,
-        (None, Some(gateway)) => route::lookup(gateway, 0).map_err(|_| Errno::ENETUNREACH)?.interface.index,
-        (None, None) => return Err(Errno::ENODEV),
-    };
-    link::by_index(interface).ok_or(Errno::ENODEV)?;
-    route::add(Route {
-        destination: route::network(destination, prefix),
-        prefix,
-        gateway,
-        interface,
-        source: ip(RTA_PREFSRC)?,
-        metric: request.attribute_word(RTMSG, RTA_PRIORITY).unwrap_or(0),
-        protocol: request.byte(5),
-        scope: request.byte(6),
-    })
-}
-
-/// The rules that there are without any being set: local, main, default.
-fn put_rules(request: &Request, reply: &mut Reply) {
-    let v4 = request.byte(0) != AF_INET6;
-    let rules: &[(u32, u8)] = if v4 {
-        &[(0, TABLE_LOCAL), (32766, TABLE_MAIN), (32767, 253)]
-    } else {
-        &[(0, TABLE_LOCAL), (32766, TABLE_MAIN)]
-    };
-    for &(priority, table) in rules {
-        const TO_TABLE: u8 = 1;
-        let fixed = [if v4 { AF_INET } else { AF_INET6 }, 0, 0, 0, table, 0, 0, TO_TABLE, 0, 0, 0, 0];
-        reply.message(NEWRULE, &fixed, |put| {
-            put.word(15, table.into());
-            if priority != 0 {
-                put.word(6, priority);
-            }
-        });
+    let mut route = Route::by(route::network(destination, prefix), prefix, 0, None);
+    route.hops.clear();
+    route.table = request.attribute_word(RTMSG, TABLE).unwrap_or(request.byte(4).into());
+    if route.table == 0 {
+        route.table = table::MAIN;
     }
-}
-
-fn put_neighbours(request: &Request, reply: &mut Reply) {
-    const INCOMPLETE: u8 = 1;
-    const REACHABLE: u8 = 2;
-    for (interface, ip, mac) in link::neighbour::all() {
-        if !wanted_family(request, ip) {
-            continue;
+    route.kind = request.byte(7);
+    route.tos = request.byte(3);
+    route.scope = request.byte(6);
+    route.protocol = request.byte(5);
+    route.metric = request.attribute_word(RTMSG, PRIORITY).unwrap_or(0);
+    if !v4 && route.metric == 0 {
+        route.metric = 1024;
+    }
+    route.source = ip(PREFSRC)?;
+    if let Some(metrics) = request.attribute(RTMSG, METRICS) {
+        for (kind, data) in attributes_of(metrics) {
+            route.metrics.push((kind, word_of(data)?));
         }
-        let state = if mac.is_some() { REACHABLE } else { INCOMPLETE };
-        let mut fixed = [family(ip), 0, 0, 0, 0, 0, 0, 0, state, 0, 0, 1];
-        fixed[4..8].copy_from_slice(&interface.to_ne_bytes());
-        reply.message(NEWNEIGH, &fixed, |put| {
-            put.put(1, &octets(ip));
-            if let Some(mac) = mac {
-                put.put(2, &mac);
-            }
-        });
     }
+    Ok(route)
+}
+
+/// RTM_NEWROUTE and RTM_DELROUTE. `EEXIST`, `ESRCH`, `ENETUNREACH`, `ENODEV`, `EINVAL`.
+pub(super) fn change(request: &Request, add: bool) -> Result<()> {
+    let mut route = described(request)?;
+    if !add {
+        return delete(request, &route);
+    }
+    let refuses = matches!(route.kind, kind::BLACKHOLE | kind::UNREACHABLE | kind::PROHIBIT | kind::THROW);
+    if refuses && request.attribute(RTMSG, GATEWAY).or(request.attribute(RTMSG, MULTIPATH)).is_some() {
+        return Err(Errno::EINVAL);
+    }
+    if !refuses {
+        route.hops = hops_of(request)?;
+        if route.hops.iter().any(|hop| link::by_index(hop.interface).is_none_or(|i| !i.is_up())) {
+            return Err(Errno::ENETDOWN);
+        }
+    }
+    if route.kind == 0 {
+        route.kind = kind::UNICAST;
+    }
+    if route.source.is_some_and(|source| !route::is_local(source)) {
+        return Err(Errno::EINVAL);
+    }
+    if route.scope == scope::NOWHERE && route.destination.is_ipv4() {
+        return Err(Errno::EINVAL);
+    }
+    let how = How {
+        replace: request.has(NLM_F_REPLACE),
+        exclusive: request.has(NLM_F_EXCL),
+        create: request.has(NLM_F_CREATE),
+        append: request.has(NLM_F_APPEND) || route.destination.is_ipv6(),
+    };
+    table::add(route, how)
+}
+
+fn delete(request: &Request, wanted: &Route) -> Result<()> {
+    let attributes = request.body.get(RTMSG..).unwrap_or_default();
+    let gateway = gateway_in(attributes)?;
+    let named = request.attribute_word(RTMSG, OIF);
+    let metric = request.attribute_word(RTMSG, PRIORITY);
+    table::remove(wanted.destination.is_ipv6(), wanted.table, |r| {
+        r.destination == wanted.destination
+            && r.prefix == wanted.prefix
+            && (wanted.tos == 0 || r.tos == wanted.tos)
+            && (wanted.kind == 0 || r.kind == wanted.kind)
+            && (wanted.protocol == 0 || r.protocol == wanted.protocol)
+            && (wanted.scope == scope::NOWHERE || r.destination.is_ipv6() || r.scope == wanted.scope)
+            && metric.is_none_or(|metric| r.metric == metric)
+            && wanted.source.is_none_or(|source| r.source == Some(source))
+            && gateway.is_none_or(|g| r.hops.iter().any(|hop| hop.gateway == Some(g)))
+            && named.is_none_or(|index| r.hops.iter().any(|hop| hop.interface == index))
+    })
 }

@@ -12,9 +12,10 @@ use core::sync::atomic::Ordering;
 
 use fs::procfs::{Node, dir, file};
 
+use crate::af_packet::PacketSocket;
 use crate::inet::Family;
-use crate::link::{self, scope};
-use crate::route;
+use crate::link::{self, neighbour, scope};
+use crate::route::table;
 
 pub use sysctl::register;
 
@@ -25,19 +26,17 @@ fn text(make: fn() -> String) -> Node {
 /// The directory.
 pub fn directory() -> Node {
     dir(vec![
-        ("arp", text(|| "IP address       HW type     Flags       HW address            Mask     Device\n".into())),
+        ("arp", text(arp)),
         ("dev", text(dev)),
         ("if_inet6", text(if_inet6)),
         ("igmp", text(|| "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n".into())),
         ("ipv6_route", text(ipv6_route)),
-        (
-            "netlink",
-            text(|| {
-                "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n".into()
-            }),
-        ),
+        ("netlink", text(sockets::netlink)),
         ("netstat", text(statistics::netstat)),
-        ("packet", text(|| "sk       RefCnt Type Proto  Iface R Rmem   User   Inode\n".into())),
+        ("packet", text(sockets::packet)),
+        // Ticks of the packet scheduler: nanoseconds of one, and of a clock tick.
+        ("psched", text(|| "000003e8 00000040 000f4240 3b9aca00\n".into())),
+        ("ptype", text(ptype)),
         ("raw", text(|| sockets::raw(Family::V4))),
         ("raw6", text(|| sockets::raw(Family::V6))),
         ("route", text(routes)),
@@ -47,6 +46,7 @@ pub fn directory() -> Node {
         ("sockstat6", text(sockets::sockstat6)),
         ("tcp", text(|| sockets::tcp(Family::V4))),
         ("tcp6", text(|| sockets::tcp(Family::V6))),
+        ("unix", text(sockets::unix)),
         ("udp", text(|| sockets::udp(Family::V4))),
         ("udp6", text(|| sockets::udp(Family::V6))),
         ("udplite", text(|| sockets::UDP_HEAD.into())),
@@ -63,7 +63,7 @@ fn dev() -> String {
         let c = &i.counts;
         out.push_str(&format!(
             "{:>6}: {:>7} {:>7} {:>4} {:>4} {:>4} {:>5} {:>10} {:>9} {:>8} {:>7} {:>4} {:>4} {:>4} {:>5} {:>7} {:>10}\n",
-            i.name,
+            i.name(),
             n(&c.rx_bytes),
             n(&c.rx_packets),
             n(&c.rx_errors),
@@ -102,33 +102,37 @@ fn if_inet6() -> String {
                 scope::LINK => 0x20,
                 _ => 0,
             };
-            out.push_str(&format!("{} {:02x} {:02x} {shown:02x} 80 {:>8}\n", hex(a.ip), i.index, a.prefix, i.name));
+            out.push_str(&format!("{} {:02x} {:02x} {shown:02x} 80 {:>8}\n", hex(a.ip), i.index, a.prefix, i.name()));
         }
     }
     out
 }
 
 fn name_of(index: u32) -> String {
-    link::by_index(index).map_or(String::from("*"), |i| i.name.clone())
+    link::by_index(index).map_or(String::from("*"), |i| i.name())
 }
 
 fn routes() -> String {
     const UP: u32 = 1;
     const GATEWAY: u32 = 2;
     const HOST: u32 = 4;
+    const REJECT: u32 = 0x200;
     let line = |text: &str| format!("{text:<127}\n");
     let mut out = line("Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT");
-    for r in route::all().iter().filter(|r| r.destination.is_ipv4()) {
+    for r in table::all().iter().filter(|r| r.destination.is_ipv4() && r.table == table::MAIN) {
+        let gateway = r.first().and_then(|hop| hop.gateway);
         let mut flags = UP;
-        flags |= if r.gateway.is_some() { GATEWAY } else { 0 };
+        flags |= if gateway.is_some() { GATEWAY } else { 0 };
         flags |= if r.prefix == 32 { HOST } else { 0 };
+        flags |= if r.hops.is_empty() { REJECT } else { 0 };
         out.push_str(&line(&format!(
-            "{}\t{}\t{}\t{flags:04X}\t0\t0\t{}\t{}\t0\t0\t0",
-            name_of(r.interface),
+            "{}\t{}\t{}\t{flags:04X}\t0\t0\t{}\t{}\t{}\t0\t0",
+            r.first().map_or(String::from("*"), |hop| name_of(hop.interface)),
             hex(r.destination),
-            hex(r.gateway.unwrap_or([0u8; 4].into())),
+            hex(gateway.unwrap_or([0u8; 4].into())),
             r.metric,
             hex(link::ioctl::mask(r.prefix).into()),
+            r.mtu(),
         )));
     }
     out
@@ -136,18 +140,50 @@ fn routes() -> String {
 
 fn ipv6_route() -> String {
     let mut out = String::new();
-    for r in route::all().iter().filter(|r| r.destination.is_ipv6()) {
+    for r in table::all().iter().filter(|r| r.destination.is_ipv6()) {
         let nowhere: IpAddr = [0u8; 16].into();
+        let gateway = r.first().and_then(|hop| hop.gateway);
+        let local = if r.kind == crate::route::kind::LOCAL { 0x8000_0000u32 } else { 0 };
         out.push_str(&format!(
             "{} {:02x} {} 00 {} {:08x} 00000001 00000000 {:08x} {:>8}\n",
             hex(r.destination),
             r.prefix,
             hex(nowhere),
-            hex(r.gateway.unwrap_or(nowhere)),
+            hex(gateway.unwrap_or(nowhere)),
             r.metric,
-            if r.gateway.is_some() { 3 } else { 1 },
-            name_of(r.interface),
+            if gateway.is_some() { 3 } else { 1 } | local,
+            r.first().map_or(String::from("lo"), |hop| name_of(hop.interface)),
         ));
     }
     out
+}
+
+fn arp() -> String {
+    let mut out = String::from("IP address       HW type     Flags       HW address            Mask     Device\n");
+    for n in neighbour::all().iter().filter(|n| n.ip.is_ipv4()) {
+        let mac = n.mac.unwrap_or([0; 6]);
+        let text: alloc::vec::Vec<String> = mac.iter().map(|b| format!("{b:02x}")).collect();
+        let complete = if n.mac.is_some() { 2 } else { 0 };
+        let permanent = if n.state & neighbour::state::PERMANENT != 0 { 4 } else { 0 };
+        out.push_str(&format!(
+            "{:<16} 0x{:<10x}0x{:<10x}{}     *        {}\n",
+            format!("{}", n.ip),
+            1,
+            complete | permanent,
+            text.join(":"),
+            name_of(n.interface)
+        ));
+    }
+    out
+}
+
+fn ptype() -> String {
+    let mut out = String::from("Type Device      Function\n");
+    for socket in PacketSocket::all() {
+        let (protocol, interface, _) = socket.summary();
+        let kind = if protocol == 3 { String::from("ALL ") } else { format!("{protocol:04x}") };
+        let device = if interface == 0 { String::new() } else { name_of(interface) };
+        out.push_str(&format!("{kind} {device:<8} packet_rcv\n"));
+    }
+    out + "0800          ip_rcv\n0806          arp_rcv\n86dd          ipv6_rcv\n"
 }

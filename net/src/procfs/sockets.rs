@@ -2,13 +2,17 @@
 
 use alloc::format;
 use alloc::string::String;
+use core::any::Any;
 use core::net::IpAddr;
 use core::sync::atomic::Ordering;
 
+use crate::af_packet::PacketSocket;
 use crate::inet::{Endpoint, Family, raw as raw_sockets, udp as udp_sockets};
+use crate::netlink::NetlinkSocket;
 use crate::options::Options;
 use crate::socket::Socket;
 use crate::tcp::connection::State;
+use crate::unix::UnixSocket;
 
 /// The head of an empty table of datagram sockets.
 pub(super) const UDP_HEAD: &str = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops             \n";
@@ -109,8 +113,7 @@ fn counts(family: Family) -> (usize, usize, usize, usize) {
 
 pub(super) fn sockstat() -> String {
     let (tcp, waiting, udp, raw) = counts(Family::V4);
-    let (tcp6, _, udp6, raw6) = counts(Family::V6);
-    let used = tcp + udp + raw + tcp6 + udp6 + raw6;
+    let used = crate::file::all().len();
     format!(
         "sockets: used {used}\nTCP: inuse {tcp} orphan 0 tw {waiting} alloc {tcp} mem 0\nUDP: inuse {udp} mem 0\nUDPLITE: inuse 0\nRAW: inuse {raw}\nFRAG: inuse 0 memory 0\n"
     )
@@ -119,4 +122,59 @@ pub(super) fn sockstat() -> String {
 pub(super) fn sockstat6() -> String {
     let (tcp, _, udp, raw) = counts(Family::V6);
     format!("TCP6: inuse {tcp}\nUDP6: inuse {udp}\nUDPLITE6: inuse 0\nRAW6: inuse {raw}\nFRAG6: inuse 0 memory 0\n")
+}
+
+pub(super) fn unix() -> String {
+    const ACCEPTS: u32 = 0x10000;
+    let mut out = String::from("Num       RefCount Protocol Flags    Type St Inode Path\n");
+    for socket in crate::file::all() {
+        let Some(unix) = (&*socket as &dyn Any).downcast_ref::<UnixSocket>() else { continue };
+        let summary = unix.summary();
+        let (flags, state) = match summary.state {
+            10 => (ACCEPTS, 1),
+            1 => (0, 3),
+            _ => (0, 1),
+        };
+        out.push_str(&format!(
+            "0000000000000000: 00000002 00000000 {flags:08X} {:04X} {state:02X} {:>5}",
+            summary.kind, summary.inode
+        ));
+        if let Some(name) = summary.name.filter(|name| !name.is_empty()) {
+            // Abstract names begin with a NUL, which shows as an @, and so do those inside.
+            let is_abstract = name[0] == 0;
+            let name = if is_abstract { &name[..] } else { name.split(|&b| b == 0).next().unwrap_or_default() };
+            out.push(' ');
+            out.extend(name.iter().map(|&b| if b == 0 { '@' } else { char::from(b) }));
+        }
+        out.push('\n');
+    }
+    out
+}
+
+pub(super) fn packet() -> String {
+    let mut out = String::from("sk       RefCnt Type Proto  Iface R Rmem   User   Inode\n");
+    for socket in PacketSocket::all() {
+        let (protocol, interface, queued) = socket.summary();
+        let (uid, inode) = owner(socket.options());
+        let kind = socket.kind() as i32;
+        let runs = u8::from(protocol != 0);
+        out.push_str(&format!(
+            "0000000000000000 3      {kind:<4} {protocol:04x}   {interface:<5} {runs} {queued:<6} {uid:<6} {inode:<6}\n"
+        ));
+    }
+    out
+}
+
+pub(super) fn netlink() -> String {
+    let mut out =
+        String::from("sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n");
+    for socket in NetlinkSocket::all() {
+        let (protocol, port, groups, bytes, drops) = socket.summary();
+        let (_, inode) = owner(socket.options());
+        out.push_str(&format!(
+            "0000000000000000 {protocol:<3} {port:<10} {:08x} {bytes:<8} {:<8} 0     2        {drops:<8} {inode:<8}\n",
+            groups as u32, 0
+        ));
+    }
+    out
 }

@@ -23,12 +23,12 @@ pub(super) fn snmp() -> String {
     let ip = table(
         "Ip",
         &[
-            ("Forwarding", 2),
+            ("Forwarding", if crate::ip::forward::by_default(true) { 1 } else { 2 }),
             ("DefaultTTL", ttl),
             ("InReceives", n(IpInReceives)),
             ("InHdrErrors", n(IpInHdrErrors)),
             ("InAddrErrors", n(IpInAddrErrors)),
-            ("ForwDatagrams", 0),
+            ("ForwDatagrams", n(IpForwDatagrams)),
             ("InUnknownProtos", 0),
             ("InDiscards", 0),
             ("InDelivers", n(IpInDelivers)),

@@ -10,8 +10,10 @@ use base::{Errno, Result};
 use fs::procfs::{Node, dir, file, file_rw, register_sysctl};
 
 use crate::inet::{ping, port};
+use crate::ip::forward;
+use crate::options::{BUFFER_DEFAULT, BUFFER_MAX};
 use crate::tcp::congestion;
-use crate::tcp::connection::{RECEIVE_BUFFER, SEND_BUFFER};
+use crate::tcp::sysctl as tcp;
 use crate::tcp::{BACKLOG_MAX, SYN_BACKLOG, SYN_COOKIES, SYNACK_RETRIES};
 
 /// The numbers in what was written. `EINVAL`.
@@ -42,8 +44,22 @@ fn fixed(text: &'static str) -> Node {
     file(move || Ok(text.as_bytes().to_vec()))
 }
 
-fn triple(values: [usize; 3]) -> Node {
-    file(move || Ok(format!("{}\t{}\t{}\n", values[0], values[1], values[2]).into_bytes()))
+/// Three numbers that can be set.
+fn triple(cells: &'static [AtomicU32; 3]) -> Node {
+    file_rw(
+        move || {
+            let [a, b, c] = [0, 1, 2].map(|i: usize| cells[i].load(Ordering::Relaxed));
+            Ok(format!("{a}\t{b}\t{c}\n").into_bytes())
+        },
+        move |data| {
+            let new = numbers(data)?;
+            if new.len() > cells.len() || new.iter().any(|&n| n == 0 || n > i32::MAX as u32) {
+                return Err(Errno::EINVAL);
+            }
+            cells.iter().zip(new).for_each(|(cell, n)| cell.store(n, Ordering::Relaxed));
+            Ok(())
+        },
+    )
 }
 
 fn port_range() -> Node {
@@ -95,37 +111,61 @@ fn congestion_control() -> Node {
     )
 }
 
+/// Packets for others: not taken, or sent on.
+fn forwarding(v4: bool) -> Node {
+    file_rw(
+        move || Ok(format!("{}\n", u8::from(forward::by_default(v4))).into_bytes()),
+        move |data| {
+            forward::set(v4, one(data, 2)? != 0);
+            Ok(())
+        },
+    )
+}
+
+/// A write to it forgets what routers have told.
+fn flush_routes() -> Node {
+    file_rw(
+        || Err(Errno::EACCES),
+        |_| {
+            crate::route::exception::clear();
+            Ok(())
+        },
+    )
+}
+
 fn ipv4() -> Node {
     let names = || Ok((congestion::AVAILABLE.join(" ") + "\n").into_bytes());
     dir(vec![
         ("icmp_echo_ignore_all", fixed("0\n")),
         ("ip_default_ttl", number(&crate::ip::DEFAULT_TTL, 255)),
-        ("ip_forward", fixed("0\n")),
+        ("ip_forward", forwarding(true)),
         ("ip_local_port_range", port_range()),
         ("ip_unprivileged_port_start", unprivileged()),
         ("ping_group_range", ping_range()),
+        ("route", dir(vec![("flush", flush_routes()), ("min_pmtu", fixed("552\n")), ("mtu_expires", fixed("600\n"))])),
         ("tcp_allowed_congestion_control", file(names)),
         ("tcp_available_congestion_control", file(names)),
         ("tcp_congestion_control", congestion_control()),
-        ("tcp_fin_timeout", fixed("60\n")),
-        ("tcp_keepalive_intvl", fixed("75\n")),
-        ("tcp_keepalive_probes", fixed("9\n")),
-        ("tcp_keepalive_time", fixed("7200\n")),
+        ("tcp_fin_timeout", number(&tcp::FIN_TIMEOUT, 3600)),
+        ("tcp_keepalive_intvl", number(&tcp::KEEPALIVE_INTERVAL, 32767)),
+        ("tcp_keepalive_probes", number(&tcp::KEEPALIVE_PROBES, 127)),
+        ("tcp_keepalive_time", number(&tcp::KEEPALIVE_TIME, 32767)),
         ("tcp_max_syn_backlog", number(&SYN_BACKLOG, 1 << 20)),
-        ("tcp_retries2", fixed("15\n")),
-        ("tcp_rmem", triple(RECEIVE_BUFFER)),
-        ("tcp_sack", fixed("1\n")),
-        ("tcp_syn_retries", fixed("6\n")),
+        ("tcp_retries2", number(&tcp::RETRIES2, 255)),
+        ("tcp_rmem", triple(&tcp::RECEIVE)),
+        ("tcp_sack", number(&tcp::SACK, 1)),
+        ("tcp_syn_retries", number(&tcp::SYN_RETRIES, 127)),
         ("tcp_synack_retries", number(&SYNACK_RETRIES, 255)),
         ("tcp_syncookies", number(&SYN_COOKIES, 2)),
-        ("tcp_timestamps", fixed("1\n")),
-        ("tcp_window_scaling", fixed("1\n")),
-        ("tcp_wmem", triple(SEND_BUFFER)),
+        ("tcp_timestamps", number(&tcp::TIMESTAMPS, 2)),
+        ("tcp_tw_reuse", number(&tcp::TIME_WAIT_REUSE, 2)),
+        ("tcp_window_scaling", number(&tcp::WINDOW_SCALING, 1)),
+        ("tcp_wmem", triple(&tcp::SEND)),
     ])
 }
 
 fn ipv6() -> Node {
-    let all = || dir(vec![("disable_ipv6", fixed("0\n")), ("forwarding", fixed("0\n"))]);
+    let all = || dir(vec![("disable_ipv6", fixed("0\n")), ("forwarding", forwarding(false))]);
     dir(vec![("bindv6only", fixed("0\n")), ("conf", dir(vec![("all", all()), ("default", all()), ("lo", all())]))])
 }
 
@@ -133,11 +173,11 @@ fn core_settings() -> Node {
     dir(vec![
         ("netdev_max_backlog", fixed("1000\n")),
         ("optmem_max", fixed("20480\n")),
-        ("rmem_default", fixed("212992\n")),
-        ("rmem_max", fixed("212992\n")),
+        ("rmem_default", number(&BUFFER_DEFAULT[1], i32::MAX as u32)),
+        ("rmem_max", number(&BUFFER_MAX[1], i32::MAX as u32)),
         ("somaxconn", number(&BACKLOG_MAX, i32::MAX as u32)),
-        ("wmem_default", fixed("212992\n")),
-        ("wmem_max", fixed("212992\n")),
+        ("wmem_default", number(&BUFFER_DEFAULT[0], i32::MAX as u32)),
+        ("wmem_max", number(&BUFFER_MAX[0], i32::MAX as u32)),
     ])
 }
 

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use base::{Errno, NANOS_PER_SEC, Nanos};
 use bitflags::bitflags;
 
-use super::congestion::{self, Algorithm, Window};
+use super::congestion::{Algorithm, Window};
 use super::rtt::{MS, RoundTrip};
 use super::segment::{Block, Flags, Segment};
 use super::seq::Seq;
@@ -84,6 +84,16 @@ pub struct Settings {
     pub retries: u32,
     /// SO_OOBINLINE.
     pub urgent_inline: bool,
+    /// Offer selective acknowledgements (`tcp_sack`).
+    pub sack: bool,
+    /// Offer timestamps (`tcp_timestamps`).
+    pub timestamps: bool,
+    /// Offer window scaling (`tcp_window_scaling`).
+    pub scaling: bool,
+    /// The least, first and largest send buffer (`tcp_wmem`).
+    pub send_buffers: [usize; 3],
+    /// The same for receiving (`tcp_rmem`).
+    pub receive_buffers: [usize; 3],
 }
 
 impl Default for Settings {
@@ -101,6 +111,11 @@ impl Default for Settings {
             syn_retries: 6,
             retries: 15,
             urgent_inline: false,
+            sack: true,
+            timestamps: true,
+            scaling: true,
+            send_buffers: SEND_BUFFER,
+            receive_buffers: RECEIVE_BUFFER,
         }
     }
 }
@@ -366,6 +381,91 @@ pub struct Connection {
     pub counts: Counts,
 }
 
+impl Send {
+    /// The sending side from a first sequence number on.
+    fn new(iss: Seq, mss: usize) -> Send {
+        Send {
+            una: iss,
+            nxt: iss,
+            iss,
+            window: 0,
+            max_window: 0,
+            wl1: Seq(0),
+            wl2: Seq(0),
+            scale: 0,
+            mss,
+            unsent: Rope::new(),
+            fin: false,
+            fin_sent: false,
+            queue: VecDeque::new(),
+            small: iss,
+            urgent: None,
+            limit: SEND_BUFFER[1],
+            fixed: false,
+            wanted: false,
+            more: false,
+            last_data_at: 0,
+        }
+    }
+}
+
+impl Receive {
+    /// The receiving side before anything has come.
+    fn new(advertised_mss: u16) -> Receive {
+        Receive {
+            nxt: Seq(0),
+            irs: Seq(0),
+            edge: Seq(0),
+            acked: Seq(0),
+            scale: 0,
+            queue: Rope::new(),
+            early: Vec::new(),
+            early_bytes: 0,
+            blocks: Vec::new(),
+            duplicate: None,
+            fin: false,
+            limit: RECEIVE_BUFFER[1],
+            fixed: false,
+            copied_in_round: 0,
+            round_at: 0,
+            rtt: 0,
+            mss: 536,
+            advertised_mss,
+            quick: 16,
+            interactive: false,
+            ack_at: None,
+            last_data_at: 0,
+            urgent: None,
+            urgent_byte: None,
+            shut: false,
+        }
+    }
+}
+
+impl Loss {
+    /// Nothing is lost yet.
+    fn new(iss: Seq) -> Loss {
+        Loss {
+            state: Recovery::Open,
+            high: iss,
+            undo: None,
+            duplicates: 0,
+            delivered: 0,
+            sent: 0,
+            flight_at_start: 0,
+            rack_at: 0,
+            rack_end: iss,
+            rack_rtt: 0,
+            reordered: false,
+            highest_sacked: iss,
+            reorder_timer: None,
+            probed: None,
+            retransmitted: 0,
+            timeouts: 0,
+        }
+    }
+}
+
 /// How long TIME_WAIT lasts.
 pub const TIME_WAIT: Nanos = 60 * NANOS_PER_SEC;
 /// The window scale that is offered: for the most that the receive buffer grows to.
@@ -382,77 +482,17 @@ pub const MIN_MSS: usize = 48;
 impl Connection {
     fn new(path: Path, settings: Settings, algorithm: Box<dyn Algorithm>, iss: Seq, offset: u32) -> Connection {
         let mss = usize::from(path.mss).max(MIN_MSS);
+        let mut send = Send::new(iss, mss);
+        send.limit = settings.send_buffers[1];
+        let mut receive = Receive::new(path.mss);
+        receive.limit = settings.receive_buffers[1];
         Connection {
             state: State::Closed,
             settings,
-            send: Send {
-                una: iss,
-                nxt: iss,
-                iss,
-                window: 0,
-                max_window: 0,
-                wl1: Seq(0),
-                wl2: Seq(0),
-                scale: 0,
-                mss,
-                unsent: Rope::new(),
-                fin: false,
-                fin_sent: false,
-                queue: VecDeque::new(),
-                small: iss,
-                urgent: None,
-                limit: SEND_BUFFER[1],
-                fixed: false,
-                wanted: false,
-                more: false,
-                last_data_at: 0,
-            },
-            receive: Receive {
-                nxt: Seq(0),
-                irs: Seq(0),
-                edge: Seq(0),
-                acked: Seq(0),
-                scale: 0,
-                queue: Rope::new(),
-                early: Vec::new(),
-                early_bytes: 0,
-                blocks: Vec::new(),
-                duplicate: None,
-                fin: false,
-                limit: RECEIVE_BUFFER[1],
-                fixed: false,
-                copied_in_round: 0,
-                round_at: 0,
-                rtt: 0,
-                mss: 536,
-                advertised_mss: path.mss,
-                quick: 16,
-                interactive: false,
-                ack_at: None,
-                last_data_at: 0,
-                urgent: None,
-                urgent_byte: None,
-                shut: false,
-            },
+            send,
+            receive,
             rtt: RoundTrip::new(),
-            loss: Loss {
-                state: Recovery::Open,
-                high: iss,
-                undo: None,
-                duplicates: 0,
-                delivered: 0,
-                sent: 0,
-                flight_at_start: 0,
-                rack_at: 0,
-                rack_end: iss,
-                rack_rtt: 0,
-                reordered: false,
-                highest_sacked: iss,
-                reorder_timer: None,
-                probed: None,
-                retransmitted: 0,
-                timeouts: 0,
-            },
+            loss: Loss::new(iss),
             window: Window::new(),
             algorithm,
             path,
@@ -496,9 +536,9 @@ impl Connection {
         let iss = Seq(random.0);
         let mut this = Connection::new(path, settings, algorithm, iss, random.1);
         this.state = State::SynSent;
-        this.timestamps = true;
-        this.sack = true;
-        this.receive.scale = SCALE;
+        this.timestamps = this.settings.timestamps;
+        this.sack = this.settings.sack;
+        this.receive.scale = if this.settings.scaling { SCALE } else { 0 };
         this.apply_max_segment();
         this.stalled_at = now;
         this.delivered_at = now;
@@ -577,239 +617,5 @@ impl Connection {
     /// Our clock for timestamps, in milliseconds.
     pub(super) fn stamp(&self, now: Nanos) -> u32 {
         ((now / MS) as u32).wrapping_add(self.stamp_offset)
-    }
-
-    /// May the user send (now or when there is room)?
-    pub fn can_send_ever(&self) -> bool {
-        matches!(self.state, State::Established | State::CloseWait) && !self.send.fin
-    }
-
-    /// Is it still being opened?
-    pub fn is_opening(&self) -> bool {
-        matches!(self.state, State::SynSent | State::SynReceived)
-    }
-
-    /// Will there be nothing more to receive after what is here?
-    pub fn at_end(&self) -> bool {
-        self.receive.fin
-            || self.receive.shut
-            || matches!(self.state, State::Closed | State::TimeWait | State::Closing | State::LastAck)
-    }
-
-    /// Bytes that can be received now.
-    pub fn readable(&self) -> usize {
-        self.receive.queue.len()
-    }
-
-    /// Bytes not acknowledged yet.
-    pub fn unacknowledged(&self) -> usize {
-        self.unsent() + self.send.nxt.since(self.send.una)
-    }
-
-    /// Bytes not sent yet.
-    pub fn unsent(&self) -> usize {
-        self.send.unsent.len()
-    }
-
-    /// Bytes that may be added to what is to be sent; 0 where that would exceed the buffer.
-    pub fn room(&self) -> usize {
-        self.send.limit.saturating_sub(self.queued())
-    }
-
-    fn queued(&self) -> usize {
-        self.send.unsent.len() + self.send.nxt.since(self.send.una)
-    }
-
-    /// Is there so much room that a writer who waits should be told?
-    pub fn has_room(&self) -> bool {
-        let queued = self.queued();
-        queued * 3 <= self.send.limit * 2
-    }
-
-    /// A writer found no room: tell when there is.
-    pub fn want_room(&mut self) {
-        self.send.wanted = true;
-    }
-
-    /// The maximum segment size towards the peer.
-    pub fn mss(&self) -> usize {
-        self.send.mss
-    }
-
-    /// Is this a sequence number of something under way?
-    pub fn has_sent(&self, seq: Seq) -> bool {
-        seq.within(self.send.una, self.send.nxt)
-    }
-
-    /// Acknowledges what is not acknowledged yet.
-    pub fn acknowledge_now(&mut self, now: Nanos, out: Out) {
-        self.receive.interactive = false;
-        if self.receive.ack_at.is_some() {
-            self.send_ack(now, out);
-        }
-    }
-
-    /// Takes the error that ended it.
-    pub fn take_error(&mut self) -> Option<Errno> {
-        self.error.take()
-    }
-
-    /// Is there an error to take?
-    pub fn has_error(&self) -> bool {
-        self.error.is_some()
-    }
-
-    /// The congestion control's name.
-    pub fn congestion(&self) -> &'static str {
-        self.algorithm.name()
-    }
-
-    /// Changes the congestion control.
-    pub fn set_congestion(&mut self, algorithm: Box<dyn Algorithm>) {
-        self.algorithm = algorithm;
-        self.window.credit = 0;
-    }
-
-    /// Chooses the congestion control by name; false if there is none of that name.
-    pub fn choose_congestion(&mut self, name: &[u8]) -> bool {
-        let found = congestion::by_name(name);
-        let known = found.is_some();
-        if let Some(algorithm) = found {
-            self.set_congestion(algorithm);
-        }
-        known
-    }
-
-    /// Sets the send buffer.
-    pub fn set_send_limit(&mut self, bytes: usize) {
-        self.send.limit = bytes.max(SEND_BUFFER[0]);
-        self.send.fixed = true;
-    }
-
-    /// Sets the receive buffer; it then no longer grows by itself.
-    pub fn set_receive_limit(&mut self, bytes: usize) {
-        self.receive.limit = bytes;
-        self.receive.fixed = true;
-    }
-
-    /// Adds data to send, and sends what may go. `more`: the user has more to come (MSG_MORE). `urgent`: the last byte is urgent data.
-    pub fn write(&mut self, now: Nanos, data: Rope, more: bool, urgent: bool, out: Out) {
-        if self.queued() == 0 && self.send.last_data_at != 0 {
-            self.restart_after_idle(now);
-        }
-        if now.saturating_sub(self.receive.last_data_at) < 40 * MS {
-            self.receive.interactive = true;
-        }
-        self.send.unsent.append(data);
-        self.send.more = more;
-        if urgent {
-            self.send.urgent = Some(self.send.nxt + self.send.unsent.len());
-        }
-        self.pump(now, out);
-    }
-
-    /// Sends what waited for a change of settings.
-    pub fn settings_changed(&mut self, now: Nanos, out: Out) {
-        if self.settings.no_delay {
-            self.send.more = false;
-        }
-        self.rearm_keep_alive(now);
-        if !self.is_opening() {
-            self.pump(now, out);
-        }
-    }
-
-    /// Sends what MSG_MORE or TCP_CORK kept back.
-    pub fn flush(&mut self, now: Nanos, out: Out) {
-        self.send.more = false;
-        self.pump(now, out);
-    }
-
-    /// shutdown(2) of the sending side: FIN after all that waits.
-    pub fn finish(&mut self, now: Nanos, out: Out) {
-        match self.state {
-            State::Established | State::SynReceived => self.state = State::FinWait1,
-            State::CloseWait => self.state = State::LastAck,
-            _ => return,
-        }
-        self.send.fin = true;
-        self.send.more = false;
-        self.pump(now, out);
-    }
-
-    /// The user takes nothing more.
-    pub fn shut_receive(&mut self) {
-        self.receive.shut = true;
-    }
-
-    /// close(2): FIN if all was received, reset if not or if `abort`.
-    pub fn close(&mut self, now: Nanos, abort: bool, out: Out) -> Effects {
-        self.orphan = true;
-        let unread = !self.receive.queue.is_empty();
-        self.receive.queue = Rope::new();
-        if self.state == State::SynSent {
-            return self.die(None);
-        }
-        let open = !matches!(self.state, State::Closed | State::TimeWait);
-        if open && (abort || unread && self.can_reset_for_unread()) {
-            self.send_reset(now, out);
-            return self.die(None);
-        }
-        self.finish(now, out);
-        if self.state == State::FinWait2 {
-            self.end_timer = Some(now + self.settings.linger2);
-        }
-        if self.state == State::Closed { Effects::CLOSED } else { Effects::empty() }
-    }
-
-    fn can_reset_for_unread(&self) -> bool {
-        !matches!(self.state, State::SynReceived)
-    }
-
-    /// Ends it, with an error for the user if there is one.
-    pub(super) fn die(&mut self, error: Option<Errno>) -> Effects {
-        self.state = State::Closed;
-        self.error = error.or(self.error);
-        self.send.queue.clear();
-        self.send.unsent = Rope::new();
-        self.send.una = self.send.nxt;
-        self.receive.early.clear();
-        self.receive.early_bytes = 0;
-        (self.flying, self.lost, self.sacked) = (0, 0, 0);
-        self.send_timer = None;
-        self.keep_timer = None;
-        self.end_timer = None;
-        self.loss.reorder_timer = None;
-        self.receive.ack_at = None;
-        let failed = if error.is_some() { Effects::FAILED } else { Effects::empty() };
-        failed | Effects::CLOSED | Effects::READABLE | Effects::WRITABLE
-    }
-
-    /// Ends it from outside: a listener that closed, an administrator.
-    pub fn abort(&mut self, now: Nanos, error: Option<Errno>, out: Out) -> Effects {
-        if !matches!(self.state, State::Closed | State::TimeWait | State::SynSent) {
-            self.send_reset(now, out);
-        }
-        self.die(error)
-    }
-
-    /// An ICMP message says that the peer cannot be reached: ends an opening, else is only kept for whoever asks.
-    pub fn on_unreachable(&mut self, error: Errno, hard: bool) -> Effects {
-        if self.is_opening() && (hard || self.state == State::SynSent) {
-            return self.die(Some(error));
-        }
-        self.soft_error = Some(error);
-        Effects::empty()
-    }
-
-    /// The path takes only segments of this size from now on: what is under way is sent again.
-    pub fn on_smaller_path(&mut self, now: Nanos, mss: usize, out: Out) {
-        let mss = mss.saturating_sub(if self.timestamps { 12 } else { 0 }).max(MIN_MSS);
-        if mss >= self.send.mss || self.is_opening() {
-            return;
-        }
-        self.send.mss = mss;
-        self.mark_all_lost();
-        self.pump(now, out);
     }
 }

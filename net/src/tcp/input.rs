@@ -43,9 +43,9 @@ impl Connection {
             now,
             Agreed {
                 mss: segment.options.mss,
-                scale: segment.options.scale,
-                sack: segment.options.sack_permitted,
-                timestamp: segment.options.timestamps.map(|(value, _)| value),
+                scale: segment.options.scale.filter(|_| self.settings.scaling),
+                sack: segment.options.sack_permitted && self.settings.sack,
+                timestamp: segment.options.timestamps.filter(|_| self.settings.timestamps).map(|(value, _)| value),
             },
         );
         self.last_heard = now;
@@ -81,6 +81,7 @@ impl Connection {
         self.rtt.backoff = 0;
         self.receive.round_at = now;
         self.send.small = self.send.una;
+        self.grow_send_buffer();
         self.rearm_keep_alive(now);
     }
 

@@ -36,8 +36,8 @@ impl Link {
     pub(super) fn limits(&mut self) -> Result<Limits> {
         let headers = header_len(self.remote.ip) + HEADER;
         let path = self.path()?;
-        let mss = path.interface.mtu().min(65535).saturating_sub(headers).max(super::connection::MIN_MSS) as u16;
-        Ok(Limits { mss, segmentation: path.interface.segments() })
+        let mss = path.mtu().min(65535).saturating_sub(headers).max(super::connection::MIN_MSS) as u16;
+        Ok(Limits { mss, segmentation: true })
     }
 
     /// Sends a segment; one that cannot be sent is lost like any that the network loses.
@@ -55,6 +55,7 @@ impl Link {
             ttl: self.ttl,
             tos: self.tos,
             whole: true,
+            quiet: false,
         };
         let (from, to, mss) = (self.local.port, self.remote.port, self.mss);
         let Ok(path) = self.path() else { return };
@@ -65,7 +66,7 @@ impl Link {
         if large {
             packet.segment_size = mss;
         }
-        set_checksum(&mut packet, &out, 16, path);
+        set_checksum(&mut packet, &out, 16);
         let _ = output(packet, &out, path);
     }
 }

@@ -12,6 +12,7 @@ use super::link::{Link, answer, refuse};
 use super::segment::{Flags, Options, Segment};
 use super::seq::Seq;
 use super::socket::TcpSocket;
+use super::sysctl;
 use super::table::{self, End, Entry, Key};
 use super::{congestion, cookie};
 use crate::alarm::{Alarm, Rings};
@@ -177,12 +178,12 @@ fn on_syn(listener: &Arc<TcpSocket>, syn: Segment, header: &Header, ports: (u16,
     if let Some(most) = listener.max_segment() {
         limits.mss = limits.mss.min(most);
     }
-    let agreed = Agreed {
+    let agreed = sysctl::accepted(Agreed {
         mss: syn.options.mss,
         scale: syn.options.scale,
         sack: syn.options.sack_permitted,
         timestamp: syn.options.timestamps.map(|(value, _)| value),
-    };
+    });
     let state = listener.with_listener(|l| (l.is_full(), l.requests >= l.backlog.max(8).min(most_requests())));
     let Some((accept_full, requests_full)) = state else { return };
     if accept_full {

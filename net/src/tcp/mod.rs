@@ -2,6 +2,7 @@
 //! programs see, with [`opening`], [`transfer`] and [`option`] for its parts; [`link`] carries segments as packets.
 
 mod acknowledge;
+mod calls;
 pub mod congestion;
 pub mod connection;
 mod cookie;
@@ -17,6 +18,7 @@ pub mod rtt;
 pub mod segment;
 pub mod seq;
 pub mod socket;
+pub(crate) mod sysctl;
 mod table;
 mod timers;
 mod transfer;

@@ -13,6 +13,7 @@ use super::connection::{Connection, Effects, State};
 use super::link::Link;
 use super::listener::{Listener, initial_sequence, stamp_offset};
 use super::socket::{Core, Role, TcpSocket, reachable};
+use super::sysctl;
 use super::table::{self, Entry};
 use super::{congestion, option as options};
 use crate::backlog;
@@ -233,7 +234,8 @@ fn begin(socket: &TcpSocket, caller: &Caller, to: Endpoint) -> Result<()> {
             core.binding = Some(binding);
         }
         let algorithm = congestion::named(core.congestion);
-        let settings = core.settings.clone();
+        let mut settings = core.settings.clone();
+        sysctl::refresh(&mut settings);
         let link = &mut core.link;
         let mut connection =
             Connection::connect(now, limits, settings, algorithm, random, &mut |segment| link.send(segment));
@@ -252,10 +254,16 @@ fn is_free(local: table::End, remote: table::End) -> bool {
         None => true,
         Some(Entry::Request(_)) => false,
         Some(Entry::Socket(old)) => {
-            let reusable = match &old.core.lock().role {
-                Role::Open(connection) => connection.can_be_reused(sched::time::now()),
-                _ => false,
+            let allowed = match sysctl::TIME_WAIT_REUSE.load(Ordering::Relaxed) {
+                0 => false,
+                1 => true,
+                _ => local.0.is_loopback(),
             };
+            let reusable = allowed
+                && match &old.core.lock().role {
+                    Role::Open(connection) => connection.can_be_reused(sched::time::now()),
+                    _ => false,
+                };
             if reusable {
                 statistics::add(Counter::TimeWaitRecycled, 1);
                 old.end_time_wait();

@@ -75,8 +75,7 @@ impl Connection {
         if syn {
             options.mss = Some(self.receive.advertised_mss);
             options.sack_permitted = self.sack;
-            let scaling = self.state == State::SynSent || self.receive.scale != 0;
-            options.scale = scaling.then_some(super::connection::SCALE);
+            options.scale = (self.receive.scale != 0).then_some(self.receive.scale);
         } else if self.sack {
             let room = if self.timestamps { 3 } else { 4 };
             let blocks = self.receive.duplicate.take().into_iter().chain(self.receive.blocks.iter().copied());

@@ -2,7 +2,7 @@
 
 use base::Nanos;
 
-use super::connection::{Connection, Effects, Out, RECEIVE_BUFFER, State};
+use super::connection::{Connection, Effects, Out, State};
 use super::rtt::MS;
 use super::segment::{Block, Flags, Segment};
 use super::seq::Seq;
@@ -357,7 +357,7 @@ impl Connection {
         }
         let wanted = 4 * self.receive.copied_in_round + 32 * usize::from(self.receive.advertised_mss).min(4096);
         if !self.receive.fixed && wanted > self.receive.limit {
-            self.receive.limit = wanted.min(RECEIVE_BUFFER[2]);
+            self.receive.limit = wanted.min(self.settings.receive_buffers[2]).max(self.receive.limit);
         }
         self.receive.copied_in_round = 0;
         self.receive.round_at = now;

@@ -15,17 +15,19 @@ use hal::sync::SpinLock;
 use mm::{Sink, Source};
 use sched::{Sleep, WaitQueue};
 
-use super::connection::{Connection, Effects, Out, RECEIVE_BUFFER, SEND_BUFFER, Settings, State};
+use super::connection::{Connection, Effects, Out, Settings, State};
 use super::link::Link;
 use super::listener::Listener;
 use super::segment::Segment;
 use super::seq::Seq;
+use super::sysctl;
 use super::{congestion, opening, option as options, table, transfer};
 use crate::alarm::{Alarm, Rings};
 use crate::inet::port::Binding;
 use crate::inet::{self, Endpoint, Family};
 use crate::ip::icmp::Report;
 use crate::ip::protocol;
+use crate::netlink::diag::inet::{Facts, facts};
 use crate::options::Options;
 use crate::packet::Filler;
 use crate::socket::{Caller, MessageFlags, Outgoing, Received, Shutdown, Socket, SocketKind};
@@ -95,7 +97,8 @@ impl TcpSocket {
         let nowhere = Endpoint::any(family);
         let link = Link { local: nowhere, remote: nowhere, ttl: 64, tos: 0, device: 0, path: None, mss: u16::MAX };
         let socket = TcpSocket::new(family, link, Role::Fresh);
-        socket.options.set_sizes(SEND_BUFFER[1], RECEIVE_BUFFER[1]);
+        let (send, receive) = sysctl::first_buffers();
+        socket.options.set_sizes(send, receive);
         socket
     }
 
@@ -110,7 +113,7 @@ impl TcpSocket {
                 link,
                 bound: None,
                 binding: None,
-                settings: Settings::default(),
+                settings: sysctl::settings(),
                 congestion: congestion::default_name(),
                 error: None,
                 shut_write: false,
@@ -154,7 +157,9 @@ impl TcpSocket {
     /// The settings and congestion control that a child gets.
     pub(super) fn inherited(&self) -> (Settings, &'static str) {
         let core = self.core.lock();
-        (core.settings.clone(), core.congestion)
+        let mut settings = core.settings.clone();
+        sysctl::refresh(&mut settings);
+        (settings, core.congestion)
     }
 
     pub(super) fn max_segment(&self) -> Option<u16> {
@@ -341,6 +346,53 @@ impl TcpSocket {
             Role::Listening(listener) => (local, remote, State::Listen, listener.backlog, listener.waiting.len()),
             Role::Open(c) => (local, remote, c.state(), c.unacknowledged(), c.readable()),
         }
+    }
+
+    /// What sock_diag tells.
+    pub(crate) fn facts(&self) -> Facts {
+        let now = sched::time::now();
+        let (local, remote, state, to_send, to_take) = self.summary();
+        let mut facts = facts(self, self.family, local, remote);
+        facts.state = state as u8;
+        // Of a listener these are the connections that wait, and how many may.
+        (facts.receive_queue, facts.send_queue) = (to_take, to_send);
+        let core = self.core.lock();
+        if core.closed {
+            facts.inode = 0;
+        }
+        facts.device = core.link.device;
+        facts.congestion = Some(core.congestion);
+        facts.shutdown = u8::from(core.shut_read) | u8::from(core.shut_write) << 1;
+        if let Role::Open(connection) = &core.role {
+            facts.timer = connection.timer(now);
+            facts.congestion = Some(connection.congestion());
+            facts.info = Some(connection.info(now));
+        }
+        drop(core);
+        let settings = self.settings.lock();
+        (facts.tos, facts.class, facts.v6_only) = (settings.tos, settings.class, settings.v6_only);
+        facts
+    }
+
+    /// SOCK_DESTROY: a connection is reset, and who uses it hears ECONNABORTED; a listener ends.
+    pub(crate) fn destroy(&self) -> Result<()> {
+        let listening = {
+            let mut core = self.core.lock();
+            match &mut core.role {
+                Role::Listening(listener) => Some((core::mem::take(&mut listener.waiting), core.link.local.port)),
+                _ => None,
+            }
+        };
+        if let Some((waiting, port)) = listening {
+            self.core.lock().role = Role::Fresh;
+            self.close_listener(waiting, port);
+            return Ok(());
+        }
+        self.core.lock().error = Some(Errno::ECONNABORTED);
+        self.drive(|connection, now, out| ((), connection.abort(now, Some(Errno::ECONNABORTED), out)));
+        self.forget();
+        backlog::run();
+        Ok(())
     }
 
     /// Which family it is of.

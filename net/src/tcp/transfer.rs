@@ -91,6 +91,13 @@ fn wait_room(socket: &TcpSocket, nonblocking: bool) -> Result<usize> {
         connection.want_room();
         nonblocking.then_some(Err(Errno::EAGAIN))
     };
+    match attempt() {
+        Some(Err(Errno::EAGAIN)) | None => {}
+        Some(result) => return result,
+    }
+    // Nothing joins the last segment soon: it must not wait for more, or no room would ever come.
+    socket.drive(|connection, now, out| (connection.flush(now, out), Effects::empty()));
+    backlog::run();
     let waited = socket.room.wait_exclusive(Sleep::Interruptible, deadline, attempt);
     waited.map_err(|e| wait_error(e, deadline.is_some()))?
 }

@@ -176,6 +176,7 @@ pub(super) fn close(socket: &UnixSocket) {
     };
     if let Some(peer) = peer.filter(|_| !socket.is_datagram()) {
         let reset = if unread.is_empty() { None } else { Some(Errno::ECONNRESET) };
+        peer.state.lock().late_peer = Some(socket.name());
         peer.end(reset);
     }
     socket.room.wake_all();
@@ -217,8 +218,9 @@ impl UnixSocket {
         self.state.lock().backlog.as_ref().map(|backlog| !backlog.waiting.is_empty())
     }
 
-    /// The name that messages from here carry: none for streams.
+    /// The name that messages from here carry: none for streams, and none without an address.
     pub(super) fn sender_name(&self) -> alloc::vec::Vec<u8> {
-        if self.kind == SocketKind::Stream { alloc::vec::Vec::new() } else { self.name() }
+        let named = self.kind != SocketKind::Stream && self.state.lock().address.is_some();
+        if named { self.name() } else { alloc::vec::Vec::new() }
     }
 }

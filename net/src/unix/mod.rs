@@ -36,6 +36,8 @@ struct State {
     /// The inode that its path names, so that the name dies with the socket.
     bound: Option<Arc<fs::Inode>>,
     peer: Option<Weak<UnixSocket>>,
+    /// The name of a peer that has gone.
+    late_peer: Option<Vec<u8>>,
     /// A stream that was connected once stays so, even if the peer is gone.
     connected: bool,
     /// Connections that wait to be accepted, while it listens.
@@ -50,6 +52,23 @@ struct State {
 struct Backlog {
     waiting: VecDeque<Arc<UnixSocket>>,
     max: usize,
+}
+
+/// What tables of sockets show of one.
+pub(crate) struct Summary {
+    pub(crate) inode: u64,
+    pub(crate) kind: i32,
+    /// TCP's number of the state.
+    pub(crate) state: u8,
+    pub(crate) name: Option<Vec<u8>>,
+    /// Device and inode of its file.
+    pub(crate) file: Option<(u32, u64)>,
+    pub(crate) peer: Option<u64>,
+    /// The inodes of connections that wait.
+    pub(crate) waiting: Option<Vec<u64>>,
+    /// Bytes to be received, for a listener connections that wait and how many may.
+    pub(crate) queues: (usize, usize),
+    pub(crate) shutdown: u8,
 }
 
 /// A unix socket.
@@ -79,6 +98,7 @@ impl UnixSocket {
                 address: None,
                 bound: None,
                 peer: None,
+                late_peer: None,
                 connected: false,
                 backlog: None,
                 peer_credentials: Ucred::NOBODY,
@@ -117,6 +137,40 @@ impl UnixSocket {
             pair[one].state.lock().join(&pair[other], own_credentials(caller));
         }
         Ok(pair)
+    }
+
+    /// What tables of sockets show.
+    pub(crate) fn summary(&self) -> Summary {
+        const ESTABLISHED: u8 = 1;
+        const CLOSED: u8 = 7;
+        const LISTENING: u8 = 10;
+        let number = |socket: &UnixSocket| socket.options.inode.load(Ordering::Relaxed);
+        let state = self.state.lock();
+        let shown = match (&state.backlog, state.connected || state.peer.is_some()) {
+            (Some(_), _) => LISTENING,
+            (None, true) => ESTABLISHED,
+            (None, false) => CLOSED,
+        };
+        let peer = state.peer.as_ref().and_then(Weak::upgrade);
+        let mut summary = Summary {
+            inode: number(self),
+            kind: self.kind as i32,
+            state: shown,
+            // As in the address: without a path's NUL, with an abstract name's.
+            name: state.address.as_ref().map(|address| address.encode()[2..].to_vec()),
+            file: state.bound.as_ref().map(|inode| (0, inode.number())),
+            peer: peer.as_ref().map(|peer| number(peer)),
+            waiting: state.backlog.as_ref().map(|b| b.waiting.iter().map(|s| number(s)).collect()),
+            queues: state.backlog.as_ref().map_or((0, 0), |b| (b.waiting.len(), b.max)),
+            shutdown: 0,
+        };
+        drop(state);
+        let inbox = self.inbox.lock();
+        if shown != LISTENING {
+            summary.queues.0 = inbox.bytes();
+        }
+        summary.shutdown = u8::from(inbox.ended) | u8::from(self.mute.load(Ordering::Relaxed)) << 1;
+        summary
     }
 
     fn is_datagram(&self) -> bool {
@@ -199,8 +253,10 @@ impl Socket for UnixSocket {
     }
 
     fn peer_name(&self) -> Result<Vec<u8>> {
-        let peer = self.peer().ok_or(Errno::ENOTCONN)?;
-        Ok(peer.name())
+        match self.peer() {
+            Some(peer) => Ok(peer.name()),
+            None => self.state.lock().late_peer.clone().ok_or(Errno::ENOTCONN),
+        }
     }
 
     fn send(

@@ -28,11 +28,13 @@ mod futex;
 mod futex_pi;
 mod identity;
 mod loop_device;
+mod lease;
 mod memory;
 mod mmap_file;
 mod mount;
 mod mqueue;
 mod overlay;
+mod packet_socket;
 mod pipe;
 mod poll;
 mod process;
@@ -66,11 +68,13 @@ const THEMES: &[&[Case]] = &[
     futex_pi::CASES,
     identity::CASES,
     loop_device::CASES,
+    lease::CASES,
     memory::CASES,
     mmap_file::CASES,
     mount::CASES,
     mqueue::CASES,
     overlay::CASES,
+    packet_socket::CASES,
     pipe::CASES,
     poll::CASES,
     process::CASES,

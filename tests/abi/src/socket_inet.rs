@@ -231,6 +231,26 @@ cases! {
         assert_eq!(server.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     }
 
+    fn data_for_a_closed_end_resets() {
+        let (mut one, two, _listener) = connection();
+        act(libc::SIGPIPE, libc::SIG_IGN, 0);
+        drop(two);
+        one.set_nonblocking(true).unwrap();
+        let data = vec![0u8; 1 << 20];
+        let begun = std::time::Instant::now();
+        let mut sent = 0;
+        let error = loop {
+            match one.write(&data) {
+                Ok(n) => sent += n,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => drop(poll(&one, libc::POLLOUT, 2000)),
+                Err(error) => break error,
+            }
+            assert!(sent < 64 << 20, "somebody takes it");
+        };
+        assert!(matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)), "{error}");
+        assert!(begun.elapsed().as_millis() < 1500, "a first piece does not wait for more");
+    }
+
     fn a_full_buffer_blocks_the_sender() {
         let (mut client, mut server, _listener) = connection();
         client.set_nonblocking(true).unwrap();

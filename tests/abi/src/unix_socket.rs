@@ -49,6 +49,33 @@ fn receive_fd(from: &OwnedFd, flags: i32, room: usize) -> (Vec<u8>, Option<Owned
 }
 
 cases! {
+    fn peers_without_names_and_peers_that_have_gone() {
+        let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+        let at = (&raw mut address).cast::<libc::sockaddr>();
+        let (one, two) = pair(libc::SOCK_DGRAM);
+        write(&one, b"x");
+        let mut len = 100;
+        let mut byte = [0u8];
+        let room = byte.as_mut_ptr().cast();
+        assert_eq!(ok!(libc::recvfrom(two.as_raw_fd(), room, 1, 0, at, &mut len)), 1);
+        assert_eq!(len, 0, "a sender without a name has none");
+
+        let listener = own(ok!(libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0)));
+        address.sun_family = libc::AF_UNIX as u16;
+        address.sun_path[0] = b'l' as libc::c_char;
+        ok!(libc::bind(listener.as_raw_fd(), at, 4));
+        ok!(libc::listen(listener.as_raw_fd(), 5));
+        let client = own(ok!(libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0)));
+        ok!(libc::connect(client.as_raw_fd(), at, 4));
+        drop(client);
+        let mut len = 100;
+        let accepted = own(ok!(libc::accept(listener.as_raw_fd(), at, &mut len)));
+        assert_eq!((len, i32::from(address.sun_family)), (2, libc::AF_UNIX));
+        let mut len = 100;
+        ok!(libc::getpeername(accepted.as_raw_fd(), at, &mut len));
+        assert_eq!(len, 2);
+    }
+
     fn streams_go_both_ways() {
         let (one, two) = pair(libc::SOCK_STREAM);
         write(&one, b"abc");

@@ -3,12 +3,13 @@
 use crate::Failure;
 use crate::workspace::Crate;
 
-const LIB: &[&str] = &["abi", "base", "dev"];
+const LIB: &[&str] = &["abi", "base", "bpf", "dev"];
 
 /// Each crate, its own module's neighbours below it, and whether all below those counts too.
 const LAYERS: &[(&str, &[&str])] = &[
     ("abi", &[]),
     ("base", &["abi"]),
+    ("bpf", &["base"]),
     ("dev", &["abi", "base"]),
     ("hal", LIB),
     ("sched", &["hal"]),

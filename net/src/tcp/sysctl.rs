@@ -1,0 +1,91 @@
+//! The settings of `/proc/sys/net/ipv4/tcp_*`: what new sockets and connections begin with.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use base::{NANOS_PER_SEC, Nanos};
+
+use super::connection::{Agreed, RECEIVE_BUFFER, SEND_BUFFER, Settings};
+
+macro_rules! numbers {
+    ($($(#[$doc:meta])* $name:ident = $initial:expr;)*) => {
+        $($(#[$doc])* pub(crate) static $name: AtomicU32 = AtomicU32::new($initial);)*
+    };
+}
+
+numbers! {
+    /// Seconds that FIN_WAIT2 lasts without a user.
+    FIN_TIMEOUT = 60;
+    /// Seconds of silence before the first keep-alive probe.
+    KEEPALIVE_TIME = 7200;
+    /// Seconds between two.
+    KEEPALIVE_INTERVAL = 75;
+    /// How many go unanswered.
+    KEEPALIVE_PROBES = 9;
+    /// Repetitions of a SYN.
+    SYN_RETRIES = 6;
+    /// Repetitions before a connection is given up.
+    RETRIES2 = 15;
+    /// Selective acknowledgements.
+    SACK = 1;
+    /// Timestamps.
+    TIMESTAMPS = 1;
+    /// Window scaling.
+    WINDOW_SCALING = 1;
+    /// Connections in TIME_WAIT make room for new ones to the same end: 0 never, 1 always, 2 on the loopback interface.
+    TIME_WAIT_REUSE = 2;
+}
+
+/// The least, first and largest receive buffer.
+pub(crate) static RECEIVE: [AtomicU32; 3] = buffers(RECEIVE_BUFFER);
+/// The least, first and largest send buffer.
+pub(crate) static SEND: [AtomicU32; 3] = buffers(SEND_BUFFER);
+
+const fn buffers(sizes: [usize; 3]) -> [AtomicU32; 3] {
+    [AtomicU32::new(sizes[0] as u32), AtomicU32::new(sizes[1] as u32), AtomicU32::new(sizes[2] as u32)]
+}
+
+fn is_on(setting: &AtomicU32) -> bool {
+    setting.load(Ordering::Relaxed) != 0
+}
+
+fn sizes(of: &[AtomicU32; 3]) -> [usize; 3] {
+    [0, 1, 2].map(|i: usize| of[i].load(Ordering::Relaxed) as usize)
+}
+
+/// The first send and receive buffer of a socket.
+pub(super) fn first_buffers() -> (usize, usize) {
+    (sizes(&SEND)[1], sizes(&RECEIVE)[1])
+}
+
+/// What a new socket begins with.
+pub(super) fn settings() -> Settings {
+    let seconds = |setting: &AtomicU32| Nanos::from(setting.load(Ordering::Relaxed)) * NANOS_PER_SEC;
+    Settings {
+        keep_idle: seconds(&KEEPALIVE_TIME),
+        keep_interval: seconds(&KEEPALIVE_INTERVAL),
+        keep_count: KEEPALIVE_PROBES.load(Ordering::Relaxed),
+        linger2: seconds(&FIN_TIMEOUT),
+        syn_retries: SYN_RETRIES.load(Ordering::Relaxed),
+        retries: RETRIES2.load(Ordering::Relaxed),
+        ..Settings::default()
+    }
+}
+
+/// Fills in what is the system's and not the socket's: as of now, when a connection is opened.
+pub(super) fn refresh(settings: &mut Settings) {
+    settings.sack = is_on(&SACK);
+    settings.timestamps = is_on(&TIMESTAMPS);
+    settings.scaling = is_on(&WINDOW_SCALING);
+    settings.send_buffers = sizes(&SEND);
+    settings.receive_buffers = sizes(&RECEIVE);
+}
+
+/// What of a peer's offers is accepted.
+pub(super) fn accepted(offered: Agreed) -> Agreed {
+    Agreed {
+        mss: offered.mss,
+        scale: offered.scale.filter(|_| is_on(&WINDOW_SCALING)),
+        sack: offered.sack && is_on(&SACK),
+        timestamp: offered.timestamp.filter(|_| is_on(&TIMESTAMPS)),
+    }
+}
