@@ -10,8 +10,8 @@ use crate::vfs::mount::change::Changer;
 use crate::vfs::mount::{MountNamespace, SuperFlags};
 use crate::vfs::{create, mount, superblock, walk};
 use crate::{
-    FsContext, Inode, Mount, MountFlags, Path, block, devices, ext4, fuse, ninep, overlayfs, procfs, squashfs, sysfs,
-    tmpfs, tty,
+    FsContext, Inode, Mount, MountFlags, Path, block, devices, erofs, ext4, fuse, ninep, overlayfs, procfs, squashfs,
+    sysfs, tmpfs, tty,
 };
 
 /// Registers file systems and devices and makes the root: an empty tmpfs without a limit. `EBUSY` the second time, `ENOMEM`.
@@ -27,6 +27,7 @@ pub fn init() -> Result<()> {
     superblock::register(&ext4::mount::Kind("ext2"));
     superblock::register(&overlayfs::Kind);
     superblock::register(&squashfs::Kind);
+    superblock::register(&erofs::Kind);
     superblock::register(&fuse::Kind);
     superblock::register(&ninep::Kind);
     devices::register()?;

@@ -26,6 +26,7 @@ mod crc32c;
 pub mod devices;
 mod direct;
 pub mod directory_notify;
+mod erofs;
 pub mod ext4;
 pub mod fanotify;
 mod fd_table;

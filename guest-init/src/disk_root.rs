@@ -14,7 +14,7 @@ const WORD: &str = "quintet.root=";
 const PLACE: &str = "/newroot";
 /// The file systems that are tried: those that can be written, and those of images that can't.
 const KINDS: [&str; 1] = ["ext4"];
-const IMAGES: [&str; 1] = ["squashfs"];
+const IMAGES: [&str; 2] = ["squashfs", "erofs"];
 
 /// The device that has the root, if it is on one. `/proc` is mounted.
 pub(crate) fn device() -> Option<String> {
@@ -77,8 +77,8 @@ fn mount_layered(mount_lower: impl FnOnce(&str) -> Result<(), Errno>) -> Result<
 fn mount_image(device: &str) -> Result<(), Errno> {
     mount_layered(|place| {
         let mut kinds = IMAGES.iter();
-        let one = |kind: &&str| mount(device, place, *kind, MountFlags::RDONLY, None).is_ok();
-        if kinds.any(|kind| one(&kind)) { Ok(()) } else { Err(Errno::INVAL) }
+        let one = |kind: &str| mount(device, place, kind, MountFlags::RDONLY, None).is_ok();
+        if kinds.any(|kind| one(kind)) { Ok(()) } else { Err(Errno::INVAL) }
     })
 }
 

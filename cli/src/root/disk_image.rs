@@ -9,8 +9,9 @@ use std::path::Path;
 
 /// Where ext2, ext3 and ext4 have their magic number, and what it is.
 const EXT_MAGIC: (u64, [u8; 2]) = (1080, [0x53, 0xef]);
-/// What images begin with that can't be written: squashfs.
-const SQUASHFS_MAGIC: [u8; 4] = *b"hsqs";
+/// What images that can't be written have as their magic number, and where: squashfs and erofs.
+const SQUASHFS_MAGIC: (u64, [u8; 4]) = (0, *b"hsqs");
+const EROFS_MAGIC: (u64, [u8; 4]) = (1024, [0xe2, 0xe1, 0xf5, 0xe0]);
 const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
 
 /// The disk, if the file is a disk image: with a file system of its own, or in qcow2 format (whatever is in it).
@@ -23,7 +24,7 @@ pub(super) fn recognize(path: &Path, keep: bool) -> Result<Option<Disk>, Failure
         let mut found = vec![0; magic.len()];
         file.read_exact_at(&mut found, at).is_ok() && found == magic
     };
-    let fixed = is(0, &SQUASHFS_MAGIC);
+    let fixed = [SQUASHFS_MAGIC, EROFS_MAGIC].iter().any(|(at, magic)| is(*at, magic));
     if fixed && keep {
         return Err(Failure::new("--keep needs a root that can be written: this image can't"));
     }

@@ -1,4 +1,5 @@
-//! Read-only images: what file systems that are made once and then only read have in common ([`crate::squashfs`]).
+//! Read-only images: what file systems that are made once and then only read have in common ([`crate::squashfs`],
+//! [`crate::erofs`]).
 //!
 //! An [`Image`] knows how to find and read files on storage; what the VFS asks for is answered here, with the files' content in the page
 //! cache. What an image says is checked by who reads it: a wrong one is `EIO`, never more.
