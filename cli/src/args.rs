@@ -41,7 +41,8 @@ pub enum Command {
 #[derive(Args, Clone, Debug)]
 pub struct RunOptions {
     /// The root to run on: `builtin` (busybox), `debian` or `debian,PACKAGE,...`, a folder, a tar file, or a disk
-    /// image (raw or qcow2) with ext4.
+    /// image (raw or qcow2) with ext4, squashfs or
+    /// erofs.
     #[arg(long, default_value = "builtin", value_name = "ROOT")]
     pub root: Root,
     /// Keep what is written to a root on a disk image or in a folder; otherwise it is gone afterwards.

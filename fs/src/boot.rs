@@ -9,7 +9,10 @@ use crate::tmpfs::Options;
 use crate::vfs::mount::change::Changer;
 use crate::vfs::mount::{MountNamespace, SuperFlags};
 use crate::vfs::{create, mount, superblock, walk};
-use crate::{FsContext, Inode, Mount, MountFlags, Path, devices, ext4, ninep, overlayfs, procfs, sysfs, tmpfs, tty};
+use crate::{
+    FsContext, Inode, Mount, MountFlags, Path, block, devices, erofs, ext4, fuse, ninep, overlayfs, procfs, squashfs,
+    sysfs, tmpfs, tty,
+};
 
 /// Registers file systems and devices and makes the root: an empty tmpfs without a limit. `EBUSY` the second time, `ENOMEM`.
 pub fn init() -> Result<()> {
@@ -23,8 +26,13 @@ pub fn init() -> Result<()> {
     superblock::register(&ext4::mount::Kind("ext3"));
     superblock::register(&ext4::mount::Kind("ext2"));
     superblock::register(&overlayfs::Kind);
+    superblock::register(&squashfs::Kind);
+    superblock::register(&erofs::Kind);
+    superblock::register(&fuse::Kind);
     superblock::register(&ninep::Kind);
     devices::register()?;
+    block::loop_device::register()?;
+    fuse::register()?;
     tty::register()?;
     procfs::system::register();
     let instance = || tmpfs::instance("rootfs", &Options::unlimited());

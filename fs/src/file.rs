@@ -58,6 +58,8 @@ pub struct IoctlContext<'a> {
     pub open: &'a Arc<OpenFile>,
     /// Makes a descriptor for a file in the caller's table, close-on-exec if the flag is set. `EMFILE`.
     pub install: &'a dyn Fn(Arc<OpenFile>, bool) -> Result<Fd>,
+    /// The file behind a descriptor of the caller's. `EBADF`.
+    pub lookup: &'a dyn Fn(Fd) -> Result<Arc<OpenFile>>,
 }
 
 /// An object that descriptors refer to: regular file, directory, device, pipe end, socket, event counter, ... One `File` may be shared

@@ -16,6 +16,7 @@ use crate::attributes::{
 use crate::lease::Leases;
 use crate::lock::FileLocks;
 use crate::notify::{Watched, Watches};
+use crate::vfs::acl::Cached;
 use crate::{Access, File, FsContext, OpenFlags, SuperBlock};
 
 /// What a file system does for an inode. The defaults are Linux's errors for inodes that can't. Directory methods are called with the
@@ -217,6 +218,8 @@ pub struct Inode {
     watches: Once<Box<Watches>>,
     /// It was made with O_TMPFILE, so that having no name does not mean that it was removed.
     unnamed: AtomicBool,
+    /// Its access control lists, once they were read.
+    pub(crate) acls: Cached,
     /// What a layer above keeps with a FIFO (its pipe) or a socket (its endpoint).
     attachment: SpinLock<Option<Arc<dyn Any + Send + Sync>>>,
     /// Attributes have changed since its file system has stored them.
@@ -279,6 +282,7 @@ impl Inode {
             locks: Once::new(),
             watches: Once::new(),
             unnamed: AtomicBool::new(false),
+            acls: Cached::default(),
             attachment: SpinLock::new(None),
         })
     }

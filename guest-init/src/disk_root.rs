@@ -12,8 +12,9 @@ use std::path::Path;
 /// changed.
 const WORD: &str = "quintet.root=";
 const PLACE: &str = "/newroot";
-/// The file systems that are tried.
+/// The file systems that are tried: those that can be written, and those of images that can't.
 const KINDS: [&str; 1] = ["ext4"];
+const IMAGES: [&str; 2] = ["squashfs", "erofs"];
 
 /// The device that has the root, if it is on one. `/proc` is mounted.
 pub(crate) fn device() -> Option<String> {
@@ -26,8 +27,10 @@ pub(crate) fn enter(device: &str) -> io::Result<()> {
     mounts::make_folder(PLACE, 0o755);
     match device.split_once(':') {
         Some(("shared", tag)) => mount_folder(tag, PLACE).map_err(|error| named(tag, error))?,
-        Some(("below", tag)) => mount_below(tag).map_err(|error| named(tag, error))?,
-        _ => mount_any(device).map_err(|error| named(device, error))?,
+        Some(("below", tag)) => mount_layered(|place| mount_folder(tag, place)).map_err(|error| named(tag, error))?,
+        _ => mount_any(device)
+            .or_else(|error| mount_image(device).map_err(|_| error))
+            .map_err(|error| named(device, error))?,
     }
     copy_files(Path::new("/"), &mut Vec::new())?;
     for place in mounts::PLACES {
@@ -54,12 +57,12 @@ fn mount_folder(tag: &str, place: &str) -> Result<(), Errno> {
     mount(tag, place, mounts::NINEP, MountFlags::empty(), Some(c"trans=virtio,version=9p2000.L,cache=loose"))
 }
 
-/// The folder with a layer on top, in memory, that takes what is written.
-fn mount_below(tag: &str) -> Result<(), Errno> {
+/// What `mount_lower` mounts, with a layer on top, in memory, that takes what is written.
+fn mount_layered(mount_lower: impl FnOnce(&str) -> Result<(), Errno>) -> Result<(), Errno> {
     let (lower, layer) = ("/newroot.lower", "/newroot.layer");
     mounts::make_folder(lower, 0o755);
     mounts::make_folder(layer, 0o755);
-    mount_folder(tag, lower)?;
+    mount_lower(lower)?;
     mount("tmpfs", layer, "tmpfs", MountFlags::empty(), Some(c"mode=755"))?;
     for part in ["upper", "work"] {
         mounts::make_folder(&format!("{layer}/{part}"), 0o755);
@@ -68,6 +71,15 @@ fn mount_below(tag: &str) -> Result<(), Errno> {
     mount("overlay", PLACE, "overlay", MountFlags::empty(), Some(options))?;
     // The layers stay with the overlay, and with nobody else.
     [lower, layer].iter().try_for_each(|place| unmount(*place, UnmountFlags::DETACH))
+}
+
+/// An image that can't be written.
+fn mount_image(device: &str) -> Result<(), Errno> {
+    mount_layered(|place| {
+        let mut kinds = IMAGES.iter();
+        let one = |kind: &str| mount(device, place, kind, MountFlags::RDONLY, None).is_ok();
+        if kinds.any(|kind| one(kind)) { Ok(()) } else { Err(Errno::INVAL) }
+    })
 }
 
 fn mount_any(device: &str) -> Result<(), Errno> {

@@ -19,6 +19,7 @@ pub mod exit;
 mod fanotify;
 pub mod fork;
 pub mod fs_state;
+mod fuse;
 mod group;
 pub mod inspect;
 pub mod job_control;
@@ -50,6 +51,7 @@ pub fn init() {
     job_control::register();
     async_io::register();
     fanotify::register();
+    fuse::register();
 }
 
 /// A process, thread, process group or session number.

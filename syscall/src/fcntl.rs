@@ -275,7 +275,8 @@ pub(crate) fn ioctl(cx: &mut Context, a: Args) -> Result<usize> {
     }
     let (task, cred) = (cx.task, cx.task.cred());
     let install = |made, close_on_exec| files.install(made, close_on_exec, fd_limit(task));
-    open.file().ioctl(&IoctlContext { cred: &cred, open: &open, install: &install }, request, arg)
+    let lookup = |fd| files.get(fd);
+    open.file().ioctl(&IoctlContext { cred: &cred, open: &open, install: &install, lookup: &lookup }, request, arg)
 }
 
 pub(crate) fn lseek(cx: &mut Context, a: Args) -> Result<usize> {

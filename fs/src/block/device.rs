@@ -14,6 +14,7 @@ use hal::frame::Frame;
 use hal::sync::SpinLock;
 use mm::{PageCache, Pager};
 
+use super::loop_device::{self, LoopDisk};
 use super::partition;
 use super::queue::{Bio, Group, RequestQueue};
 use super::statistics::Statistics;
@@ -27,13 +28,31 @@ const BATCH: usize = 1024;
 /// Minor numbers of one disk: itself and its partitions.
 const MINORS: u32 = 256;
 /// The group "disk" of Debian.
-const GROUP: u32 = 6;
+pub(super) const GROUP: u32 = 6;
+
+/// What moves a device's bytes.
+#[derive(Clone)]
+enum Store {
+    /// A driver, by way of a queue.
+    Queue(Arc<RequestQueue>),
+    /// A file.
+    Loop(Arc<LoopDisk>),
+}
+
+impl Store {
+    fn geometry(&self) -> BlockGeometry {
+        match self {
+            Store::Queue(queue) => queue.geometry(),
+            Store::Loop(disk) => disk.geometry(),
+        }
+    }
+}
 
 /// A disk or a partition.
 pub struct BlockDev {
     name: String,
     number: DeviceNumber,
-    queue: Arc<RequestQueue>,
+    store: Store,
     /// The whole disk, of a partition, and the partition's number there.
     disk: Option<(Arc<BlockDev>, u32)>,
     /// Where it begins on the disk, and its size, in sectors. (A loop device gets its size later.)
@@ -78,16 +97,47 @@ pub fn disk_name(prefix: &str, index: u32) -> String {
 /// Makes a disk known as `/dev/NAME`, the `index`th of its driver, and its partitions. `EEXIST`, `ENOMEM`.
 pub fn add_disk(name: &str, major: u32, index: u32, device: Arc<dyn BlockDevice>) -> Result<Arc<BlockDev>> {
     let serial = device.serial();
-    let queue = RequestQueue::new(device);
-    let number = DeviceNumber::new(major, index * MINORS);
-    let sectors = queue.geometry().sectors;
-    let disk = BlockDev::new(name.into(), number, queue, None, 0, sectors, serial);
-    devices::add_node(name, FileKind::BlockDevice, 0o660, GROUP, number)?;
-    DEVICES.lock().push(disk.clone());
+    let store = Store::Queue(RequestQueue::new(device));
+    let disk = add(name, DeviceNumber::new(major, index * MINORS), store, serial)?;
     if let Err(error) = rescan(&disk) {
         log::warn!("{name}: the partition table can't be read: {error}");
     }
     Ok(disk)
+}
+
+fn add(name: &str, number: DeviceNumber, store: Store, serial: Vec<u8>) -> Result<Arc<BlockDev>> {
+    let sectors = store.geometry().sectors;
+    let disk = BlockDev::new(name.into(), number, store, None, 0, sectors, serial);
+    devices::add_node(name, FileKind::BlockDevice, 0o660, GROUP, number)?;
+    DEVICES.lock().push(disk.clone());
+    Ok(disk)
+}
+
+/// Makes a loop device known, the `index`th. `EEXIST`, `ENOMEM`.
+pub(super) fn add_loop(name: &str, index: u32, disk: Arc<LoopDisk>) -> Result<Arc<BlockDev>> {
+    add(name, DeviceNumber::new(loop_device::MAJOR, index), Store::Loop(disk), Vec::new())
+}
+
+/// Forgets a disk that nobody uses.
+pub(super) fn remove_disk(disk: &BlockDev) {
+    remove_partitions(disk);
+    DEVICES.lock().retain(|device| device.number != disk.number);
+    devices::remove_node(&disk.name);
+}
+
+/// Forgets the partitions of a disk that is not what it was.
+pub(super) fn remove_partitions(disk: &BlockDev) {
+    let old: Vec<Arc<BlockDev>> = list().into_iter().filter(|device| device.is_part_of(disk)).collect();
+    for gone in &old {
+        devices::remove_node(&gone.name);
+    }
+    DEVICES.lock().retain(|device| !device.is_part_of(disk));
+}
+
+/// Is the disk or a partition of it in a file system's or a program's sole use?
+pub(super) fn is_claimed(disk: &BlockDev) -> bool {
+    let claimed = |device: &BlockDev| device.claimed.load(Ordering::Acquire);
+    claimed(disk) || list().iter().any(|device| device.is_part_of(disk) && claimed(device))
 }
 
 /// Reads the partition table again. `EBUSY` where a partition is in use, `EINVAL` for a partition, `EIO`.
@@ -108,10 +158,13 @@ pub fn rescan(disk: &Arc<BlockDev>) -> Result<()> {
     for part in found {
         let separator = if disk.name.ends_with(|c: char| c.is_ascii_digit()) { "p" } else { "" };
         let name = format!("{}{separator}{}", disk.name, part.number);
-        let number = DeviceNumber::new(disk.number.major, disk.number.minor + part.number);
+        let number = match disk.store {
+            Store::Queue(_) => DeviceNumber::new(disk.number.major, disk.number.minor + part.number),
+            Store::Loop(_) => DeviceNumber::new(loop_device::PARTITION_MAJOR, disk.number.minor * MINORS + part.number),
+        };
         let place = Some((disk.clone(), part.number));
         let device =
-            BlockDev::new(name.clone(), number, disk.queue.clone(), place, part.start, part.sectors, Vec::new());
+            BlockDev::new(name.clone(), number, disk.store.clone(), place, part.start, part.sectors, Vec::new());
         devices::add_node(&name, FileKind::BlockDevice, 0o660, GROUP, number)?;
         made.push(device);
     }
@@ -128,7 +181,7 @@ impl BlockDev {
     fn new(
         name: String,
         number: DeviceNumber,
-        queue: Arc<RequestQueue>,
+        store: Store,
         disk: Option<(Arc<BlockDev>, u32)>,
         start: u64,
         sectors: u64,
@@ -145,10 +198,10 @@ impl BlockDev {
                 None => Statistics::default(),
             }),
             cache: PageCache::with_pager(Arc::new(DevicePager(this.clone())), sectors * SECTOR),
-            read_only: AtomicBool::new(queue.geometry().read_only),
+            read_only: AtomicBool::new(store.geometry().read_only),
             block_size: AtomicU32::new(PAGE_SIZE as u32),
             claimed: AtomicBool::new(false),
-            queue,
+            store,
             disk,
         });
         let store: Weak<BlockDev> = Arc::downgrade(&made);
@@ -188,7 +241,7 @@ impl BlockDev {
 
     /// What the disk is like.
     pub fn geometry(&self) -> BlockGeometry {
-        self.queue.geometry()
+        self.store.geometry()
     }
 
     /// What is read and written through `/dev`.
@@ -213,6 +266,34 @@ impl BlockDev {
     /// Takes back [`BlockDev::claim`].
     pub fn unclaim(&self) {
         self.claimed.store(false, Ordering::Release);
+        self.closed(false);
+    }
+
+    /// Is it a partition of `disk`?
+    fn is_part_of(&self, disk: &BlockDev) -> bool {
+        self.disk.as_ref().is_some_and(|(whole, _)| whole.number == disk.number)
+    }
+
+    /// What it is as a loop device, if it is one.
+    pub(super) fn loop_disk(&self) -> Option<&LoopDisk> {
+        match &self.store {
+            Store::Loop(disk) if self.disk.is_none() => Some(disk),
+            _ => None,
+        }
+    }
+
+    /// A program has opened it.
+    pub(super) fn opened(&self) {
+        if let Store::Loop(disk) = &self.store {
+            disk.opened();
+        }
+    }
+
+    /// A program has closed it, or a file system is done with it.
+    pub(super) fn closed(&self, opener: bool) {
+        if let Store::Loop(disk) = &self.store {
+            disk.closed(self.disk.as_ref().map_or(self, |(whole, _)| whole), opener);
+        }
     }
 
     /// Writes what programs wrote through `/dev`, and forgets the rest of what was read through it: a file system begins or ends to use
@@ -225,7 +306,9 @@ impl BlockDev {
 
     /// The driver's side has another size now.
     pub fn refresh(&self) {
-        self.queue.refresh();
+        if let Store::Queue(queue) = &self.store {
+            queue.refresh();
+        }
         let sectors = self.geometry().sectors;
         self.sectors.store(sectors, Ordering::Release);
         self.read_only.store(self.geometry().read_only, Ordering::Relaxed);
@@ -255,6 +338,10 @@ impl BlockDev {
     /// Submits requests without memory and waits for them.
     fn run(&self, op: BlockOp, offset: u64, len: u64, max_sectors: u32) -> Result<()> {
         let first = self.locate(offset, len)?;
+        let queue = match &self.store {
+            Store::Queue(queue) => queue,
+            Store::Loop(disk) => return disk.run(op, first, len),
+        };
         let block = u64::from(self.geometry().logical_block.max(512)) / SECTOR;
         let step = (u64::from(max_sectors) / block * block).max(block);
         let group = Group::new();
@@ -265,7 +352,7 @@ impl BlockDev {
             bios.push(self.bio(op, first + at, n * SECTOR, Vec::new(), &group));
             at += n;
         }
-        self.queue.submit(bios);
+        queue.submit(bios);
         group.wait()
     }
 
@@ -333,6 +420,13 @@ impl BlockIo for BlockDev {
         if op == BlockOp::Write && self.is_read_only() && !pieces.is_empty() {
             return Err(Errno::EROFS);
         }
+        let queue = match &self.store {
+            Store::Queue(queue) => queue,
+            Store::Loop(disk) => {
+                pieces.iter().try_for_each(|piece| self.locate(piece.offset, piece.len as u64).map(drop))?;
+                return disk.transfer(direction, self.start, pieces, &self.statistics);
+            }
+        };
         for batch in pieces.chunks(BATCH) {
             let group = Group::new();
             let mut bios = Vec::new();
@@ -343,7 +437,7 @@ impl BlockIo for BlockDev {
                 let memory = vec![(piece.frame.clone(), Segment { physical, len: piece.len as u32 })];
                 bios.push(self.bio(op, sector, piece.len as u64, memory, &group));
             }
-            self.queue.submit(bios);
+            queue.submit(bios);
             group.wait()?;
         }
         Ok(())
@@ -353,8 +447,12 @@ impl BlockIo for BlockDev {
         if !self.geometry().volatile_cache {
             return Ok(());
         }
+        let queue = match &self.store {
+            Store::Queue(queue) => queue,
+            Store::Loop(disk) => return disk.run(BlockOp::Flush, 0, 0),
+        };
         let group = Group::new();
-        self.queue.submit(vec![self.bio(BlockOp::Flush, 0, 0, Vec::new(), &group)]);
+        queue.submit(vec![self.bio(BlockOp::Flush, 0, 0, Vec::new(), &group)]);
         group.wait()
     }
 

@@ -5,10 +5,13 @@
 //! and keeps the driver (`dev::BlockDevice`) busy. [`node`] is `/dev/vda` and its ioctls, over a page cache of its own; [`partition`]
 //! reads partition tables; [`report`] is `/proc/diskstats`, `/proc/partitions` and `/sys/block`.
 //!
+//! A [`loop_device`] has a file in the place of a queue and a driver.
+//!
 //! Lock order: list of devices -> queue of a disk -> driver. Completion runs in interrupt handlers and takes the queue's lock.
 
 mod device;
 mod io;
+pub mod loop_device;
 pub mod node;
 pub mod partition;
 mod queue;

@@ -8,6 +8,7 @@ use dev::SECTOR;
 use hal::user::UserPtr;
 use mm::{Sink, Source};
 
+use super::loop_device::control;
 use super::{BlockDev, BlockIo, device};
 use crate::direct;
 use crate::poll::ALWAYS_READY;
@@ -48,16 +49,14 @@ struct DeviceFile {
     errors_seen: AtomicU64,
 }
 
-/// Opens the device with that number. `ENXIO`, `EACCES` (writing what is read-only), `EBUSY` (O_EXCL, and a file system uses it).
+/// Opens the device with that number. `ENXIO`, `EBUSY` (O_EXCL, and a file system uses it).
 pub fn open(number: DeviceNumber, flags: OpenFlags) -> Result<Arc<dyn File>> {
     let device = device::by_number(number)?;
-    if flags.access().contains(Access::WRITE) && device.is_read_only() {
-        return Err(Errno::EACCES);
-    }
     let exclusive = flags.contains(OpenFlags::EXCL);
     if exclusive {
         device.claim()?;
     }
+    device.opened();
     let errors_seen = AtomicU64::new(device.cache().error_number());
     Ok(Arc::new(DeviceFile { device, exclusive, errors_seen }))
 }
@@ -173,7 +172,10 @@ impl File for DeviceFile {
                 self.clear(start, len, request == BLKDISCARD).map(|()| 0)
             }
             HDIO_GETGEO => UserPtr::<[u8; 16]>::new(arg).write(&disk_geometry(device)).map(|()| 0),
-            _ => Err(Errno::ENOTTY),
+            _ => match device.loop_disk() {
+                Some(disk) => control::ioctl(device, disk, cx, request, arg),
+                None => Err(Errno::ENOTTY),
+            },
         }
     }
 
@@ -189,6 +191,7 @@ impl File for DeviceFile {
         if self.exclusive {
             self.device.unclaim();
         }
+        self.device.closed(true);
     }
 }
 

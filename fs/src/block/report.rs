@@ -11,7 +11,7 @@ use base::Result;
 use dev::SECTOR;
 
 use super::statistics::{Kind, Statistics};
-use super::{BlockDev, BlockIo, list};
+use super::{BlockDev, BlockIo, list, loop_device};
 use crate::procfs::{Listed, Node, ProcDir, dir, file, link};
 use crate::{FileKind, LinkTarget};
 
@@ -152,6 +152,7 @@ impl DeviceDir {
                 entries.push(("ext_range", about(|_| "256".into())));
                 entries.push(("serial", about(|d| String::from_utf8_lossy(d.serial()).into_owned())));
                 entries.push(("uevent", about(|d| uevent(d, "disk"))));
+                entries.extend(loop_device::report::directory(device).map(|node| ("loop", node)));
             }
         }
         let mut entries: Vec<(String, Node)> = entries.into_iter().map(|(name, node)| (name.into(), node)).collect();

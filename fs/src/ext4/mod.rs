@@ -11,6 +11,7 @@
 //!
 //! Lock order: a file's mapping lock -> commit lock -> volume lock. User memory is never touched under the volume lock.
 
+mod acl;
 mod allocate;
 mod create;
 mod data;

@@ -475,6 +475,10 @@ impl SuperOps for Ext4Super {
         Node::get(&self.0, number).map_err(|_| Errno::ESTALE)
     }
 
+    fn has_acls(&self) -> bool {
+        true
+    }
+
     fn is_read_only(&self) -> bool {
         self.0.is_read_only()
     }

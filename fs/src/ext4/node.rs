@@ -10,6 +10,7 @@ use hal::sync::Once;
 use mm::PageCache;
 use sched::Mutex;
 
+use super::acl;
 use super::create::New;
 use super::data::FilePager;
 use super::inode::{RawInode, flag};
@@ -337,10 +338,13 @@ impl InodeOps for Node {
 
 impl XattrStore for Node {
     fn get(&self, name: &[u8]) -> Result<Vec<u8>> {
-        self.fs.query(|volume| volume.xattr(self.number, name))
+        let value = self.fs.query(|volume| volume.xattr(self.number, name))?;
+        if acl::is_list(name) { acl::from_disk(&value) } else { Ok(value) }
     }
 
     fn set(&self, name: &[u8], value: &[u8], mode: SetMode) -> Result<()> {
+        let stored = if acl::is_list(name) { Some(acl::to_disk(value)?) } else { None };
+        let value = stored.as_deref().unwrap_or(value);
         self.fs.operation(|volume| volume.set_xattr(self.number, name, Some(value), mode, realtime()))?;
         self.note_changed();
         Ok(())

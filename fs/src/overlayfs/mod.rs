@@ -149,6 +149,11 @@ impl SuperOps for Super {
         self.0.upper.as_ref().is_none_or(|upper| upper.layer.mount.superblock.is_read_only())
     }
 
+    fn has_acls(&self) -> bool {
+        let layers = self.0.lowers.iter().chain(self.0.upper.as_ref().map(|upper| &upper.layer));
+        layers.into_iter().any(|layer| layer.mount.superblock.ops.has_acls())
+    }
+
     fn stacked(&self) -> u32 {
         let layers = self.0.lowers.iter().chain(self.0.upper.as_ref().map(|upper| &upper.layer));
         1 + layers.map(|layer| layer.mount.superblock.ops.stacked()).max().unwrap_or(0)

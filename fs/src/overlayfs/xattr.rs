@@ -56,6 +56,7 @@ impl XattrStore for Node {
         }
         let upper = self.copy_up(None)?;
         upper.ops().xattrs().ok_or(Errno::EOPNOTSUPP)?.set(name, value, mode)?;
+        upper.acls.forget();
         upper.changed();
         Ok(())
     }
@@ -68,6 +69,7 @@ impl XattrStore for Node {
         self.real().ops().xattrs().ok_or(Errno::EOPNOTSUPP)?.get(name)?;
         let upper = self.copy_up(None)?;
         upper.ops().xattrs().ok_or(Errno::EOPNOTSUPP)?.remove(name)?;
+        upper.acls.forget();
         upper.changed();
         Ok(())
     }

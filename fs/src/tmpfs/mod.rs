@@ -90,6 +90,10 @@ impl SuperOps for Tmpfs {
         FsStats { blocks, free, available: free, files, free_files }
     }
 
+    fn has_acls(&self) -> bool {
+        true
+    }
+
     fn show_options(&self) -> Vec<u8> {
         let pages = self.space.max_pages.load(Ordering::Relaxed);
         if pages == Options::unlimited().pages {

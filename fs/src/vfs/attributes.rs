@@ -3,7 +3,7 @@
 use base::{Capability, Errno, Result};
 
 use crate::notify::{self, event};
-use crate::vfs::permission;
+use crate::vfs::{acl, permission};
 use crate::{Access, FileKind, FsContext, MountFlags, Path, SetAttributes, SetTime};
 
 fn apply(path: &Path, change: &SetAttributes) -> Result<()> {
@@ -26,7 +26,8 @@ pub fn chmod(cx: &FsContext, path: &Path, mode: u32) -> Result<()> {
     if !cx.cred.in_group(inode.gid()) && !cx.cred.capable(Capability::Fsetid) {
         mode &= !0o2000;
     }
-    apply(path, &SetAttributes { mode: Some(mode), ..SetAttributes::default() })
+    apply(path, &SetAttributes { mode: Some(mode), ..SetAttributes::default() })?;
+    acl::chmod(inode, mode)
 }
 
 /// chown(2); `None` leaves an id as it is. `EPERM`, `EROFS`.

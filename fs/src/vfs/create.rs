@@ -46,9 +46,10 @@ fn make_entry(
 /// mkdir(2).
 pub fn mkdir(cx: &FsContext, base: Option<&Path>, path: &[u8], mode: u32) -> Result<()> {
     make_entry(cx, base, path, true, |_, dir, name| {
-        let (uid, gid, mode) = permission::for_new(cx, dir, FileKind::Directory, mode & 0o1777);
+        let asked = mode & 0o1777;
+        let (uid, gid, mode) = permission::for_new(cx, dir, FileKind::Directory, asked);
         let new = NewInode { kind: FileKind::Directory, mode, uid, gid, rdev: DeviceNumber::default(), target: b"" };
-        let made = dir.ops().create(dir, name, &new)?;
+        let made = permission::create(dir, name, &new, asked)?;
         dir.add_link();
         Ok(made)
     })?;
@@ -83,9 +84,10 @@ pub fn make_node(
         if is_device && rdev != DeviceNumber::default() {
             needs(cx, Capability::Mknod)?;
         }
-        let (uid, gid, mode) = permission::for_new(cx, dir, kind, mode);
+        let asked = mode & 0o7777;
+        let (uid, gid, mode) = permission::for_new(cx, dir, kind, asked);
         let rdev = if is_device { rdev } else { DeviceNumber::default() };
-        dir.ops().create(dir, name, &NewInode { kind, mode, uid, gid, rdev, target: b"" })
+        permission::create(dir, name, &NewInode { kind, mode, uid, gid, rdev, target: b"" }, asked)
     })
 }
 

@@ -1,5 +1,6 @@
 //! The virtual file system: names, mounts, and the operations of system calls on paths.
 
+pub(crate) mod acl;
 pub mod advice;
 pub mod attributes;
 pub mod change;

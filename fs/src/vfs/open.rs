@@ -11,7 +11,7 @@ use crate::open_file::Hold;
 use crate::vfs::directory::Directory;
 use crate::vfs::regular::{self, RegularFile};
 use crate::vfs::walk::{Last, Resolve, Walk};
-use crate::vfs::{mount, permission};
+use crate::vfs::{acl, mount, permission};
 use crate::{
     Access, Dentry, DeviceNumber, File, FileKind, FsContext, Inode, Io, LinkTarget, MountFlags, NewInode, OpenFile,
     OpenFlags, Path, chardev,
@@ -153,7 +153,7 @@ fn create_file(cx: &FsContext, dir: &Path, name: &[u8], how: OpenHow) -> Result<
     permission::check_path(cx, dir, Access::WRITE | Access::EXEC)?;
     let (uid, gid, mode) = permission::for_new(cx, inode, FileKind::Regular, how.mode);
     let new = NewInode { kind: FileKind::Regular, mode, uid, gid, rdev: DeviceNumber::default(), target: b"" };
-    let made = inode.ops().create(inode, name, &new)?;
+    let made = permission::create(inode, name, &new, how.mode)?;
     inode.modified();
     let dentry = dir.dentry.instantiate(name, made);
     notify::name_event(inode, event::CREATE, name, false, 0);
@@ -170,6 +170,7 @@ fn open_unnamed(cx: &FsContext, dir: &Path, how: OpenHow) -> Result<Arc<OpenFile
     let (uid, gid, mode) = permission::for_new(cx, inode, FileKind::Regular, how.mode);
     let new = NewInode { kind: FileKind::Regular, mode, uid, gid, rdev: DeviceNumber::default(), target: b"" };
     let made = inode.ops().create_unnamed(inode, &new)?;
+    acl::inherit(inode, &made, how.mode)?;
     made.set_nlink(0);
     // With O_EXCL linkat(2) may not give it a name later.
     made.set_unnamed(!how.flags.contains(OpenFlags::EXCL));

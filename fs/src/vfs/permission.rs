@@ -4,7 +4,8 @@ use alloc::sync::Arc;
 
 use base::{Capability, Cred, Errno, Result};
 
-use crate::{Access, FileKind, FsContext, Inode, Path};
+use crate::vfs::acl;
+use crate::{Access, FileKind, FsContext, Inode, NewInode, Path};
 
 const STICKY: u32 = 0o1000;
 const SET_GID: u32 = 0o2000;
@@ -14,7 +15,17 @@ const SET_GID: u32 = 0o2000;
 pub fn check(cred: &Cred, inode: &Inode, wanted: Access) -> Result<()> {
     inode.ops().permission(inode, wanted)?;
     let mode = inode.mode();
-    let bits = if cred.fsuid == inode.uid() {
+    let owns = cred.fsuid == inode.uid();
+    if !owns
+        && mode & 0o070 != 0
+        && let Some(verdict) = acl::check(cred, inode, wanted)
+    {
+        return match verdict {
+            Err(Errno::EACCES) => by_capability(cred, inode, wanted, mode),
+            verdict => verdict,
+        };
+    }
+    let bits = if owns {
         mode >> 6
     } else if cred.in_group(inode.gid()) {
         mode >> 3
@@ -65,10 +76,13 @@ pub fn check_sticky(cred: &Cred, dir: &Inode, victim: &Inode) -> Result<()> {
     if guarded && !cred.capable(Capability::Fowner) { Err(Errno::EPERM) } else { Ok(()) }
 }
 
-/// Owner, group and mode of a file that `cx` makes in `dir` with `mode`: umask applied, set-group-ID inherited or stripped.
+/// Owner, group and mode of a file that `cx` makes in `dir` with `mode`: umask applied (or the directory's default
+/// list, which [`create`] then gives it), set-group-ID inherited or stripped.
 pub fn for_new(cx: &FsContext, dir: &Arc<Inode>, kind: FileKind, mode: u32) -> (u32, u32, u32) {
     let mut mode = mode & 0o7777;
-    if kind != FileKind::Symlink {
+    if let Some(listed) = acl::mode_for_new(dir, kind, mode) {
+        mode = listed;
+    } else if kind != FileKind::Symlink {
         mode &= !(cx.umask & 0o777);
     }
     let mut gid = cx.cred.fsgid;
@@ -83,4 +97,15 @@ pub fn for_new(cx: &FsContext, dir: &Arc<Inode>, kind: FileKind, mode: u32) -> (
         mode &= !SET_GID;
     }
     (cx.cred.fsuid, gid, mode)
+}
+
+/// Makes a file in `dir` under a free name, as [`for_new`] and the directory's default list have it; `mode` is what was asked for.
+pub(crate) fn create(dir: &Arc<Inode>, name: &[u8], new: &NewInode, mode: u32) -> Result<Arc<Inode>> {
+    let made = dir.ops().create(dir, name, new)?;
+    if let Err(error) = acl::inherit(dir, &made, mode) {
+        // Without its list it might let in whom the list would not.
+        let _ = dir.ops().unlink(dir, name, &made);
+        return Err(error);
+    }
+    Ok(made)
 }

@@ -57,6 +57,11 @@ pub trait SuperOps: Any + Send + Sync {
         false
     }
 
+    /// Do its files have access control lists?
+    fn has_acls(&self) -> bool {
+        false
+    }
+
     /// How many file systems lie below it, each on the next (overlayfs).
     fn stacked(&self) -> u32 {
         0
@@ -264,6 +269,8 @@ pub fn register(kind: &'static dyn FileSystem) {
 
 /// The kind of that name. `ENODEV`.
 pub fn find(name: &[u8]) -> Result<&'static dyn FileSystem> {
+    // FUSE's may name the program behind a dot.
+    let name = if name.starts_with(b"fuse.") { b"fuse" } else { name };
     KINDS.lock().iter().find(|k| k.name().as_bytes() == name).copied().ok_or(Errno::ENODEV)
 }
 

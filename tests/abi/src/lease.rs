@@ -117,7 +117,8 @@ cases! {
         block(libc::SIGIO);
         let holder = open("file", libc::O_RDONLY);
         assert_eq!(lease(&holder, libc::F_RDLCK), 0);
-        let helper = child(|| { ok!(libc::close(3)); try_open("file", libc::O_WRONLY) });
+        let fd = holder.as_raw_fd();
+        let helper = child(move || { ok!(libc::close(fd)); try_open("file", libc::O_WRONLY) });
         until_asleep(helper);
         drop(holder);
         expect_exit(helper, 0);

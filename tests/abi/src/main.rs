@@ -16,6 +16,7 @@ mod sysv_message;
 mod sysv_semaphore;
 mod sysv_shared_memory;
 
+mod acl;
 mod aio;
 mod cred;
 mod epoll;
@@ -29,6 +30,7 @@ mod futex_pi;
 mod identity;
 mod io_uring;
 mod lease;
+mod loop_device;
 mod memory;
 mod mmap_file;
 mod mount;
@@ -56,6 +58,7 @@ use std::process::ExitCode;
 
 /// Every case, theme by theme.
 const THEMES: &[&[Case]] = &[
+    acl::CASES,
     aio::CASES,
     cred::CASES,
     epoll::CASES,
@@ -67,6 +70,7 @@ const THEMES: &[&[Case]] = &[
     futex::CASES,
     futex_pi::CASES,
     identity::CASES,
+    loop_device::CASES,
     io_uring::CASES,
     lease::CASES,
     memory::CASES,
