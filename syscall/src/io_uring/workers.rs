@@ -323,6 +323,10 @@ pub(super) fn thread_leaves(task: &Task, whole: bool) {
     for ring in ring::all() {
         cancel::cancel_of(&ring, &workers);
     }
+    // What was woken too late has ended by now; left on the list, it would keep these workers as they keep it.
+    while let Some(request) = workers.ready.pop() {
+        request.hook.unqueued();
+    }
     drop(task.process().take_workers());
 }
 
