@@ -118,6 +118,12 @@ pub trait File: Any + Send + Sync {
         Err(Errno::ENODEV)
     }
 
+    /// As [`File::mapping`], of `len` bytes from `offset`: for objects that show different things at different offsets. `EINVAL`.
+    fn mapping_of(&self, offset: u64, len: usize) -> Result<Mapping> {
+        let _ = (offset, len);
+        self.mapping()
+    }
+
     /// Sets the size, for ftruncate(2). `EINVAL`.
     fn truncate(&self, size: u64) -> Result<()> {
         let _ = size;

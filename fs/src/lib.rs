@@ -39,7 +39,7 @@ mod inode;
 pub mod inotify;
 mod jbd2;
 pub mod lease;
-mod lock;
+pub mod lock;
 pub mod memfd;
 pub mod ninep;
 pub mod notify;

@@ -1,10 +1,11 @@
 //! Locks on files: POSIX record locks, open-file-description locks and flock(2). All are advisory.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use base::{Errno, Result};
 use hal::sync::SpinLock;
-use sched::{Sleep, WaitQueue};
+use sched::{Sleep, Thread, WaitQueue};
 
 /// Shared or exclusive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -118,6 +119,38 @@ impl Drop for Waiting {
     }
 }
 
+/// Threads that wait for a lock of any kind, and whose lock is in the way: for the wait-for graph.
+static WAITS: SpinLock<Vec<(Arc<Thread>, LockOwner)>> = SpinLock::new(Vec::new());
+
+/// Who waits for a lock on a file at this moment, and whose lock is in the way.
+pub fn waits() -> Vec<(Arc<Thread>, LockOwner)> {
+    WAITS.lock().clone()
+}
+
+/// The calling thread is about to wait, while this lives.
+struct Shown(Arc<Thread>);
+
+impl Shown {
+    /// `None` without memory: the wait does not show then.
+    fn new(holder: LockOwner) -> Option<Shown> {
+        let thread = sched::current();
+        let mut waits = WAITS.lock();
+        waits.try_reserve(1).ok()?;
+        waits.push((thread.clone(), holder));
+        Some(Shown(thread))
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        let mut waits = WAITS.lock();
+        let at = waits.iter().position(|(thread, _)| Arc::ptr_eq(thread, &self.0));
+        let gone = at.map(|at| waits.swap_remove(at));
+        drop(waits);
+        drop(gone);
+    }
+}
+
 /// The locks on one file.
 pub struct FileLocks {
     ranges: SpinLock<Vec<RangeLock>>,
@@ -137,7 +170,7 @@ impl FileLocks {
 
     /// Takes a range. Waits for it if `wait`: `ERESTARTSYS`, `EDEADLK` (POSIX locks). Else `EAGAIN`. `ENOLCK`.
     pub fn lock_range(&self, wanted: RangeLock, wait: bool) -> Result<()> {
-        let mut waiting = None;
+        let (mut waiting, mut shown) = (None, None);
         let attempt = || {
             let mut ranges = self.ranges.lock();
             let Some(blocker) = ranges.iter().find(|held| held.conflicts(&wanted)).map(|held| held.owner) else {
@@ -152,6 +185,8 @@ impl FileLocks {
                 return Some(Err(Errno::EAGAIN));
             }
             waiting = None;
+            drop(shown.take());
+            shown = Shown::new(blocker);
             if matches!(wanted.owner, LockOwner::Table(_)) {
                 let mut blocked = BLOCKED.lock();
                 if closes_circle(&blocked, wanted.owner, blocker) {
@@ -187,12 +222,17 @@ impl FileLocks {
         // A change of kind is not atomic: the old lock goes first.
         self.whole.lock().retain(|(owner, held)| *owner != id || *held == kind);
         self.waiters.wake_all();
+        let mut shown = None;
         self.waiters.wait_until(Sleep::Interruptible, None, || {
+            drop(shown.take());
             let mut whole = self.whole.lock();
             if whole.iter().any(|(owner, _)| *owner == id) {
                 return Some(Ok(()));
             }
-            if whole.iter().any(|(_, held)| kind == LockKind::Write || *held == LockKind::Write) {
+            let stands = |held: &LockKind| kind == LockKind::Write || *held == LockKind::Write;
+            if let Some((holder, _)) = whole.iter().find(|(_, held)| stands(held)).copied() {
+                drop(whole);
+                shown = if wait { Shown::new(LockOwner::OpenFile(holder)) } else { None };
                 return if wait { None } else { Some(Err(Errno::EAGAIN)) };
             }
             Some(whole.try_reserve(1).map_err(|_| Errno::ENOLCK).map(|()| whole.push((id, kind))))

@@ -296,8 +296,8 @@ impl OpenFile {
         Ok(())
     }
 
-    /// What mmap(2) maps, from `offset`. `EACCES` if not open for what the mapping needs, `EPERM` (noexec, sealed), `ENODEV`.
-    pub fn mmap(self: &Arc<Self>, offset: u64, shared: bool, prot: mm::Prot) -> Result<Backing> {
+    /// What mmap(2) maps of `len` bytes from `offset`. `EACCES` if not open for what the mapping needs, `EPERM` (noexec, sealed), `ENODEV`.
+    pub fn mmap(self: &Arc<Self>, (offset, len): (u64, usize), shared: bool, prot: mm::Prot) -> Result<Backing> {
         let write = shared && prot.contains(mm::Prot::WRITE);
         if self.is_path() {
             return Err(Errno::EBADF);
@@ -308,7 +308,7 @@ impl OpenFile {
         if prot.contains(mm::Prot::EXEC) && self.path.mount.flags().contains(MountFlags::NOEXEC) {
             return Err(Errno::EPERM);
         }
-        let pages = match self.file.mapping()? {
+        let pages = match self.file.mapping_of(offset, len)? {
             Mapping::Zeros if !shared => return Ok(Backing::Anonymous),
             Mapping::Zeros => PageCache::new(),
             Mapping::Pages(pages) => pages,

@@ -207,6 +207,32 @@ impl Frame {
         unsafe { arch::copy_bytes(self.base().add(offset), src.as_ptr(), src.len()) }
     }
 
+    /// Reads the 32-bit word at `offset` at once, ordered before what is read after it. Panics where it is not aligned or not in the page.
+    #[inline]
+    pub fn load_u32(&self, offset: usize) -> u32 {
+        self.word(offset).load(Ordering::Acquire)
+    }
+
+    /// Writes the 32-bit word at `offset` at once, ordered after what was written before it. Panics as [`Frame::load_u32`].
+    #[inline]
+    pub fn store_u32(&self, offset: usize, value: u32) {
+        self.word(offset).store(value, Ordering::Release);
+    }
+
+    /// Sets and clears bits of the 32-bit word at `offset` in one step. Panics as [`Frame::load_u32`].
+    pub fn change_u32(&self, offset: usize, set: u32, clear: u32) {
+        let word = self.word(offset);
+        word.fetch_or(set, Ordering::SeqCst);
+        word.fetch_and(!clear, Ordering::SeqCst);
+    }
+
+    fn word(&self, offset: usize) -> &AtomicU32 {
+        assert!(offset.is_multiple_of(4) && offset <= PAGE_SIZE - 4);
+        // SAFETY: aligned and inside the frame, which this handle keeps allocated; whoever else has it mapped, the kernel only
+        // reaches this word by atomic accesses while it is shared, and user mode's plain ones are outside of the language.
+        unsafe { &*self.base().add(offset).cast::<AtomicU32>() }
+    }
+
     /// Fills `len` bytes from `offset` with zeros. Panics where that exceeds the page.
     pub fn zero_range(&self, offset: usize, len: usize) {
         assert!(offset <= PAGE_SIZE && len <= PAGE_SIZE - offset);

@@ -28,6 +28,19 @@ pub fn create(initial: u32, semaphore: bool, nonblocking: bool) -> Arc<OpenFile>
     fs::vfs::pseudo::open_anonymous(Arc::new(file), "[eventfd]", flags)
 }
 
+/// Adds one, as a completion does: never waits. Nothing for what is no eventfd.
+pub fn signal(open: &OpenFile) {
+    if let Some(event) = open.file().downcast::<EventFd>() {
+        let _ = event.add(1);
+        event.queue.wake_for(Events::READABLE, usize::MAX);
+    }
+}
+
+/// Is it an eventfd?
+pub fn is_eventfd(open: &OpenFile) -> bool {
+    open.file().downcast::<EventFd>().is_some()
+}
+
 impl EventFd {
     fn take(&self) -> Option<u64> {
         let mut count = self.count.lock();

@@ -9,9 +9,11 @@
 #![cfg_attr(not(test), no_std)]
 extern crate alloc;
 
+pub mod aio;
 pub mod epoll;
 pub mod eventfd;
 pub mod futex;
+pub mod io_uring;
 pub mod mqueue;
 pub mod pipe;
 pub mod poll;
@@ -22,6 +24,7 @@ pub mod timerfd;
 /// Tells the layers below who opens FIFOs, and shows what there is in procfs. Once, at boot.
 pub fn register() {
     fs::vfs::open::set_fifo_opener(pipe::open_fifo);
+    aio::register();
     sysv::register();
     mqueue::register();
 }

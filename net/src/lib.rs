@@ -67,7 +67,7 @@ pub fn create(caller: &Caller, family: i32, kind: i32, protocol: i32) -> Result<
         AF_UNIX => Ok(unix::UnixSocket::create(caller, kind, protocol)?),
         AF_INET => inet::create(caller, inet::Family::V4, kind, protocol),
         AF_INET6 => inet::create(caller, inet::Family::V6, kind, protocol),
-        AF_NETLINK => Ok(netlink::NetlinkSocket::create(kind, protocol)?),
+        AF_NETLINK => Ok(netlink::NetlinkSocket::create(caller, kind, protocol)?),
         af_packet::AF_PACKET => Ok(af_packet::PacketSocket::create(caller, kind, protocol)?),
         _ => Err(Errno::EAFNOSUPPORT),
     }

@@ -44,7 +44,11 @@ pub(crate) fn exit_thread() -> ! {
 }
 
 fn leave(task: &Task) {
+    if task.is_worker.load(Ordering::Relaxed) {
+        return crate::worker::leave(task);
+    }
     let process = task.process().clone();
+    crate::worker::thread_leaves(task, false);
     task.exiting.store(true, Ordering::SeqCst);
     if task.traced.load(Ordering::SeqCst) {
         crate::ptrace::tracee_exits(task, task.exit_status());
@@ -131,6 +135,7 @@ fn leave_group(task: &Task, process: &Arc<Process>) -> Left {
 
 /// The last thread is gone: what the process as a whole owned.
 fn end_process(process: &Arc<Process>, status: i32) {
+    crate::with_current(|task| crate::worker::thread_leaves(task, true));
     process.timers.clear();
     crate::ptrace::tracer_exits(process);
     if let Some(space) = process.set_address_space(None) {

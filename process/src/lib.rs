@@ -37,6 +37,7 @@ mod task;
 pub mod timer;
 pub mod tree;
 pub mod wait;
+pub mod worker;
 
 pub use fs_state::FsState;
 pub use process::{Image, Process};

@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::any::Any;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use base::Nanos;
@@ -85,6 +86,8 @@ pub struct Process {
     pub(crate) lost_tracees: SpinLock<Vec<(Pid, i32)>>,
     /// membarrier(2) registrations, as bits of the commands.
     pub membarrier: AtomicI32,
+    /// What does asynchronous I/O for it, made and understood by the layer above: see [`crate::worker`].
+    pub(crate) workers: SpinLock<Option<Arc<dyn Any + Send + Sync>>>,
 }
 
 impl Process {
@@ -119,6 +122,7 @@ impl Process {
             tracees: SpinLock::new(Vec::new()),
             lost_tracees: SpinLock::new(Vec::new()),
             membarrier: AtomicI32::new(0),
+            workers: SpinLock::new(None),
         }
     }
 

@@ -132,6 +132,8 @@ pub struct Task {
     pub started: Nanos,
     /// The robust list and futexes were cleaned up, and so on: it is past the point where it can take signals.
     pub(crate) exiting: AtomicBool,
+    /// It works for the process and is none of its threads: see [`crate::worker`].
+    pub(crate) is_worker: AtomicBool,
 }
 
 impl Task {
@@ -176,6 +178,7 @@ impl Task {
             major_faults: AtomicU64::new(0),
             started: sched::time::now(),
             exiting: AtomicBool::new(false),
+            is_worker: AtomicBool::new(false),
         }
     }
 
@@ -296,6 +299,11 @@ impl Task {
     /// What is to be undone to semaphores when it and those it shares this with have ended.
     pub fn semaphore_undo(&self) -> Arc<UndoList> {
         self.semaphore_undo.lock().get_or_insert_with(UndoList::new).clone()
+    }
+
+    /// What tells whether two tasks share that: an address, 0 for nothing yet.
+    pub fn semaphore_undo_address(&self) -> usize {
+        self.semaphore_undo.lock().as_ref().map_or(0, |list| Arc::as_ptr(list).addr())
     }
 
     /// Parts with what it shared, which is undone if it was the last (exit, unshare(CLONE_SYSVSEM)).

@@ -138,6 +138,14 @@ fn account(entity: &mut Entity, now: Nanos) -> Nanos {
     run
 }
 
+/// Accounts a thread that runs on `processor`, where real-time threads use up what they may of a period.
+fn charge(processor: &Processor, entity: &mut Entity, now: Nanos) {
+    let run = account(entity, now);
+    if entity.effective().is_realtime() {
+        processor.queue.lock().throttle.account(run, now);
+    }
+}
+
 /// Switches to the next thread: the running one stays ready unless it has prepared to sleep (or has died).
 pub(crate) fn schedule() {
     let _irq = hal::irq::disable();
@@ -150,10 +158,7 @@ pub(crate) fn schedule() {
     let mut elsewhere = false;
     if !is_idle {
         let mut entity = me.entity.lock();
-        let run = account(&mut entity, now);
-        if entity.effective().is_realtime() {
-            processor.queue.lock().throttle.account(run, now);
-        }
+        charge(processor, &mut entity, now);
         if me.is_asleep() {
             entity.on_queue = false;
             entity.voluntary += 1;
@@ -312,7 +317,7 @@ pub(crate) fn change(thread: &Arc<Thread>, change: impl FnOnce(&mut Entity)) {
     let home = thread.cpu();
     let queued = entity.waiting && PROCESSORS.of(home).queue.lock().remove(thread, &mut entity);
     if entity.on_queue && !entity.waiting {
-        account(&mut entity, now());
+        charge(PROCESSORS.of(home), &mut entity, now());
     }
     change(&mut entity);
     if queued {
@@ -408,7 +413,7 @@ pub fn reschedule() {
 pub(crate) fn yield_current() {
     with_current(|me| {
         let mut entity = me.entity.lock_irq();
-        account(&mut entity, now());
+        charge(PROCESSORS.get(), &mut entity, now());
         if entity.effective().is_realtime() {
             entity.slice_used = RR_SLICE;
         } else if let Some(last) = PROCESSORS.get().queue.lock().fair.first() {
@@ -438,11 +443,8 @@ fn tick() {
     me.count_tick(user);
     let mut entity = me.entity.lock();
     statistics::count_tick(user, entity.params.nice > 0);
-    let run = account(&mut entity, now);
+    charge(processor, &mut entity, now);
     let mut queue = processor.queue.lock();
-    if entity.effective().is_realtime() {
-        queue.throttle.account(run, now);
-    }
     let throttled = queue.throttle.is_over(now);
     if !entity.effective().is_realtime() {
         queue.fair.advance(entity.vruntime);

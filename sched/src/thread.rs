@@ -330,7 +330,9 @@ impl Thread {
         timer.arm(deadline);
         schedule::schedule();
         timer.disarm();
-        self.why_awake(interruptible, self.timed_out.load(Ordering::SeqCst))
+        // The timer of an earlier sleep may have been on its way on another processor when that sleep ended: only the clock tells.
+        let timed_out = self.timed_out.load(Ordering::SeqCst) && deadline <= crate::time::now();
+        self.why_awake(interruptible, timed_out)
     }
 
     fn why_awake(&self, slept: u8, timed_out: bool) -> SleepEnd {

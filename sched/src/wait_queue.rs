@@ -117,7 +117,10 @@ impl WaitQueue {
 
     fn remove(&self, matches: impl Fn(&Waiter) -> bool) -> bool {
         let mut entries = self.entries.lock_irq();
-        let found = entries.iter().position(|e| matches(&e.waiter));
+        // Who has waited longest often leaves first.
+        let last = entries.len().wrapping_sub(1);
+        let at_end = entries.back().is_some_and(|e| matches(&e.waiter));
+        let found = if at_end { Some(last) } else { entries.iter().position(|e| matches(&e.waiter)) };
         let removed = found.and_then(|i| entries.remove(i));
         self.len.store(entries.len(), Ordering::SeqCst);
         drop(entries);

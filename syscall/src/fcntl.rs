@@ -1,5 +1,7 @@
 //! fcntl, ioctl, flock, lseek, and what else acts on an open file.
 
+use alloc::sync::Arc;
+
 use abi::general as c;
 use base::{Errno, Result};
 use fs::vfs::permission;
@@ -300,7 +302,11 @@ pub(crate) fn fdatasync(cx: &mut Context, a: Args) -> Result<usize> {
 }
 
 pub(crate) fn sync_file_range(cx: &mut Context, a: Args) -> Result<usize> {
-    let open = cx.task.files().get(a.fd(0))?;
+    sync_range_of(&*cx.task.files().get(a.fd(0))?, a)
+}
+
+/// [`sync_file_range`] of an open file, the other arguments being as there.
+pub(crate) fn sync_range_of(open: &OpenFile, a: Args) -> Result<usize> {
     let end = a.offset(1).checked_add(a.offset(2));
     if a.uint(3) & !7 != 0 || a.offset(1) < 0 || end.is_none_or(|end| end < a.offset(1)) {
         return Err(Errno::EINVAL);
@@ -339,6 +345,11 @@ fn check_size_limit(cx: &Context, size: u64, open: &OpenFile) -> Result<()> {
 
 pub(crate) fn fallocate(cx: &mut Context, a: Args) -> Result<usize> {
     let open = cx.task.files().get(a.fd(0))?;
+    allocate_in(cx, &open, a)
+}
+
+/// [`fallocate`] in an open file, the other arguments being as there.
+pub(crate) fn allocate_in(cx: &Context, open: &OpenFile, a: Args) -> Result<usize> {
     let (offset, len) = (u64::try_from(a.offset(2)), u64::try_from(a.offset(3)));
     let (Ok(offset), Ok(len @ 1..)) = (offset, len) else { return Err(Errno::EINVAL) };
     if !open.access().contains(Access::WRITE) {
@@ -351,13 +362,18 @@ pub(crate) fn fallocate(cx: &mut Context, a: Args) -> Result<usize> {
         _ => return Err(Errno::ENODEV),
     }
     if a.uint(1) & 1 == 0 {
-        check_size_limit(cx, offset.saturating_add(len), &open)?;
+        check_size_limit(cx, offset.saturating_add(len), open)?;
     }
     open.file().allocate(a.uint(1), offset, len).map(|()| 0)
 }
 
 pub(crate) fn fadvise64(cx: &mut Context, a: Args) -> Result<usize> {
     let open = cx.task.files().get(a.fd(0))?;
+    advise_on(&open, a)
+}
+
+/// [`fadvise64`] on an open file, the other arguments being as there.
+pub(crate) fn advise_on(open: &Arc<OpenFile>, a: Args) -> Result<usize> {
     if open.inode().kind() == fs::FileKind::Fifo {
         return Err(Errno::ESPIPE);
     }
@@ -369,7 +385,7 @@ pub(crate) fn fadvise64(cx: &mut Context, a: Args) -> Result<usize> {
         Ok(len @ 1..) => from.saturating_add(len),
         _ => u64::MAX,
     };
-    fs::vfs::advice::advise(&open, from, end, a.uint(3)).map(|()| 0)
+    fs::vfs::advice::advise(open, from, end, a.uint(3)).map(|()| 0)
 }
 
 pub(crate) fn readahead(cx: &mut Context, a: Args) -> Result<usize> {

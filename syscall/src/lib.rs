@@ -4,6 +4,7 @@
 #![cfg_attr(not(test), no_std)]
 extern crate alloc;
 
+mod aio;
 mod args;
 mod context;
 mod directory;
@@ -15,6 +16,8 @@ mod fanotify;
 mod fcntl;
 mod futex;
 mod identity;
+mod io_uring;
+mod kcmp;
 mod lifecycle;
 mod memory;
 mod message;

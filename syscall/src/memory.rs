@@ -114,7 +114,7 @@ fn backing(cx: &Context, a: Args, len: usize, shared: bool, prot: Prot) -> Resul
         return Err(Errno::EINVAL);
     }
     offset.checked_add(len as u64).filter(|&end| end <= i64::MAX as u64).ok_or(Errno::EOVERFLOW)?;
-    open.mmap(offset, shared, prot)
+    open.mmap((offset, len), shared, prot)
 }
 
 pub(crate) fn munmap(cx: &mut Context, a: Args) -> Result<usize> {
@@ -411,4 +411,40 @@ pub(crate) fn process_vm_readv(cx: &mut Context, a: Args) -> Result<usize> {
 
 pub(crate) fn process_vm_writev(cx: &mut Context, a: Args) -> Result<usize> {
     transfer(cx, a, true)
+}
+
+pub(crate) fn process_madvise(cx: &mut Context, a: Args) -> Result<usize> {
+    const COLD: u32 = 20;
+    const PAGEOUT: u32 = 21;
+    const WILLNEED: u32 = 3;
+    const COLLAPSE: u32 = 25;
+    if a.uint(4) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let buffers = crate::transfer::buffers(a.0[1], a.size(2))?;
+    let open = cx.task.files().get(a.fd(0))?;
+    let (target, _) = process::pidfd::process_of(&open)?;
+    if !matches!(a.uint(3), COLD | PAGEOUT | WILLNEED | COLLAPSE) {
+        return Err(Errno::EINVAL);
+    }
+    let thread = target.any_thread().ok_or(Errno::ESRCH)?;
+    process::inspect::check(cx.task, &thread)?;
+    // To change how another performs takes more than to look at it.
+    let own = alloc::sync::Arc::ptr_eq(&target, cx.task.process());
+    if !own && !cx.task.cred().capable(base::Capability::SysNice) {
+        return Err(Errno::EPERM);
+    }
+    let space = target.address_space().ok_or(Errno::ESRCH)?;
+    let mut done = 0;
+    for buffer in &buffers {
+        let advised = range(buffer.addr, buffer.len)
+            .map_err(|_| Errno::EINVAL)
+            .and_then(|(addr, len)| space.advise(addr, len, a.uint(3)));
+        match advised {
+            Ok(()) => done += buffer.len,
+            Err(_) if done > 0 => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
 }

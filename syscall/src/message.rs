@@ -21,16 +21,25 @@ use crate::transfer::{MAX_COUNT, buffers, raise_pipe};
 /// `struct msghdr`.
 #[repr(C)]
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
-struct RawMessage {
+pub(crate) struct RawMessage {
     name: usize,
-    name_len: i32,
+    pub(crate) name_len: i32,
     _pad: u32,
-    iov: usize,
-    iov_len: usize,
-    control: usize,
-    control_len: usize,
+    pub(crate) iov: usize,
+    pub(crate) iov_len: usize,
+    pub(crate) control: usize,
+    pub(crate) control_len: usize,
     flags: u32,
     _pad2: u32,
+}
+
+impl RawMessage {
+    /// The same, with the room for the address and the control data elsewhere.
+    pub(crate) fn at(&self, name: usize, control: usize) -> RawMessage {
+        let name = if self.name_len == 0 { 0 } else { name };
+        let control = if self.control_len == 0 { 0 } else { control };
+        RawMessage { name, control, ..*self }
+    }
 }
 
 /// `struct mmsghdr` is a message and the bytes it moved.
@@ -51,7 +60,7 @@ fn int_at(bytes: &[u8], at: usize) -> i32 {
 }
 
 /// Reads control messages. `EINVAL`, `EBADF`, `EPERM`, `ENOBUFS`.
-fn read_control(task: &Task, addr: usize, len: usize) -> Result<Control> {
+pub(crate) fn read_control(task: &Task, addr: usize, len: usize) -> Result<Control> {
     let mut control = Control::default();
     if len == 0 {
         return Ok(control);
@@ -89,7 +98,12 @@ fn add_files(task: &Task, data: &[u8], control: &mut Control) -> Result<()> {
         if control.files.len() >= FILES_MAX {
             return Err(Errno::EINVAL);
         }
-        control.files.push(files.get_any(int_at(number, 0))?);
+        let open = files.get_any(int_at(number, 0))?;
+        // A ring keeps what is registered with it: sent over a socket of its own, it could never be given back.
+        if crate::io_uring::is_ring(&open) {
+            return Err(Errno::EINVAL);
+        }
+        control.files.push(open);
     }
     Ok(())
 }
@@ -134,10 +148,15 @@ pub(crate) fn sendto(cx: &mut Context, a: Args) -> Result<usize> {
     send(cx, &socket, &buffers, to.as_deref(), Control::default(), message_flags(a.uint(3)))
 }
 
+/// Where a message goes, if it says. `EINVAL`, `EFAULT`.
+pub(crate) fn message_address(raw: &RawMessage) -> Result<Option<Vec<u8>>> {
+    let given = raw.name != 0 && raw.name_len != 0;
+    given.then(|| read_address(raw.name, raw.name_len.min(128))).transpose()
+}
+
 fn send_message(cx: &Context, socket: &(Arc<OpenFile>, Arc<dyn Socket>), addr: usize, flags: u32) -> Result<usize> {
     let raw = UserPtr::<RawMessage>::new(addr).read()?;
-    let to =
-        if raw.name != 0 && raw.name_len != 0 { Some(read_address(raw.name, raw.name_len.min(128))?) } else { None };
+    let to = message_address(&raw)?;
     if raw.iov_len > crate::transfer::MAX_BUFFERS {
         return Err(Errno::EMSGSIZE);
     }
@@ -225,13 +244,30 @@ fn install_files(
     if numbers.is_empty() { Ok(()) } else { writer.put(SOL_SOCKET, SCM_RIGHTS, numbers.as_slice().as_bytes()) }
 }
 
-fn store_received(task: &Task, at: usize, raw: &RawMessage, received: Received, flags: MessageFlags) -> Result<()> {
-    let message = UserPtr::<RawMessage>::new(at);
-    let mut out = *raw;
+/// Stores what came with a message into the structure at `at` and what that points to. `EFAULT`, `EINVAL`.
+pub(crate) fn store_received(
+    task: &Task,
+    at: usize,
+    raw: &RawMessage,
+    received: Received,
+    flags: MessageFlags,
+) -> Result<()> {
+    let name_len = received.from.len() as i32;
+    let (control_len, told) = put_received(task, raw, received, flags)?;
+    let name_len = if raw.name != 0 { name_len } else { raw.name_len };
+    UserPtr::<RawMessage>::new(at).write(&RawMessage { name_len, control_len, flags: told, ..*raw })
+}
+
+/// Stores the address and the control data that came with a message; bytes of control data, and the flags to tell. `EFAULT`, `EINVAL`.
+pub(crate) fn put_received(
+    task: &Task,
+    raw: &RawMessage,
+    received: Received,
+    flags: MessageFlags,
+) -> Result<(usize, u32)> {
     if raw.name != 0 {
         let room = usize::try_from(raw.name_len).map_err(|_| Errno::EINVAL)?;
         copy_out(raw.name, &received.from[..received.from.len().min(room)])?;
-        out.name_len = received.from.len() as i32;
     }
     let room = if raw.control == 0 { 0 } else { raw.control_len };
     let mut writer = ControlWriter { at: raw.control, room, used: 0, truncated: false };
@@ -244,13 +280,11 @@ fn store_received(task: &Task, at: usize, raw: &RawMessage, received: Received, 
     if !received.control.files.is_empty() {
         install_files(task, received.control.files, &mut writer, flags.contains(MessageFlags::CMSG_CLOEXEC))?;
     }
-    out.control_len = writer.used;
     let mut result = received.flags | flags & MessageFlags::CMSG_CLOEXEC;
     if writer.truncated {
         result |= MessageFlags::CTRUNC;
     }
-    out.flags = result.bits();
-    message.write(&out)
+    Ok((writer.used, result.bits()))
 }
 
 fn receive_message(

@@ -50,7 +50,8 @@ impl SystemNumbers for Numbers {
     }
 }
 
-/// Makes them known. Once, at boot.
+/// Makes them known, and what ends asynchronous I/O. Once, at boot.
 pub fn register() {
+    crate::io_uring::register_hooks();
     set_numbers(Arc::new(Numbers));
 }

@@ -1,10 +1,12 @@
 //! Opening files, and descriptors: open, close, dup, fcntl's descriptor part is in `fcntl`.
 
+use alloc::sync::Arc;
+
 use abi::general as c;
 use base::{Errno, Result};
 use fs::vfs::open::{OpenHow, open as open_file};
 use fs::vfs::walk::Resolve;
-use fs::{Fd, OpenFlags};
+use fs::{Fd, OpenFile, OpenFlags};
 use process::{Resource, Task};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -62,11 +64,59 @@ struct RawHow {
 }
 
 pub(crate) fn openat2(cx: &mut Context, a: Args) -> Result<usize> {
-    let size = a.size(3);
+    let how = read_how(a.0[2], a.size(3))?;
+    open_at(cx, a.fd(0), a.0[1], how)
+}
+
+/// openat(2) without a descriptor for the result: the open file, and whether the descriptor is to be closed by exec. With `quick`,
+/// `EAGAIN` where the other end of a FIFO would be waited for.
+pub(crate) fn opened(
+    cx: &Context,
+    dirfd: Fd,
+    path: usize,
+    bits: u32,
+    mode: u32,
+    quick: bool,
+) -> Result<(Arc<OpenFile>, bool)> {
+    let how = OpenHow { flags: open_flags(bits), mode: mode & 0o7777, resolve: Resolve::empty() };
+    opened_by(cx, dirfd, path, how, quick)
+}
+
+/// As [`opened`], by the structure of openat2(2) at `how`; `slot`: it gets no descriptor, so O_CLOEXEC is `EINVAL`.
+pub(crate) fn opened_how(
+    cx: &Context,
+    dirfd: Fd,
+    path: usize,
+    how: usize,
+    size: usize,
+    (slot, quick): (bool, bool),
+) -> Result<(Arc<OpenFile>, bool)> {
+    let how = read_how(how, size)?;
+    if slot && how.flags.contains(OpenFlags::CLOEXEC) {
+        return Err(Errno::EINVAL);
+    }
+    opened_by(cx, dirfd, path, how, quick)
+}
+
+fn opened_by(cx: &Context, dirfd: Fd, path: usize, how: OpenHow, quick: bool) -> Result<(Arc<OpenFile>, bool)> {
+    let at = At::new(cx.task, dirfd, path)?;
+    if quick && !how.flags.contains(OpenFlags::NONBLOCK) {
+        let found = fs::vfs::walk::lookup_at(&at.cx, at.base(), at.path(), true, false);
+        let is_fifo = found.and_then(|path| path.inode().map(|inode| inode.kind() == fs::FileKind::Fifo));
+        if is_fifo == Ok(true) {
+            return Err(Errno::EAGAIN);
+        }
+    }
+    let opened = open_file(&at.cx, at.base(), at.path(), how)?;
+    Ok((opened, how.flags.contains(OpenFlags::CLOEXEC)))
+}
+
+/// Reads `struct open_how`. `EINVAL`, `E2BIG`, `EFAULT`.
+fn read_how(at: usize, size: usize) -> Result<OpenHow> {
     if size < size_of::<RawHow>() {
         return Err(Errno::EINVAL);
     }
-    let raw: RawHow = extensible(a.0[2], size)?;
+    let raw: RawHow = extensible(at, size)?;
     let flags = u32::try_from(raw.flags).map_err(|_| Errno::EINVAL)?;
     let known = OpenFlags::all().bits() | c::O_ACCMODE;
     let resolve = Resolve::from_bits(raw.resolve).ok_or(Errno::EINVAL)?;
@@ -82,7 +132,7 @@ pub(crate) fn openat2(cx: &mut Context, a: Args) -> Result<usize> {
     if flags.contains(OpenFlags::PATH) && !path_only.contains(flags) {
         return Err(Errno::EINVAL);
     }
-    open_at(cx, a.fd(0), a.0[1], OpenHow { flags, mode: raw.mode as u32, resolve })
+    Ok(OpenHow { flags, mode: raw.mode as u32, resolve })
 }
 
 pub(crate) fn close(cx: &mut Context, a: Args) -> Result<usize> {

@@ -19,7 +19,7 @@ pub(crate) const MAX_COUNT: usize = 0x7fff_f000;
 pub(crate) const MAX_BUFFERS: usize = 1024;
 
 /// A buffer argument, cut to what one call moves. `EFAULT` outside the user half, `EINVAL` for a negative length.
-fn buffer(addr: usize, len: usize) -> Result<UserBuf> {
+pub(crate) fn buffer(addr: usize, len: usize) -> Result<UserBuf> {
     if len > isize::MAX as usize {
         return Err(Errno::EINVAL);
     }
@@ -69,7 +69,7 @@ fn limit_size(task: &Task, open: &OpenFile, offset: Option<u64>, source: &mut So
     Ok(())
 }
 
-fn write_source(
+pub(crate) fn write_source(
     cx: &Context,
     open: &OpenFile,
     offset: Option<u64>,
@@ -133,7 +133,7 @@ mod rwf {
 }
 
 /// The status flags of a transfer with RWF_* `bits`. `EOPNOTSUPP` for unknown ones, and for NOWAIT on files that can't tell.
-fn with_rwf(open: &OpenFile, bits: u32) -> Result<OpenFlags> {
+pub(crate) fn with_rwf(open: &OpenFile, bits: u32) -> Result<OpenFlags> {
     if bits & !(rwf::HIPRI | rwf::DSYNC | rwf::SYNC | rwf::NOWAIT | rwf::APPEND) != 0 {
         return Err(Errno::EOPNOTSUPP);
     }
@@ -305,7 +305,7 @@ mod splice_flag {
 
 pub(crate) fn splice(cx: &mut Context, a: Args) -> Result<usize> {
     let flags = crate::path::only(a.uint(5), splice_flag::ALL)?;
-    let len = a.size(4).min(MAX_COUNT);
+    let len = a.size(4);
     if len == 0 {
         return Ok(0);
     }
@@ -314,40 +314,63 @@ pub(crate) fn splice(cx: &mut Context, a: Args) -> Result<usize> {
     if !from.access().contains(Access::READ) || !to.access().contains(Access::WRITE) {
         return Err(Errno::EBADF);
     }
-    let nonblocking = flags & splice_flag::NONBLOCK != 0;
     let ends = pipe::PipeEnds::of(&from, &to);
     if ends.from.is_some() && a.0[1] != 0 || ends.to.is_some() && a.0[3] != 0 {
         return Err(Errno::ESPIPE);
     }
-    let result = match (&ends.from, &ends.to) {
+    if ends.from.is_none() && ends.to.is_none() {
+        return Err(Errno::EINVAL);
+    }
+    if ends.to.is_none() && to.flags().contains(OpenFlags::APPEND) {
+        return Err(Errno::EINVAL);
+    }
+    let from_at = if ends.from.is_none() { seekable_offset(&from, a.ptr(1))? } else { None };
+    let to_at = if ends.to.is_none() { seekable_offset(&to, a.ptr(3))? } else { None };
+    let result = splice_between(cx, (&from, from_at), (&to, to_at), len, flags);
+    let (moved, from_at, to_at) = raise_pipe(cx.task, result)?;
+    store_offset(a.ptr(1), from_at)?;
+    store_offset(a.ptr(3), to_at)?;
+    Ok(moved)
+}
+
+/// splice(2) from file to file, one of them a pipe: how much was moved, and the offsets after that. `EBADF`, `EINVAL`, `ESPIPE`, `EAGAIN`.
+pub(crate) fn splice_between(
+    _cx: &Context,
+    (from, mut from_at): (&Arc<OpenFile>, Option<u64>),
+    (to, mut to_at): (&Arc<OpenFile>, Option<u64>),
+    len: usize,
+    flags: u32,
+) -> Result<(usize, Option<u64>, Option<u64>)> {
+    let len = len.min(MAX_COUNT);
+    if !from.access().contains(Access::READ) || !to.access().contains(Access::WRITE) {
+        return Err(Errno::EBADF);
+    }
+    let nonblocking = flags & splice_flag::NONBLOCK != 0;
+    let ends = pipe::PipeEnds::of(from, to);
+    let moved = match (&ends.from, &ends.to) {
         (None, None) => return Err(Errno::EINVAL),
         (Some(source), Some(target)) => {
             let waits_not = nonblocking || (from.flags() | to.flags()).contains(OpenFlags::NONBLOCK);
-            pipe::link(source, target, len, false, waits_not)
+            pipe::link(source, target, len, false, waits_not)?
         }
         (Some(source), None) => {
             if to.flags().contains(OpenFlags::APPEND) {
                 return Err(Errno::EINVAL);
             }
-            let mut at = seekable_offset(&to, a.ptr(3))?;
-            let moved = pipe::splice_out(source, &to, at.as_mut(), len, nonblocking);
-            store_offset(a.ptr(3), at)?;
-            moved
+            if to_at.is_some() && !to.file().positioned() {
+                return Err(Errno::ESPIPE);
+            }
+            pipe::splice_out(source, to, to_at.as_mut(), len, nonblocking)?
         }
         (None, Some(target)) => {
-            let mut at = seekable_offset(&from, a.ptr(1))?;
-            let moved = pipe::splice_in(
-                &from,
-                at.as_mut(),
-                target,
-                len,
-                nonblocking || to.flags().contains(OpenFlags::NONBLOCK),
-            );
-            store_offset(a.ptr(1), at)?;
-            moved
+            if from_at.is_some() && !from.file().positioned() {
+                return Err(Errno::ESPIPE);
+            }
+            let waits_not = nonblocking || to.flags().contains(OpenFlags::NONBLOCK);
+            pipe::splice_in(from, from_at.as_mut(), target, len, waits_not)?
         }
     };
-    raise_pipe(cx.task, result)
+    Ok((moved, from_at, to_at))
 }
 
 fn seekable_offset(open: &OpenFile, pointer: UserPtr<i64>) -> Result<Option<u64>> {
@@ -360,15 +383,25 @@ fn seekable_offset(open: &OpenFile, pointer: UserPtr<i64>) -> Result<Option<u64>
 pub(crate) fn tee(cx: &mut Context, a: Args) -> Result<usize> {
     let flags = crate::path::only(a.uint(3), splice_flag::ALL)?;
     let files = cx.task.files();
-    let (from, to) = (files.get(a.fd(0))?, files.get(a.fd(1))?);
+    tee_between(cx, &files.get(a.fd(0))?, &files.get(a.fd(1))?, a.size(2), flags)
+}
+
+/// tee(2) from pipe to pipe. `EBADF`, `EINVAL`, `EAGAIN`.
+pub(crate) fn tee_between(
+    cx: &Context,
+    from: &Arc<OpenFile>,
+    to: &Arc<OpenFile>,
+    len: usize,
+    flags: u32,
+) -> Result<usize> {
     if !from.access().contains(Access::READ) || !to.access().contains(Access::WRITE) {
         return Err(Errno::EBADF);
     }
-    let pipe::PipeEnds { from: Some(source), to: Some(target) } = pipe::PipeEnds::of(&from, &to) else {
+    let pipe::PipeEnds { from: Some(source), to: Some(target) } = pipe::PipeEnds::of(from, to) else {
         return Err(Errno::EINVAL);
     };
     let waits_not = flags & splice_flag::NONBLOCK != 0 || (from.flags() | to.flags()).contains(OpenFlags::NONBLOCK);
-    raise_pipe(cx.task, pipe::link(&source, &target, a.size(2).min(MAX_COUNT), true, waits_not))
+    raise_pipe(cx.task, pipe::link(&source, &target, len.min(MAX_COUNT), true, waits_not))
 }
 
 pub(crate) fn vmsplice(cx: &mut Context, a: Args) -> Result<usize> {

@@ -16,6 +16,7 @@ use crate::path::{At, UserString};
 enum Target {
     Path { follow: bool },
     Descriptor,
+    Found(Path),
 }
 
 impl Target {
@@ -26,6 +27,7 @@ impl Target {
                 let found = at.lookup(*follow, 0)?;
                 Ok((at.cx, found))
             }
+            Target::Found(path) => Ok((cx.task.fs_context(), path.clone())),
             Target::Descriptor => Ok((cx.task.fs_context(), cx.task.files().get(a.fd(0))?.path().clone())),
         }
     }
@@ -88,6 +90,16 @@ fn remove(cx: &Context, a: Args, target: Target) -> Result<usize> {
     let name = name(a.0[1])?;
     let (fs, path) = target.find(cx, a)?;
     xattrs::remove(&fs, &path, name.bytes()).map(|()| 0)
+}
+
+/// fsetxattr(2) of a file that is known, the other arguments being as there.
+pub(crate) fn set_of(cx: &Context, path: &Path, a: Args) -> Result<usize> {
+    set(cx, a, Target::Found(path.clone()))
+}
+
+/// fgetxattr(2), likewise.
+pub(crate) fn get_of(cx: &Context, path: &Path, a: Args) -> Result<usize> {
+    get(cx, a, Target::Found(path.clone()))
 }
 
 macro_rules! forms {

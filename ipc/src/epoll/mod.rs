@@ -105,6 +105,13 @@ impl Epoll {
         Ok(())
     }
 
+    /// The address of the open file of the item number `offset` that was added under `fd`: what kcmp(2) compares.
+    pub fn watched(&self, fd: Fd, offset: usize) -> Option<usize> {
+        let items = self.items.lock();
+        let found = items.range((fd, 0)..=(fd, u64::MAX)).filter_map(|(_, item)| item.file()).nth(offset)?;
+        Some(Arc::as_ptr(&found).addr())
+    }
+
     fn forget(&self, item: &Arc<Item>) {
         item.stop();
         self.ready.lock_irq().retain(|queued| !Arc::ptr_eq(queued, item));

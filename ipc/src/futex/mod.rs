@@ -33,6 +33,8 @@ static TABLE: [Bucket; BUCKETS] = [const { SpinLock::new(VecDeque::new()) }; BUC
 /// A thread that waits on a word.
 struct Waiter {
     thread: Arc<Thread>,
+    /// The address that it waits at, in its own memory.
+    word: usize,
     /// Changes when it is requeued, under the locks of both buckets.
     key: SpinLock<Key>,
     bucket: AtomicUsize,
@@ -71,6 +73,7 @@ impl Waiter {
         let index = bucket_of(&key);
         let waiter = Arc::new(Waiter {
             thread: thread.clone(),
+            word: wait.word,
             key: SpinLock::new(key),
             bucket: AtomicUsize::new(index),
             bits: wait.bits,
@@ -106,6 +109,15 @@ impl Waiter {
         self.woken.store(true, Ordering::Release);
         self.thread.wake();
     }
+}
+
+/// Who waits at this moment, and at which address. Locks with an owner are in [`pi::waits`].
+pub fn waits() -> Vec<(Arc<Thread>, usize)> {
+    let mut waits = Vec::new();
+    for bucket in &TABLE {
+        waits.extend(bucket.lock().iter().map(|waiter| (waiter.thread.clone(), waiter.word)));
+    }
+    waits
 }
 
 /// FUTEX_WAIT and FUTEX_WAIT_BITSET: sleeps until woken, at most until `deadline` on the monotonic clock.

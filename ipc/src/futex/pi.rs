@@ -24,6 +24,8 @@ struct Waiter {
     thread: Arc<Thread>,
     tid: u32,
     key: Key,
+    /// Where the lock is, in the waiter's memory.
+    word: usize,
     /// Who has the lock, as far as known.
     owner: AtomicU32,
     /// It has the lock.
@@ -91,6 +93,12 @@ pub fn lock(caller: &Caller, word: usize, shared: bool, deadline: Option<Nanos>,
     }
 }
 
+/// Who waits for whom at this moment, and the address of the lock.
+pub fn waits() -> Vec<(Arc<Thread>, u32, usize)> {
+    let waiters = WAITERS.lock();
+    waiters.values().map(|w| (w.thread.clone(), w.owner.load(Ordering::Relaxed), w.word)).collect()
+}
+
 fn has_waiters(key: &Key) -> bool {
     WAITERS.lock().values().any(|waiter| waiter.key == *key)
 }
@@ -109,6 +117,7 @@ fn wait(
         thread: thread.clone(),
         tid: caller.tid,
         key,
+        word,
         owner: AtomicU32::new(owner),
         granted: AtomicBool::new(false),
         retry: AtomicBool::new(false),

@@ -1,10 +1,11 @@
 //! splice(2), tee(2) and vmsplice(2): pages move into and out of pipes by reference.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use abi::PAGE_SIZE;
 use base::{Errno, Result};
-use fs::{Mapping, OpenFile, OpenFlags};
+use fs::{Mapping, OpenFile, OpenFlags, SeekFrom};
 use hal::frame::Frame;
 use hal::user::UserBuf;
 use mm::{Sink, Source};
@@ -36,6 +37,12 @@ pub fn splice_in(
     len: usize,
     nonblocking: bool,
 ) -> Result<usize> {
+    if offset.is_none() && from.file().positioned() {
+        let mut at = from.position();
+        let moved = splice_in(from, Some(&mut at), pipe, len, nonblocking);
+        from.seek(SeekFrom::Start(i64::try_from(at).map_err(|_| Errno::EOVERFLOW)?))?;
+        return moved;
+    }
     let mut total = 0;
     while total < len {
         if let Err(error) = wait_slot(pipe, nonblocking || total > 0) {
@@ -79,7 +86,7 @@ fn read_piece(from: &Arc<OpenFile>, offset: Option<&mut u64>, len: usize) -> Res
         if len == 0 {
             return Ok(None);
         }
-        if let Some(frame) = pages.page(**at / PAGE_SIZE as u64, false)? {
+        if let Some(frame) = pages.page(**at / PAGE_SIZE as u64, true)? {
             if let Some(at) = offset {
                 *at += len as u64;
             }
@@ -87,9 +94,11 @@ fn read_piece(from: &Arc<OpenFile>, offset: Option<&mut u64>, len: usize) -> Res
         }
     }
     let frame = Frame::alloc().ok_or(Errno::ENOMEM)?;
-    let mut bytes = [0; 1024];
-    let want = len.min(bytes.len());
-    let mut sink = Sink::kernel(&mut bytes[..want]);
+    let mut bytes = Vec::new();
+    let want = len.min(PAGE_SIZE);
+    bytes.try_reserve_exact(want).map_err(|_| Errno::ENOMEM)?;
+    bytes.resize(want, 0);
+    let mut sink = Sink::kernel(&mut bytes);
     let n = match offset {
         Some(at) => {
             let n = from.read_at(*at, &mut sink)?;

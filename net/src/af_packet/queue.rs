@@ -103,7 +103,8 @@ impl Captured {
             stored += sink.put(&header)?;
         }
         let mut chunk = [0; 512];
-        let front = (self.before + self.packet.head().len()).min(self.len()).min(chunk.len());
+        let headers = (self.before + self.packet.head().len()).saturating_sub(self.skip);
+        let front = headers.min(self.len()).min(chunk.len());
         let front = self.read(&mut chunk[..front]).min(sink.remaining());
         let mut data = if front > 0 { sink.put(&chunk[..front])? } else { 0 };
         let want = self.len() - front.min(self.len());

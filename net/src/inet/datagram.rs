@@ -446,7 +446,11 @@ impl Socket for DatagramSocket {
         const SOL_UDPLITE: i32 = 136;
         const SOL_ICMPV6: i32 = 58;
         const SO_NO_CHECK: i32 = 11;
+        const IPV6_CHECKSUM: i32 = 7;
         match (level, self.flavour) {
+            (SOL_RAW, Flavour::Raw(_)) if name == IPV6_CHECKSUM && self.family == Family::V6 => {
+                return Some(self.settings.lock().set_v6(IPV6_CHECKSUM, value, false));
+            }
             (SOL_UDP, Flavour::Udp | Flavour::UdpLite) => return Some(self.set_udp(name, value)),
             (SOL_UDPLITE, Flavour::UdpLite) => return Some(self.set_coverage(name, value)),
             (SOL_RAW | SOL_ICMPV6, Flavour::Raw(_)) if name == 1 => {

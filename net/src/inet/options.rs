@@ -328,7 +328,10 @@ impl Settings {
             },
             IPV6_DONTFRAG => self.dont_fragment = on()?,
             IPV6_FREEBIND => self.free_bind = on()?,
-            IPV6_CHECKSUM => self.checksum_at = word(value)?,
+            IPV6_CHECKSUM => match word(value)? {
+                at if at > 0 && at & 1 != 0 => return Err(Errno::EINVAL),
+                at => self.checksum_at = at.max(-1),
+            },
             name if IPV6_KEPT.contains(&name) => set_bit(&mut self.kept6, name, on()?),
             _ => return Err(Errno::ENOPROTOOPT),
         }

@@ -363,10 +363,15 @@ impl Interface {
             addresses.retain(|a| !same(a));
         }
         gone.push(first);
+        let last = ip.is_ipv4() && !addresses.iter().any(|a| a.ip.is_ipv4());
         drop(addresses);
         for address in &gone {
             route::table::on_address(self, address, false);
             netlink::address::announce(self, address, true);
+        }
+        if last {
+            // Without an address IPv4 is off here: no route leads out by it.
+            route::table::forget_v4(self.index);
         }
         route::changed();
         Ok(())

@@ -3,7 +3,7 @@
 use base::{Errno, Result};
 
 use super::message::{Reply, Request, text_of};
-use crate::socket::Caller;
+use crate::netlink::Authority;
 
 const CONTROLLER: u16 = 16;
 const NEWFAMILY: u8 = 1;
@@ -19,7 +19,7 @@ const OPS: u16 = 6;
 const MCAST_GROUPS: u16 = 7;
 
 /// Answers a request. `ENOENT` for families that are not here, `EOPNOTSUPP`, `EINVAL`.
-pub(super) fn answer(_caller: &Caller, request: &Request, reply: &mut Reply) -> Result<()> {
+pub(super) fn answer(_caller: &Authority, request: &Request, reply: &mut Reply) -> Result<()> {
     if request.header.kind != CONTROLLER {
         return Err(Errno::ENOENT);
     }

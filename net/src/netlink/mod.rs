@@ -82,12 +82,27 @@ struct State {
     overrun: bool,
 }
 
+/// Who asks, as far as it matters here.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Authority {
+    /// May administer the network.
+    pub(crate) admin: bool,
+    pid: i32,
+}
+
+impl Authority {
+    fn of(caller: &Caller) -> Authority {
+        Authority { admin: caller.fs.cred.capable(Capability::NetAdmin), pid: caller.pid }
+    }
+}
+
 /// A netlink socket.
 pub struct NetlinkSocket {
     me: Weak<NetlinkSocket>,
     kind: SocketKind,
     protocol: i32,
     options: Options,
+    creator: Authority,
     state: SpinLock<State>,
     flags: AtomicU32,
     news: Arc<WaitQueue>,
@@ -115,7 +130,7 @@ pub(crate) fn publish(protocol: i32, group: u32, message: impl FnOnce() -> Vec<u
 }
 
 /// Answers a request of NETLINK_ROUTE. `EOPNOTSUPP` for what is not here, `EPERM`, `ENODEV`, ...
-fn answer_route(caller: &Caller, request: &Request, reply: &mut Reply) -> Result<()> {
+fn answer_route(caller: &Authority, request: &Request, reply: &mut Reply) -> Result<()> {
     const LINK: u16 = 16;
     const ADDRESS: u16 = 20;
     const ROUTE: u16 = 24;
@@ -124,7 +139,7 @@ fn answer_route(caller: &Caller, request: &Request, reply: &mut Reply) -> Result
     const QDISC: u16 = 36;
     let kind = request.header.kind;
     // Of the four requests about a thing (new, delete, get, set), only get is everyone's.
-    if kind % 4 != 2 && !caller.fs.cred.capable(Capability::NetAdmin) {
+    if kind % 4 != 2 && !caller.admin {
         return Err(Errno::EPERM);
     }
     match (kind & !3, kind & 3) {
@@ -189,7 +204,7 @@ fn parse(address: &[u8]) -> Result<(u32, u32)> {
 
 impl NetlinkSocket {
     /// A socket for that protocol. `ESOCKTNOSUPPORT`, `EPROTONOSUPPORT`.
-    pub fn create(kind: i32, protocol: i32) -> Result<Arc<NetlinkSocket>> {
+    pub fn create(caller: &Caller, kind: i32, protocol: i32) -> Result<Arc<NetlinkSocket>> {
         let kind = match kind {
             2 => SocketKind::Datagram,
             3 => SocketKind::Raw,
@@ -204,6 +219,7 @@ impl NetlinkSocket {
             kind,
             protocol,
             options: Options::default(),
+            creator: Authority::of(caller),
             state: SpinLock::new(State {
                 port: 0,
                 groups: 0,
@@ -289,13 +305,13 @@ impl NetlinkSocket {
     }
 
     /// Joins or leaves a group. `EINVAL`, `EPERM`.
-    fn member(&self, caller: &Caller, group: u32, join: bool) -> Result<()> {
+    fn member(&self, caller: &Authority, group: u32, join: bool) -> Result<()> {
         if group == 0 || group > GROUPS_MAX {
             return Err(Errno::EINVAL);
         }
         // Anyone may listen to routes and events; other protocols' groups are the administrator's.
         let open = matches!(self.protocol, NETLINK_ROUTE | NETLINK_KOBJECT_UEVENT | NETLINK_GENERIC);
-        if !open && !caller.fs.cred.capable(Capability::NetAdmin) {
+        if !open && !caller.admin {
             return Err(Errno::EPERM);
         }
         self.set_groups(|groups| if join { groups | 1 << (group - 1) } else { groups & !(1 << (group - 1)) });
@@ -314,7 +330,7 @@ impl NetlinkSocket {
     }
 
     /// Answers all requests in a message.
-    fn answer(&self, caller: &Caller, data: &[u8]) {
+    fn answer(&self, caller: &Authority, data: &[u8]) {
         let port = self.state.lock().port;
         let mut rest = data;
         while let Some((request, next)) = Request::parse(rest) {
@@ -343,8 +359,8 @@ impl NetlinkSocket {
     }
 
     /// A message to another program's socket, or to a group of them. `ECONNREFUSED`, `EPERM`.
-    fn pass_on(&self, caller: &Caller, to: (u32, u32), data: Vec<u8>) -> Result<usize> {
-        if self.protocol != NETLINK_USERSOCK && !caller.fs.cred.capable(Capability::NetAdmin) {
+    fn pass_on(&self, caller: &Authority, to: (u32, u32), data: Vec<u8>) -> Result<usize> {
+        if self.protocol != NETLINK_USERSOCK && !caller.admin {
             return Err(Errno::EPERM);
         }
         let len = data.len();
@@ -457,7 +473,8 @@ impl Socket for NetlinkSocket {
             Some(raw) => parse(raw)?,
             None => self.state.lock().remote,
         };
-        let Some(caller) = caller else { return Err(Errno::EOPNOTSUPP) };
+        // For write(2) the rights of who made the socket count.
+        let caller = &caller.map_or(self.creator, Authority::of);
         let len = source.remaining();
         if len > REQUEST_MAX {
             return Err(Errno::EMSGSIZE);
@@ -539,7 +556,7 @@ impl Socket for NetlinkSocket {
             return Some(Err(Errno::EINVAL));
         };
         Some(match name {
-            ADD_MEMBERSHIP | DROP_MEMBERSHIP => self.member(caller, word, name == ADD_MEMBERSHIP),
+            ADD_MEMBERSHIP | DROP_MEMBERSHIP => self.member(&Authority::of(caller), word, name == ADD_MEMBERSHIP),
             // PKTINFO, BROADCAST_ERROR, NO_ENOBUFS, LISTEN_ALL_NSID, CAP_ACK, EXT_ACK, GET_STRICT_CHK.
             3..=5 | 8 | 10..=12 => {
                 let bit = 1u32 << name;

@@ -16,11 +16,10 @@ fn n(counter: Counter) -> i64 {
     get(counter) as i64
 }
 
-pub(super) fn snmp() -> String {
+fn ip() -> String {
     use Counter::*;
-    let established = crate::tcp::all().iter().filter(|s| matches!(s.state() as u8, 1 | 8)).count() as i64;
     let ttl = i64::from(crate::ip::DEFAULT_TTL.load(core::sync::atomic::Ordering::Relaxed));
-    let ip = table(
+    table(
         "Ip",
         &[
             ("Forwarding", if crate::ip::forward::by_default(true) { 1 } else { 2 }),
@@ -43,12 +42,38 @@ pub(super) fn snmp() -> String {
             ("FragFails", 0),
             ("FragCreates", n(IpFragCreates)),
         ],
-    );
-    let icmp = table(
-        "Icmp",
-        &[("InMsgs", n(IcmpInMsgs)), ("InErrors", n(IcmpInErrors)), ("InCsumErrors", 0), ("OutMsgs", n(IcmpOutMsgs))],
-    );
-    let tcp = table(
+    )
+}
+
+fn icmp() -> String {
+    use Counter::*;
+    let names = [
+        "DestUnreachs",
+        "TimeExcds",
+        "ParmProbs",
+        "SrcQuenchs",
+        "Redirects",
+        "Echos",
+        "EchoReps",
+        "Timestamps",
+        "TimestampReps",
+        "AddrMasks",
+        "AddrMaskReps",
+    ];
+    let kinds = |way: &str| -> Vec<(String, i64)> { names.iter().map(|name| (format!("{way}{name}"), 0)).collect() };
+    let mut all: Vec<(String, i64)> =
+        alloc::vec![("InMsgs".into(), n(IcmpInMsgs)), ("InErrors".into(), n(IcmpInErrors)), ("InCsumErrors".into(), 0)];
+    all.extend(kinds("In"));
+    all.extend([("OutMsgs".into(), n(IcmpOutMsgs)), ("OutErrors".into(), 0)]);
+    all.extend(kinds("Out"));
+    let columns: Vec<(&str, i64)> = all.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    table("Icmp", &columns)
+}
+
+fn tcp() -> String {
+    use Counter::*;
+    let established = crate::tcp::all().iter().filter(|s| matches!(s.state() as u8, 1 | 8)).count() as i64;
+    table(
         "Tcp",
         &[
             ("RtoAlgorithm", 1),
@@ -67,7 +92,11 @@ pub(super) fn snmp() -> String {
             ("OutRsts", n(TcpOutRsts)),
             ("InCsumErrors", 0),
         ],
-    );
+    )
+}
+
+fn udp() -> String {
+    use Counter::*;
     let udp = [
         ("InDatagrams", n(UdpInDatagrams)),
         ("NoPorts", n(UdpNoPorts)),
@@ -80,7 +109,11 @@ pub(super) fn snmp() -> String {
         ("MemErrors", 0),
     ];
     let none = udp.map(|(name, _)| (name, 0));
-    ip + &icmp + &tcp + &table("Udp", &udp) + &table("UdpLite", &none)
+    table("Udp", &udp) + &table("UdpLite", &none)
+}
+
+pub(super) fn snmp() -> String {
+    ip() + &icmp() + &tcp() + &udp()
 }
 
 pub(super) fn snmp6() -> String {

@@ -296,6 +296,12 @@ pub(crate) fn forget_interface(index: u32, gone: bool) {
     }
 }
 
+/// An interface has no IPv4 address any more: the routes by it alone go.
+pub(crate) fn forget_v4(index: u32) {
+    let only = |route: &Route| !route.hops.is_empty() && route.hops.iter().all(|hop| hop.interface == index);
+    take(|route| route.destination.is_ipv4() && only(route), usize::MAX);
+}
+
 fn own(address: &Address, interface: &Interface) -> Route {
     let v4 = address.ip.is_ipv4();
     let mut route = Route::by(address.ip, if v4 { 32 } else { 128 }, interface.index, None);

@@ -41,6 +41,11 @@ impl Connection {
         send.or(end).or(keep).unwrap_or((0, 0, 0))
     }
 
+    /// Segments that were sent again, in all.
+    pub fn retransmitted(&self) -> u64 {
+        self.loss.retransmitted
+    }
+
     /// Bytes that can be received now.
     pub fn readable(&self) -> usize {
         self.receive.queue.len()

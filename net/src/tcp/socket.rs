@@ -31,6 +31,7 @@ use crate::netlink::diag::inet::{Facts, facts};
 use crate::options::Options;
 use crate::packet::Filler;
 use crate::socket::{Caller, MessageFlags, Outgoing, Received, Shutdown, Socket, SocketKind};
+use crate::statistics::{self, Counter};
 use crate::{backlog, route};
 
 /// What a socket is at the moment.
@@ -203,7 +204,12 @@ impl TcpSocket {
         let mut core = self.core.lock();
         let Core { role, link, .. } = &mut *core;
         let Role::Open(connection) = role else { return None };
+        let before = connection.retransmitted();
         let (result, effects) = f(connection, now, &mut |segment| link.send(segment));
+        let again = connection.retransmitted().saturating_sub(before);
+        if again > 0 {
+            statistics::add(Counter::TcpRetransSegs, again);
+        }
         let deadline = connection.deadline();
         self.alarm.set(deadline, || self.me.upgrade().map(|me| me as Arc<dyn Rings>));
         drop(core);

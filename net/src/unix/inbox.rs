@@ -92,6 +92,11 @@ impl Inbox {
         self.messages.push_front(message);
     }
 
+    /// The files under way in it.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Arc<OpenFile>> {
+        self.messages.iter().flat_map(|message| &message.files)
+    }
+
     /// Takes everything out.
     pub(super) fn drain(&mut self) -> VecDeque<Message> {
         self.bytes = 0;

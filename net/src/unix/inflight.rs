@@ -1,5 +1,4 @@
-//! Counting descriptors under way. A socket may be sent over itself and closed, and then nobody can ever receive it; the count keeps such
-//! losses within what one user may have open.
+//! Counting descriptors under way: they are open although no table has them, so they count against what their sender may have open.
 
 use alloc::collections::BTreeMap;
 

@@ -5,6 +5,7 @@
 
 mod address;
 mod connection;
+mod garbage;
 mod inbox;
 mod inflight;
 mod names;
@@ -306,6 +307,7 @@ impl Socket for UnixSocket {
 
     fn close(&self) {
         connection::close(self);
+        garbage::collect();
     }
 }
 

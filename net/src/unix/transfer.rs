@@ -9,6 +9,7 @@ use fs::PollTable;
 use mm::{Sink, Source};
 use sched::Sleep;
 
+use super::garbage;
 use super::inbox::Message;
 use super::inflight::Inflight;
 use super::{Socket, SocketKind, UnixSocket, names};
@@ -112,6 +113,7 @@ fn wait_room(socket: &UnixSocket, peer: &UnixSocket, nonblocking: bool) -> Resul
 }
 
 fn deliver(peer: &UnixSocket, message: Message) -> Result<()> {
+    garbage::note(peer, &message.files);
     let pushed = peer.inbox.lock().push(message);
     match pushed {
         Ok(()) => {

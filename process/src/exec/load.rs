@@ -93,7 +93,7 @@ impl Program {
         if segment.file_size > 0 {
             mapped_end = page_up(file_end);
             let offset = segment.offset - (start - first_page) as u64;
-            let backing = self.file.mmap(offset, false, segment.prot)?;
+            let backing = self.file.mmap((offset, mapped_end - first_page), false, segment.prot)?;
             map_fixed(space, first_page, mapped_end - first_page, segment.prot, backing)?;
             if segment.memory_size > segment.file_size && mapped_end > file_end {
                 zero(space, file_end, mapped_end - file_end, segment.prot);

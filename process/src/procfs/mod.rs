@@ -2,6 +2,7 @@
 //!
 //! [`ENTRIES`] says what is in such a directory; the files that tables of numbers go into are made in [`stat`], [`status`] and [`memory`].
 
+mod deadlocks;
 mod fd;
 mod mem;
 mod memory;
@@ -293,6 +294,7 @@ impl PidRoot for Pids {
 pub(crate) fn register() {
     fs::procfs::register_pids(Arc::new(Pids));
     sysctl::register();
+    deadlocks::register();
 }
 
 #[cfg(test)]

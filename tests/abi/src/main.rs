@@ -17,6 +17,7 @@ mod sysv_semaphore;
 mod sysv_shared_memory;
 
 mod acl;
+mod aio;
 mod cred;
 mod epoll;
 mod exec;
@@ -28,6 +29,7 @@ mod fuse;
 mod futex;
 mod futex_pi;
 mod identity;
+mod io_uring;
 mod lease;
 mod loop_device;
 mod memory;
@@ -58,6 +60,7 @@ use std::process::ExitCode;
 /// Every case, theme by theme.
 const THEMES: &[&[Case]] = &[
     acl::CASES,
+    aio::CASES,
     cred::CASES,
     epoll::CASES,
     exec::CASES,
@@ -70,6 +73,7 @@ const THEMES: &[&[Case]] = &[
     futex_pi::CASES,
     identity::CASES,
     loop_device::CASES,
+    io_uring::CASES,
     lease::CASES,
     memory::CASES,
     mmap_file::CASES,

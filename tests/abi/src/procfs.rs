@@ -20,7 +20,47 @@ fn stat_fields(pid: u32) -> Vec<String> {
     rest.split_whitespace().map(str::to_owned).collect()
 }
 
+const PTHREAD: libc::pthread_mutex_t = libc::PTHREAD_MUTEX_INITIALIZER;
+
+/// A mutex of the C library.
+struct Mutex(std::cell::UnsafeCell<libc::pthread_mutex_t>);
+
+unsafe impl Sync for Mutex {}
+
+impl Mutex {
+    fn lock(&self) {
+        unsafe { libc::pthread_mutex_lock(self.0.get()) };
+    }
+}
+
 cases! {
+    fn deadlocks_are_named() {
+        // Linux has no such file.
+        if !std::path::Path::new("/proc/deadlocks").exists() {
+            return;
+        }
+        let pid = child(|| {
+            let locks = std::sync::Arc::new([PTHREAD, PTHREAD].map(|lock| Mutex(std::cell::UnsafeCell::new(lock))));
+            let both = std::sync::Arc::new(std::sync::Barrier::new(2));
+            let other = (locks.clone(), both.clone());
+            std::thread::spawn(move || {
+                other.0[0].lock();
+                other.1.wait();
+                other.0[1].lock();
+            });
+            locks[1].lock();
+            both.wait();
+            locks[0].lock();
+            0
+        });
+        let report = || std::fs::read_to_string("/proc/deadlocks").unwrap();
+        until(|| report().lines().any(|line| line.starts_with("deadlock:") && line.contains(&format!(" {pid}"))));
+        assert!(std::fs::read_to_string("/proc/deadlocks.dot").unwrap().contains("color=red"));
+        ok!(libc::kill(pid, libc::SIGKILL));
+        expect_signal(pid, libc::SIGKILL);
+        assert!(!report().contains(&format!("process {pid}\n")));
+    }
+
     fn self_is_a_link_to_the_pid() {
         assert_eq!(fs::read_link("/proc/self").unwrap().to_str().unwrap(), std::process::id().to_string());
         let thread = fs::read_link("/proc/thread-self").unwrap();

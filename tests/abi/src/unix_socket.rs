@@ -248,6 +248,37 @@ cases! {
         assert_eq!(read(&reader, 1), b"");
     }
 
+    fn sockets_sent_over_each_other_and_closed_are_given_back() {
+        let (reader, writer) = pipe();
+        set_nonblocking(&reader);
+        let ((a, b), (c, d)) = (pair(libc::SOCK_DGRAM), pair(libc::SOCK_DGRAM));
+        // What comes into each pair's inbox holds the other; one of them holds the pipe as well.
+        assert_eq!(send_fd(&a, b"x", d.as_raw_fd()), 1);
+        assert_eq!(send_fd(&c, b"y", b.as_raw_fd()), 1);
+        assert_eq!(send_fd(&c, b"z", writer.as_raw_fd()), 1);
+        drop((a, b, c, d, writer));
+        let mut byte = 0u8;
+        until(|| {
+            // Closing any unix socket has the lost ones looked for.
+            drop(pair(libc::SOCK_STREAM));
+            unsafe { libc::read(reader.as_raw_fd(), (&raw mut byte).cast(), 1) == 0 }
+        });
+    }
+
+    fn a_socket_under_way_that_can_still_be_received_is_kept() {
+        let ((a, b), (c, d)) = (pair(libc::SOCK_STREAM), pair(libc::SOCK_STREAM));
+        assert_eq!(send_fd(&c, b"in", b.as_raw_fd()), 2);
+        assert_eq!(send_fd(&a, b"x", d.as_raw_fd()), 1);
+        drop((b, c));
+        for _ in 0..3 {
+            drop(pair(libc::SOCK_STREAM));
+        }
+        let (bytes, inner, _) = receive_fd(&d, 0, 64);
+        assert_eq!(bytes, b"in");
+        let (bytes, _, _) = receive_fd(&inner.expect("the socket"), 0, 64);
+        assert_eq!(bytes, b"x");
+    }
+
     fn bad_descriptors_cannot_be_sent() {
         let (one, _two) = pair(libc::SOCK_STREAM);
         err!(send_fd(&one, b"x", 9999), libc::EBADF);

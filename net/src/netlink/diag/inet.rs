@@ -4,16 +4,17 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
-use base::{Capability, Errno, Result};
+use base::{Errno, Result};
 
 use super::filter::{self, Subject};
 use super::{AF_INET, cookie, memory};
 use crate::inet::datagram::DatagramSocket;
 use crate::inet::{Endpoint, Family, raw, udp};
 use crate::ip::protocol;
+use crate::netlink::Authority;
 use crate::netlink::message::{Attributes, Reply, Request};
 use crate::netlink::octets;
-use crate::socket::{Caller, Socket};
+use crate::socket::Socket;
 use crate::tcp;
 use crate::tcp::socket::TcpSocket;
 
@@ -77,7 +78,7 @@ fn sockets(number: u8) -> Result<Vec<Found>> {
 }
 
 /// Answers a request of the kinds SOCK_DIAG_BY_FAMILY and SOCK_DESTROY. `EINVAL`, `ENOENT`, `EPERM`, `EOPNOTSUPP`.
-pub(super) fn answer(caller: &Caller, request: &Request, reply: &mut Reply, destroy: bool) -> Result<()> {
+pub(super) fn answer(caller: &Authority, request: &Request, reply: &mut Reply, destroy: bool) -> Result<()> {
     request.check_len(REQUEST)?;
     let family = if request.byte(0) == AF_INET { Family::V4 } else { Family::V6 };
     let (number, extensions, states) = (request.byte(1), request.byte(2), request.word(4));
@@ -107,8 +108,8 @@ pub(super) fn answer(caller: &Caller, request: &Request, reply: &mut Reply, dest
 }
 
 /// The one socket that a request names: shown, or ended.
-fn one(caller: &Caller, request: &Request, reply: &mut Reply, destroy: bool) -> Result<()> {
-    if destroy && !caller.fs.cred.capable(Capability::NetAdmin) {
+fn one(caller: &Authority, request: &Request, reply: &mut Reply, destroy: bool) -> Result<()> {
+    if destroy && !caller.admin {
         return Err(Errno::EPERM);
     }
     let id = request.body.get(ID_AT..ID_AT + 48).ok_or(Errno::EINVAL)?;
@@ -162,7 +163,7 @@ fn address(end: &Endpoint, family: Family) -> [u8; 16] {
     out
 }
 
-fn put(caller: &Caller, reply: &mut Reply, facts: &Facts, extensions: u8) {
+fn put(caller: &Authority, reply: &mut Reply, facts: &Facts, extensions: u8) {
     let mut fixed = Vec::with_capacity(72);
     fixed.extend_from_slice(&[facts.family.number() as u8, facts.state, facts.timer.0, facts.timer.1]);
     fixed.extend_from_slice(&facts.local.port.to_be_bytes());
@@ -174,7 +175,7 @@ fn put(caller: &Caller, reply: &mut Reply, facts: &Facts, extensions: u8) {
     for word in [facts.timer.2, facts.receive_queue as u32, facts.send_queue as u32, facts.uid, facts.inode as u32] {
         fixed.extend_from_slice(&word.to_ne_bytes());
     }
-    let privileged = caller.fs.cred.capable(Capability::NetAdmin);
+    let privileged = caller.admin;
     reply.message(BY_FAMILY, &fixed, |put| attributes(put, facts, extensions, privileged));
 }
 

@@ -7,7 +7,7 @@ mod local;
 use base::{Errno, Result};
 
 use super::message::{Reply, Request};
-use crate::socket::Caller;
+use crate::netlink::Authority;
 
 const BY_FAMILY: u16 = 20;
 const DESTROY: u16 = 21;
@@ -18,7 +18,7 @@ const AF_NETLINK: u8 = 16;
 const AF_PACKET: u8 = 17;
 
 /// Answers a request. `EINVAL`, `ENOENT`, `EOPNOTSUPP`, `EPERM`.
-pub(super) fn answer(caller: &Caller, request: &Request, reply: &mut Reply) -> Result<()> {
+pub(super) fn answer(caller: &Authority, request: &Request, reply: &mut Reply) -> Result<()> {
     if !matches!(request.header.kind, BY_FAMILY | DESTROY) {
         return Err(Errno::EINVAL);
     }
