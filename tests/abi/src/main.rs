@@ -25,6 +25,7 @@ mod fanotify;
 mod fifo;
 mod files;
 mod folders;
+mod fuse;
 mod futex;
 mod futex_pi;
 mod identity;
@@ -67,6 +68,7 @@ const THEMES: &[&[Case]] = &[
     fifo::CASES,
     files::CASES,
     folders::CASES,
+    fuse::CASES,
     futex::CASES,
     futex_pi::CASES,
     identity::CASES,
