@@ -72,7 +72,11 @@ impl Leases {
     /// Tells the holders of leases that an opening for reading (or for writing) conflicts with; true if there are any.
     fn demand(&self, writes: bool) -> bool {
         let now = sched::time::now();
-        let deadline = now + u64::from(BREAK_SECONDS.load(Ordering::Relaxed)) * 1_000_000_000;
+        let deadline = match BREAK_SECONDS.load(Ordering::Relaxed) {
+            // As on Linux: they have all the time they want.
+            0 => u64::MAX / 2,
+            seconds => now + u64::from(seconds) * 1_000_000_000,
+        };
         let mut list = self.list.lock();
         list.retain_mut(|lease| !lease.is_over(now));
         for lease in list.iter_mut().filter(|lease| lease.conflicts(writes)) {
@@ -108,7 +112,7 @@ pub(crate) fn break_leases(inode: &Inode, writes: bool, flags: OpenFlags) -> Res
         let gone = || leases.obstacle(writes).is_none().then_some(());
         match leases.waiters.wait_until(Sleep::Interruptible, Some(deadline), gone) {
             Ok(()) => {}
-            Err(error) if Errno::from(error) == Errno::ETIMEDOUT => {}
+            Err(error) if Errno::from(error) == Errno::ETIMEDOUT => drop(leases.demand(writes)),
             Err(error) => return Err(error.into()),
         }
     }

@@ -471,7 +471,12 @@ impl SuperOps for Ext4Super {
     }
 
     fn inode(&self, number: u64) -> Result<Arc<Inode>> {
+        /// Lower numbers are the file system's own, such as the journal's.
+        const FIRST: u32 = 11;
         let number = u32::try_from(number).map_err(|_| Errno::ESTALE)?;
+        if number < FIRST && number != ROOT {
+            return Err(Errno::ESTALE);
+        }
         Node::get(&self.0, number).map_err(|_| Errno::ESTALE)
     }
 

@@ -10,7 +10,7 @@ use alloc::collections::VecDeque;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
-use base::{Capability, Errno, Events, Result};
+use base::{Capability, Cred, Errno, Events, Result};
 use bitflags::bitflags;
 use hal::sync::{Once, SpinLock};
 use hal::user::UserPtr;
@@ -118,7 +118,7 @@ pub struct Group {
     /// How descriptors of events are opened.
     event_flags: OpenFlags,
     /// Who made it, to open files as.
-    cx: FsContext,
+    cred: Arc<Cred>,
     privileged: bool,
     marks: SpinLock<Marks>,
     queue: SpinLock<VecDeque<Event>>,
@@ -160,7 +160,7 @@ pub fn create(cx: &FsContext, flags: u32, event_flags: u32) -> Result<Arc<OpenFi
         me: me.clone(),
         flags: asked,
         event_flags: OpenFlags::from_bits_retain(event_flags),
-        cx: cx.clone(),
+        cred: cx.cred.clone(),
         privileged,
         marks: SpinLock::new(Marks::default()),
         queue: SpinLock::new(VecDeque::new()),
@@ -253,7 +253,9 @@ impl Group {
         let callers = CALLERS.get().ok_or(Errno::EBADF)?;
         let fd = match &event.about {
             About::Path(path) => {
-                let open = open::open_path(&self.cx, path.clone(), self.event_flags | OpenFlags::UNHEARD)?;
+                let here = || path.clone();
+                let cx = FsContext { cred: self.cred.clone(), cwd: here(), root: here(), umask: 0 };
+                let open = open::open_path(&cx, path.clone(), self.event_flags | OpenFlags::UNHEARD)?;
                 callers.install(open, self.event_flags.contains(OpenFlags::CLOEXEC))?
             }
             _ => record::NO_FD,

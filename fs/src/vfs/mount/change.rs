@@ -9,7 +9,7 @@ use base::{Capability, Errno, Result};
 
 use super::propagation::{self, CopyAs};
 use super::tree::{self, Change};
-use super::{Mount, MountFlags, MountNamespace, Path, Propagation, SuperFlags, enter};
+use super::{MOUNTS_MAX, Mount, MountFlags, MountNamespace, Path, Propagation, SuperFlags, enter};
 use crate::block::BlockDev;
 use crate::vfs::{superblock, walk};
 use crate::{FileKind, FsContext};
@@ -48,6 +48,10 @@ fn attach(change: &mut Change, source: &Arc<Mount>, place: &Path) -> Result<()> 
     let trees = tree::below(source, &source.root);
     let mut copies = Vec::new();
     if place.mount.is_shared() {
+        // Copies that no namespace has room for are not even made.
+        if propagation::receivers(change, &place.mount).len().saturating_mul(trees.len()) > MOUNTS_MAX {
+            return Err(Errno::ENOSPC);
+        }
         trees.iter().for_each(|mount| propagation::make_shared(change, mount));
         copies = propagation::spread(change, source, &place);
     }

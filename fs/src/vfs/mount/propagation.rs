@@ -252,7 +252,7 @@ fn spread_to_slaves(
 }
 
 /// All mounts that get what is mounted on `mount`, without itself.
-fn receivers(change: &Change, mount: &Arc<Mount>) -> Vec<Arc<Mount>> {
+pub(super) fn receivers(change: &Change, mount: &Arc<Mount>) -> Vec<Arc<Mount>> {
     let (group, _) = mount.propagation();
     if group == 0 {
         return Vec::new();
