@@ -36,6 +36,7 @@ pub mod fuse;
 mod image;
 pub mod initramfs;
 mod inode;
+mod inode_table;
 pub mod inotify;
 mod jbd2;
 pub mod lease;
@@ -47,7 +48,7 @@ mod open_file;
 mod overlayfs;
 mod poll;
 pub mod procfs;
-
+mod remote;
 mod squashfs;
 pub mod sysfs;
 pub mod tmpfs;

@@ -138,7 +138,7 @@ impl Node {
             })?;
         }
         // All pages behind are somewhere else now.
-        cache.forget_from(offset / PAGE);
+        cache.forget(offset / PAGE, u64::MAX);
         cache.set_size(new);
         self.note_changed();
         Ok(())

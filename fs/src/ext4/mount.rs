@@ -17,6 +17,7 @@ use super::options::{DataMode, Options};
 use super::volume::{OpenOptions, Volume};
 use crate::block::{BlockDev, BlockIo};
 use crate::inode::realtime;
+use crate::inode_table::InodeTable;
 use crate::vfs::handle::Layout;
 use crate::writeback::{self, DirtyStore};
 use crate::{FileSystem, FsStats, Inode, SuperBlock, SuperOps};
@@ -39,7 +40,7 @@ pub(super) struct Ext4 {
     read_only: AtomicBool,
     superblock: Once<Weak<SuperBlock>>,
     /// The inodes that are in memory.
-    nodes: SpinLock<HashMap<u32, Weak<Inode>>>,
+    nodes: InodeTable<u32>,
     /// Those with attributes, and those with pages, that are not stored yet.
     touched: SpinLock<Dirty>,
     dirty: SpinLock<Dirty>,
@@ -71,7 +72,7 @@ impl Ext4 {
             options: SpinLock::new(options),
             read_only: AtomicBool::new(read_only),
             superblock: Once::new(),
-            nodes: SpinLock::new(HashMap::new()),
+            nodes: InodeTable::new(),
             touched: SpinLock::new(HashMap::new()),
             dirty: SpinLock::new(HashMap::new()),
             doomed: SpinLock::new(Vec::new()),
@@ -249,19 +250,17 @@ impl Ext4 {
 
     /// The inode is no longer in memory.
     pub(super) fn forget(&self, number: u32) {
-        let mut nodes = self.nodes.lock();
-        if nodes.get(&number).is_some_and(|node| node.strong_count() == 0) {
-            nodes.remove(&number);
-        }
+        self.nodes.remove(number);
     }
 
     /// The inode in memory, if it is.
     pub(super) fn known(&self, number: u32) -> Option<Arc<Inode>> {
-        self.nodes.lock().get(&number).and_then(Weak::upgrade)
+        self.nodes.get(number)
     }
 
-    pub(super) fn remember(&self, number: u32, inode: &Arc<Inode>) {
-        self.nodes.lock().insert(number, Arc::downgrade(inode));
+    /// Makes the inode known, in place of what had its number before. `ENOMEM`.
+    pub(super) fn remember(&self, number: u32, inode: Arc<Inode>) -> Result<Arc<Inode>> {
+        self.nodes.add(number, inode, |_| false)
     }
 
     pub(super) fn superblock(&self) -> Result<Arc<SuperBlock>> {

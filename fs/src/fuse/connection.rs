@@ -35,6 +35,17 @@ pub(super) struct Request {
     answered: bool,
 }
 
+impl Request {
+    /// The header and the fields.
+    pub(super) fn message(&self) -> &[u8] {
+        &self.message
+    }
+
+    fn is(&self, opcode: u32) -> bool {
+        self.message.get(4..8) == Some(&opcode.to_le_bytes()[..])
+    }
+}
+
 #[derive(Default)]
 struct State {
     pending: VecDeque<Arc<Request>>,
@@ -132,23 +143,33 @@ impl Connection {
         if state.gone { Err(Errno::ENODEV) } else { Ok(!state.pending.is_empty()) }
     }
 
-    /// The next request, if it fits into `room` bytes. `EAGAIN` where there is none, `ENODEV` at the end, `EIO` where it does not fit.
-    pub(super) fn next_message(&self, room: usize) -> Result<Vec<u8>> {
-        let mut state = self.state.lock();
-        if state.gone {
-            return Err(Errno::ENODEV);
-        }
-        let request = state.pending.pop_front().ok_or(Errno::EAGAIN)?;
-        if request.message.len() > room {
+    /// The next request that fits into `room` bytes; who waits for one that does not hears of it. `EAGAIN` where there is none,
+    /// `ENODEV` at the end.
+    pub(super) fn next_request(&self, room: usize) -> Result<Arc<Request>> {
+        loop {
+            let mut state = self.state.lock();
+            if state.gone {
+                return Err(Errno::ENODEV);
+            }
+            let request = state.pending.pop_front().ok_or(Errno::EAGAIN)?;
+            if request.message.len() <= room {
+                if request.answered {
+                    state.processing.insert(request.unique, request.clone());
+                }
+                return Ok(request);
+            }
             drop(state);
-            Connection::finish(&request, Err(Errno::EIO));
-            return Err(Errno::EIO);
+            let error = if request.is(opcode::SETXATTR) { Errno::E2BIG } else { Errno::EIO };
+            Connection::finish(&request, Err(error));
         }
-        let message = request.message.clone();
-        if request.answered {
-            state.processing.insert(request.unique, request);
+    }
+
+    /// The program could not take a request: nobody waits for it any longer.
+    pub(super) fn lost(&self, request: &Request) {
+        let waiting = self.state.lock().processing.remove(&request.unique);
+        if waiting.is_some() {
+            Connection::finish(request, Err(Errno::EIO));
         }
-        Ok(message)
     }
 
     fn finish(request: &Request, answer: Result<Vec<u8>>) {
@@ -169,7 +190,7 @@ impl Connection {
         }
         let request = self.state.lock().processing.remove(&unique).ok_or(Errno::ENOENT)?;
         let body = message[OUT_HEADER..].to_vec();
-        if request.message.get(4..8) == Some(&opcode::INIT.to_le_bytes()[..]) {
+        if request.is(opcode::INIT) {
             return self.initialize(error, &body);
         }
         let answer = if error == 0 { Ok(body) } else { Err(Errno::from_code(-error).unwrap_or(Errno::EIO)) };

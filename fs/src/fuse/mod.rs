@@ -3,7 +3,7 @@
 //! A program opens `/dev/fuse` ([`device`]) and mounts with its descriptor. What is asked of the file system becomes requests of a
 //! [`connection`], which the program reads from the device and answers by writing to it; [`wire`] is their format. An inode ([`node`]) is
 //! known by the number that the program gives it. Names and attributes hold as long as the program says; reads and writes
-//! ([`file`]) go to the program as they are, and pages are kept for mappings only.
+//! ([`handle`]) go to the program as they are, and pages are kept for mappings only.
 //!
 //! What a program answers is checked; a wrong answer is `EIO`. Who waits for an answer can be killed. When the program closes the
 //! device, all that waits ends with `ENOTCONN`.
@@ -13,7 +13,7 @@
 mod connection;
 mod device;
 mod directory;
-mod file;
+mod handle;
 mod mount;
 mod node;
 mod wire;
