@@ -66,7 +66,7 @@ pub use fd_table::{Descriptor, Fd, FdTable};
 pub use file::{File, Io, IoctlContext, Mapping, SeekFrom};
 pub use flags::{Access, OpenFlags};
 pub use inode::{Inode, InodeOps};
-pub use lock::{FileLocks, LockKind, LockOwner, RangeLock};
+pub use lock::{FileLocks, LockKind, LockOwner, RangeLock, WholeLock};
 pub use open_file::{Hold, MappedFile, OpenFile};
 pub use poll::{ALWAYS_READY, PollTable};
 pub use vfs::dentry::Dentry;

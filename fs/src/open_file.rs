@@ -41,7 +41,7 @@ pub enum Hold {
     None,
     /// That it counts as a reader (taken with [`Inode::add_reader`]).
     Read,
-    /// The right to write (taken with [`Inode::get_write`]).
+    /// The right to write (taken with [`Inode::get_write`] and [`crate::Mount::get_write`]).
     Write,
     /// That nobody may write (taken with [`Inode::deny_write`]): it runs.
     DenyWrite,
@@ -346,7 +346,10 @@ impl Drop for OpenFile {
         match self.hold {
             Hold::None => {}
             Hold::Read => self.inode.drop_reader(),
-            Hold::Write => self.inode.put_write(),
+            Hold::Write => {
+                self.inode.put_write();
+                self.path.mount.put_write();
+            }
             Hold::DenyWrite => self.inode.allow_write(),
         }
     }

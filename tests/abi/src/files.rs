@@ -215,6 +215,34 @@ cases! {
         ok!(libc::flock(one.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB));
     }
 
+    fn locks_are_listed() {
+        let (one, two) = (open("f", libc::O_RDWR | libc::O_CREAT), open("f", libc::O_RDWR));
+        let mut range: libc::flock = unsafe { std::mem::zeroed() };
+        (range.l_type, range.l_start, range.l_len) = (libc::F_WRLCK as i16, 5, 10);
+        ok!(libc::fcntl(one.as_raw_fd(), libc::F_SETLK, &range));
+        ok!(libc::flock(two.as_raw_fd(), libc::LOCK_SH));
+        (range.l_start, range.l_len) = (100, 0);
+        ok!(libc::fcntl(two.as_raw_fd(), libc::F_OFD_SETLK, &range));
+        let (pid, number) = (std::process::id(), stat("f").st_ino);
+        let listed = |file: &str| {
+            let text = fs::read_to_string(file).unwrap();
+            let ours = text.lines().filter(|line| line.contains(&format!(":{number} ")));
+            ours.map(|line| line.split_whitespace().filter(|word| !word.contains(':')).collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
+        };
+        let mut all = listed("/proc/locks");
+        all.sort();
+        let (flock, posix) = (format!("FLOCK ADVISORY READ {pid} 0 EOF"), format!("POSIX ADVISORY WRITE {pid} 5 14"));
+        let ofd = "OFDLCK ADVISORY WRITE -1 100 EOF".to_owned();
+        assert_eq!(all, [flock.clone(), ofd.clone(), posix.clone()]);
+        assert_eq!(listed(&format!("/proc/self/fdinfo/{}", one.as_raw_fd())), [posix.clone()]);
+        assert_eq!(listed(&format!("/proc/self/fdinfo/{}", two.as_raw_fd())), [flock, posix, ofd]);
+        let child = child(|| { ok!(libc::flock(one.as_raw_fd(), libc::LOCK_EX)); 0 });
+        until_asleep(child);
+        assert!(listed("/proc/locks").contains(&format!("-> FLOCK ADVISORY WRITE {child} 0 EOF")), "{:?}", listed("/proc/locks"));
+        ok!(libc::flock(two.as_raw_fd(), libc::LOCK_UN));
+        expect_exit(child, 0);
+    }
+
     fn devices_behave() {
         assert_eq!(read(&open("/dev/null", libc::O_RDONLY), 9), b"");
         write(&open("/dev/null", libc::O_WRONLY), &[0; 100]);

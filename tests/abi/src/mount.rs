@@ -194,6 +194,26 @@ cases! {
         touch("other/file");
     }
 
+    fn what_is_written_to_does_not_become_read_only() {
+        alone();
+        tmpfs("a");
+        bind("a", "other");
+        let (read_only, of_mount) = (libc::MS_REMOUNT | libc::MS_RDONLY, libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY);
+        let writer = open("other/file", libc::O_WRONLY | libc::O_CREAT);
+        assert_eq!(mount("", "a", read_only), libc::EBUSY);
+        assert_eq!(mount("", "other", of_mount), libc::EBUSY);
+        assert_eq!(setattr("other", 0, [1, 0, 0, 0]), Err(libc::EBUSY));
+        touch("other/more");
+        assert_eq!(mount("", "a", of_mount), 0);
+        assert_eq!(mount("", "a", libc::MS_REMOUNT | libc::MS_BIND), 0);
+        drop(writer);
+        let reader = open("other/file", libc::O_RDONLY);
+        assert_eq!(mount("", "other", of_mount), 0);
+        err!(libc::open(c"other/file".as_ptr(), libc::O_WRONLY), libc::EROFS);
+        assert_eq!(mount("", "a", read_only), 0);
+        drop(reader);
+    }
+
     fn links_are_not_followed_on_request() {
         alone();
         const MS_NOSYMFOLLOW: libc::c_ulong = 256;
