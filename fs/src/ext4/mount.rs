@@ -6,7 +6,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use base::{Errno, Nanos, Result};
+use base::{Capability, Errno, Nanos, Result};
 use hal::sync::{Once, SpinLock};
 use hashbrown::HashMap;
 use sched::{Mutex, MutexGuard, Sleep, WaitQueue};
@@ -16,6 +16,7 @@ use super::node::Node;
 use super::options::{DataMode, Options};
 use super::volume::{OpenOptions, Volume};
 use crate::block::{BlockDev, BlockIo};
+use crate::caller::{Caller, caller};
 use crate::inode::realtime;
 use crate::inode_table::InodeTable;
 use crate::vfs::handle::Layout;
@@ -49,6 +50,9 @@ pub(super) struct Ext4 {
     /// Blocks that delayed allocation will need, and how many there are for it.
     reserved: AtomicU64,
     room: AtomicU64,
+    /// Blocks that are kept for some, and for whom unless the options say otherwise.
+    kept: u64,
+    kept_for: (u32, u32),
     /// The running transaction.
     sequence: AtomicU32,
     thread: WaitQueue,
@@ -78,6 +82,8 @@ impl Ext4 {
             doomed: SpinLock::new(Vec::new()),
             reserved: AtomicU64::new(0),
             room: AtomicU64::new(0),
+            kept: volume.sb.reserved_blocks,
+            kept_for: volume.sb.reserved_for,
             sequence: AtomicU32::new(volume.transaction().0),
             thread: WaitQueue::new(),
             awake: AtomicBool::new(false),
@@ -127,9 +133,35 @@ impl Ext4 {
 
     /// Remembers what [`Ext4::reserve`] needs to know without the lock.
     fn note_room(&self, volume: &Volume) {
-        let margin = (volume.sb.blocks / 50).min(4096);
-        self.room.store(volume.free_blocks.saturating_sub(volume.pending + margin), Ordering::Relaxed);
+        self.room.store(Ext4::room_in(volume), Ordering::Relaxed);
         self.sequence.store(volume.transaction().0, Ordering::Relaxed);
+    }
+
+    /// Blocks that may be given to data: without what is freed but not committed, and what changes of metadata may need.
+    fn room_in(volume: &Volume) -> u64 {
+        let margin = (volume.sb.blocks / 50).min(4096);
+        volume.free_blocks.saturating_sub(volume.pending + margin)
+    }
+
+    /// Blocks that the caller may take now without having reserved them.
+    pub(super) fn left(&self, volume: &Volume) -> u64 {
+        let taken = self.reserved.load(Ordering::Relaxed) + if self.may_use_kept() { 0 } else { self.kept };
+        Ext4::room_in(volume).saturating_sub(taken)
+    }
+
+    /// May the caller use the blocks that are kept for root?
+    fn may_use_kept(&self) -> bool {
+        let Some(Caller { cred, .. }) = caller() else { return true };
+        let options = *self.options.lock();
+        let (user, group) =
+            (options.reserved_user.unwrap_or(self.kept_for.0), options.reserved_group.unwrap_or(self.kept_for.1));
+        cred.fsuid == user || group != 0 && cred.in_group(group) || cred.capable(Capability::SysResource)
+    }
+
+    /// Is there room for `reserved` blocks in all, as far as the caller is concerned?
+    fn has_room(&self, reserved: u64) -> bool {
+        let room = self.room.load(Ordering::Relaxed);
+        reserved + self.kept <= room || reserved <= room && self.may_use_kept()
     }
 
     /// The number of the running transaction.
@@ -143,7 +175,7 @@ impl Ext4 {
             return Err(Errno::EROFS);
         }
         let reserved = self.reserved.fetch_add(blocks, Ordering::Relaxed) + blocks;
-        if reserved <= self.room.load(Ordering::Relaxed) {
+        if self.has_room(reserved) {
             return Ok(());
         }
         // There may be more room than is known: what is deleted but not committed, or not even removed.
@@ -152,7 +184,7 @@ impl Ext4 {
             self.commit()?;
         }
         self.note_room(&self.volume.lock());
-        if self.reserved.load(Ordering::Relaxed) <= self.room.load(Ordering::Relaxed) {
+        if self.has_room(self.reserved.load(Ordering::Relaxed)) {
             return Ok(());
         }
         self.release(blocks);

@@ -9,8 +9,8 @@ use base::{Errno, Result};
 use hal::sync::SpinLock;
 use sched::{Sleep, WaitQueue};
 
-use super::caller;
 use super::wire::{Answer, Fields, IN_HEADER, OUT_HEADER, opcode};
+use crate::caller::caller;
 
 /// The version of the protocol that is spoken.
 const MAJOR: u32 = 7;
@@ -86,9 +86,10 @@ impl Connection {
     fn queue(&self, opcode: u32, node: u64, fields: &Fields, answered: bool) -> Result<Arc<Request>> {
         let unique = 2 * self.next.fetch_add(1, Ordering::Relaxed);
         let len = IN_HEADER + fields.as_bytes().len();
-        let who = caller();
-        let header = Fields::new().u32(len as u32).u32(opcode).u64(unique).u64(node).u32(who.uid).u32(who.gid);
-        let message = header.u32(who.pid).u32(0).bytes(fields.as_bytes())?.as_bytes().to_vec();
+        // Zeros for the kernel's own threads.
+        let (uid, gid, pid) = caller().map_or((0, 0, 0), |who| (who.cred.fsuid, who.cred.fsgid, who.pid));
+        let header = Fields::new().u32(len as u32).u32(opcode).u64(unique).u64(node).u32(uid).u32(gid);
+        let message = header.u32(pid).u32(0).bytes(fields.as_bytes())?.as_bytes().to_vec();
         let request =
             Arc::new(Request { unique, message, answer: SpinLock::new(None), waiters: WaitQueue::new(), answered });
         {

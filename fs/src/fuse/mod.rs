@@ -27,21 +27,10 @@ use crate::{Fd, OpenFile};
 pub use device::register;
 pub(crate) use mount::Kind;
 
-/// Who asks, as requests tell it.
-#[derive(Clone, Copy, Default, Debug)]
-#[allow(missing_docs, reason = "they are what credentials(7) calls them")]
-pub struct Caller {
-    pub uid: u32,
-    pub gid: u32,
-    pub pid: u32,
-}
-
-/// What the layers above know of the calling process.
+/// What the layers above know of the calling process, besides who it is ([`crate::caller`]).
 pub struct Host {
     /// The file behind its descriptor. `EBADF`.
     pub descriptor: fn(Fd) -> Result<Arc<OpenFile>>,
-    /// Its file system ids and number; zeros for the kernel's own threads.
-    pub caller: fn() -> Caller,
 }
 
 static HOST: Once<Host> = Once::new();
@@ -49,8 +38,4 @@ static HOST: Once<Host> = Once::new();
 /// Sets what answers for the calling process. Once, at boot.
 pub fn set_host(host: Host) {
     assert!(HOST.set(host).is_ok(), "the host of FUSE is set twice");
-}
-
-fn caller() -> Caller {
-    HOST.get().map_or_else(Caller::default, |host| (host.caller)())
 }

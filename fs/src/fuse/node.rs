@@ -12,8 +12,9 @@ use hal::sync::{Once, SpinLock};
 use mm::{PageCache, Pager};
 
 use super::connection::Connection;
+use super::handle;
 use super::wire::{Answer, Attr, EntryOut, Fields, opcode};
-use super::{caller, handle};
+use crate::caller::caller;
 use crate::image::buffer;
 use crate::inode_table::InodeTable;
 use crate::remote::filter_names;
@@ -361,7 +362,7 @@ impl InodeOps for Node {
 
     fn permission(&self, _inode: &Inode, _access: Access) -> Result<()> {
         match self.tree.only {
-            Some(user) if user != caller().uid => Err(Errno::EACCES),
+            Some(user) if caller().is_none_or(|who| who.cred.fsuid != user) => Err(Errno::EACCES),
             _ => Ok(()),
         }
     }
