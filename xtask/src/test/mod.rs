@@ -1,6 +1,7 @@
 //! `cargo xtask test`: host tests, then programs in the guest, then the ABI tests on both kernels.
 
 pub(crate) mod abi;
+mod debian_root;
 mod disk;
 mod guest;
 mod host;
@@ -71,6 +72,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     build::all()?;
     stage("programs in the guest", &mut tally, || guest::run(&selection))?;
     stage("disks in the guest", &mut tally, || disk::run(&selection))?;
+    stage("the Debian root", &mut tally, || debian_root::run(&selection))?;
     stage("ABI tests on Linux and Quintet", &mut tally, || abi::run(&selection))?;
     println!("\n{} s", started.elapsed().as_secs());
     let skipped = match tally.skipped {
