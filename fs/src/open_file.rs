@@ -176,6 +176,7 @@ impl OpenFile {
     /// As [`OpenFile::read`] with other flags (RWF_NOWAIT).
     pub fn read_with(&self, sink: &mut Sink, flags: OpenFlags) -> Result<usize> {
         self.readable()?;
+        notify::ask(&self.path, flags, event::ACCESS_PERM)?;
         let n = if self.file.positioned() {
             let mut position = self.position.lock();
             let n = self.file.read(sink, &mut Io { offset: *position, flags })?;
@@ -201,6 +202,7 @@ impl OpenFile {
         if !self.file.positioned() {
             return Err(Errno::ESPIPE);
         }
+        notify::ask(&self.path, flags, event::ACCESS_PERM)?;
         let n = self.file.read(sink, &mut Io { offset, flags })?;
         if n > 0 {
             notify::open_file_event(self, event::ACCESS);
@@ -266,8 +268,12 @@ impl OpenFile {
     /// getdents64(2): lists from the position on. `EBADF`, `ENOTDIR`, `ENOENT` for a directory that was removed.
     pub fn list(&self, emit: &mut dyn FnMut(&DirEntry) -> bool) -> Result<()> {
         self.readable()?;
+        notify::ask(&self.path, self.flags(), event::ACCESS_PERM)?;
         let mut position = self.position.lock();
-        self.file.list(&mut position, emit)
+        let listed = self.file.list(&mut position, emit);
+        drop(position);
+        notify::open_file_event(self, event::ACCESS);
+        listed
     }
 
     /// What it is ready for.

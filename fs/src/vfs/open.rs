@@ -199,6 +199,7 @@ fn open_target(cx: &FsContext, target: Target, how: OpenHow) -> Result<Arc<OpenF
     let hold = hold_for(&path.mount, &inode, flags)?;
     let opened = || {
         lease::break_leases(&inode, hold == Hold::Write, flags)?;
+        notify::ask(&path, flags, event::OPEN_PERM)?;
         open_object(cx, &path, &inode, flags)
     };
     let result = opened().and_then(|file| {
