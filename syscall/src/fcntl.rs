@@ -191,7 +191,7 @@ fn wanted(cx: &Context, open: &OpenFile, raw: &Flock, ofd: bool) -> Result<(Opti
         true => (LockOwner::OpenFile(open.id()), -1),
         false => (LockOwner::Table(cx.task.files().id()), cx.task.pid()),
     };
-    Ok((kind, RangeLock { owner, pid, kind: kind.unwrap_or(LockKind::Read), start, end }))
+    Ok((kind, RangeLock { owner, pid, open: open.id(), kind: kind.unwrap_or(LockKind::Read), start, end }))
 }
 
 fn get_lock(cx: &Context, open: &OpenFile, pointer: UserPtr<Flock>, ofd: bool) -> Result<usize> {

@@ -36,8 +36,10 @@ pub enum LockOwner {
 pub struct RangeLock {
     /// Whose.
     pub owner: LockOwner,
-    /// The process that took it, for F_GETLK (-1 for OFD locks).
+    /// The process that took it, for F_GETLK (-1 for OFD locks), and the open file that it came through.
     pub pid: i32,
+    /// [`crate::OpenFile::id`].
+    pub open: u64,
     /// Shared or exclusive.
     pub kind: LockKind,
     /// The first byte.
@@ -327,7 +329,7 @@ mod tests {
     use LockKind::{Read, Write};
 
     fn lock(owner: u64, kind: LockKind, start: u64, end: u64) -> RangeLock {
-        RangeLock { owner: LockOwner::Table(owner), pid: 1, kind, start, end }
+        RangeLock { owner: LockOwner::Table(owner), pid: 1, open: 1, kind, start, end }
     }
 
     #[test]

@@ -42,11 +42,16 @@ pub(crate) fn all() -> Vec<u8> {
     text.into_bytes()
 }
 
-/// The locks on `inode` that the open file `open`, or the descriptor table `table`, has.
+/// The locks on `inode` that came through the open file `open` and belong to it or to the descriptor table `table`.
 pub fn of_open_file(inode: &Inode, open: u64, table: u64) -> Vec<u8> {
     let Some(file) = inode.locks() else { return Vec::new() };
-    let owners = [LockOwner::OpenFile(open), LockOwner::Table(table)];
-    let held = file.list().into_iter().filter(|lock| owners.contains(&lock.owner()));
+    let is_ours = |lock: &AnyLock| match lock {
+        AnyLock::Whole(lock) => lock.open == open,
+        AnyLock::Range(lock) => {
+            lock.open == open && [LockOwner::Table(table), LockOwner::OpenFile(open)].contains(&lock.owner)
+        }
+    };
+    let held = file.list().into_iter().filter(is_ours);
     let lines = held.enumerate().map(|(i, lock)| format!("lock:\t{}: {}", i + 1, line(&lock, file)));
     lines.collect::<String>().into_bytes()
 }
@@ -62,7 +67,7 @@ mod tests {
         let file = FileLocks::unlocked(DeviceNumber { major: 254, minor: 1 }, 77);
         let whole = AnyLock::Whole(WholeLock { open: 1, pid: 12, kind: LockKind::Read });
         assert_eq!(line(&whole, &file), "FLOCK  ADVISORY  READ 12 fe:01:77 0 EOF\n");
-        let range = RangeLock { owner: LockOwner::Table(3), pid: 4, kind: LockKind::Write, start: 5, end: 9 };
+        let range = RangeLock { owner: LockOwner::Table(3), pid: 4, open: 3, kind: LockKind::Write, start: 5, end: 9 };
         assert_eq!(line(&AnyLock::Range(range), &file), "POSIX  ADVISORY  WRITE 4 fe:01:77 5 9\n");
         let range = RangeLock { owner: LockOwner::OpenFile(3), pid: -1, end: i64::MAX as u64, ..range };
         assert_eq!(line(&AnyLock::Range(range), &file), "OFDLCK ADVISORY  WRITE -1 fe:01:77 5 EOF\n");

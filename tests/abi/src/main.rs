@@ -34,6 +34,7 @@ mod lease;
 mod loop_device;
 mod memory;
 mod mmap_file;
+mod model;
 mod mount;
 mod mqueue;
 mod overlay;
@@ -77,6 +78,7 @@ const THEMES: &[&[Case]] = &[
     lease::CASES,
     memory::CASES,
     mmap_file::CASES,
+    model::CASES,
     mount::CASES,
     mqueue::CASES,
     overlay::CASES,
