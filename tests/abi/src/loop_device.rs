@@ -111,7 +111,6 @@ cases! {
         let _alone = alone();
         let file = image("f", 1 << 20);
         let (first_name, first) = configured(&file, 0, info(0, 0, 0), libc::O_RDWR);
-        assert_eq!(ioctl(&first, SET_BLOCK_SIZE, 0), -libc::EINVAL);
         let (second_name, second) = configured(&open(&first_name, libc::O_RDWR), 0, info(0, 0, 0), libc::O_RDWR);
         assert_eq!(ioctl(&first, CLR_FD, 0), 0);
         drop((first, second));

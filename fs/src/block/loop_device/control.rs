@@ -73,8 +73,7 @@ pub(in crate::block) fn ioctl(
             Ok(())
         }),
         request::SET_BLOCK_SIZE => target.update(|bound| {
-            let wanted = u32::try_from(arg).ok().filter(|&size| size != 0).ok_or(Errno::EINVAL)?;
-            bound.block_size = block_size(wanted)?;
+            bound.block_size = block_size(u32::try_from(arg).map_err(|_| Errno::EINVAL)?)?;
             Ok(())
         }),
         _ => return Err(Errno::ENOTTY),
