@@ -215,6 +215,34 @@ cases! {
         ok!(libc::flock(one.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB));
     }
 
+    fn ranges_are_copied_within_limits() {
+        fs::write("f", "0123456789").unwrap();
+        let (file, other) = (open("f", libc::O_RDWR), open("g", libc::O_RDWR | libc::O_CREAT));
+        let copy = |from: i32, at: i64, to: i32, to_at: i64, len: usize, flags: u32| {
+            let (mut at, mut to_at) = (at, to_at);
+            let n = unsafe { libc::copy_file_range(from, &mut at, to, &mut to_at, len, flags) };
+            if n < 0 { -(errno() as isize) } else { n }
+        };
+        let (f, g) = (file.as_raw_fd(), other.as_raw_fd());
+        assert_eq!(copy(f, 4, g, 2, 100, 0), 6);
+        assert_eq!(fs::read("g").unwrap(), b"\0\0456789");
+        // What the copy adds to the file is not copied on.
+        assert_eq!(copy(f, 7, f, 12, 5, 0), 3);
+        assert_eq!(fs::read("f").unwrap(), b"0123456789\0\0789");
+        assert_eq!(copy(f, 0, f, 5, 6, 0), -(libc::EINVAL as isize));
+        assert_eq!(copy(f, 100, g, 0, 10, 0), 0);
+        assert_eq!(copy(f, 0, g, 0, 1, 1), -(libc::EINVAL as isize));
+        assert_eq!(copy(f, 0, -1, 0, 1, 1), -(libc::EBADF as isize));
+        let folder = open(".", libc::O_RDONLY);
+        assert_eq!(copy(f, 0, folder.as_raw_fd(), 0, 1, 0), -(libc::EISDIR as isize));
+        assert_eq!(copy(f, 0, open("/dev/null", libc::O_RDWR).as_raw_fd(), 0, 1, 0), -(libc::EINVAL as isize));
+        assert_eq!(copy(f, 0, open("g", libc::O_RDONLY).as_raw_fd(), 0, 1, 0), -(libc::EBADF as isize));
+        assert_eq!(copy(f, 0, open("g", libc::O_WRONLY | libc::O_APPEND).as_raw_fd(), 0, 1, 0), -(libc::EBADF as isize));
+        assert_eq!(copy(f, 1, g, 0, usize::MAX, 0), -(libc::EOVERFLOW as isize));
+        let elsewhere = unsafe { libc::memfd_create(c"m".as_ptr(), 0) };
+        assert_eq!(copy(f, 0, elsewhere, 0, 1, 0), -(libc::EXDEV as isize));
+    }
+
     fn locks_are_listed() {
         let (one, two) = (open("f", libc::O_RDWR | libc::O_CREAT), open("f", libc::O_RDWR));
         let mut range: libc::flock = unsafe { std::mem::zeroed() };
