@@ -362,10 +362,9 @@ impl Ext4 {
             return;
         }
         self.wake();
-        if let Err(error) = self.write_pages(None) {
+        if let Err(error) = self.settle() {
             log::error!("ext4: files could not be written at the end: {error}");
         }
-        self.reap();
         let _held = self.commit_lock.lock();
         let closed = self.volume.lock().close(realtime());
         if let Err(error) = closed {
@@ -376,6 +375,15 @@ impl Ext4 {
             device.cache().drop_clean(0, u64::MAX);
             device.unclaim();
         }
+    }
+
+    /// Writes everything that is only in memory, and removes what nobody uses: the file system is about to be left alone.
+    fn settle(&self) -> Result<()> {
+        let written = self.write_pages(None);
+        // Changed attributes keep their inodes until they are stored, also those of removed files.
+        let stored = self.commit().map(drop);
+        self.reap();
+        written.and(stored)
     }
 
     /// What the thread does: commits every few seconds, and removes what nobody uses.
@@ -466,11 +474,15 @@ impl SuperOps for Ext4Super {
             return Err(Errno::EINVAL);
         }
         if read_only && !fs.is_read_only() {
-            fs.write_pages(None)?;
-            fs.reap();
-            fs.commit()?;
+            fs.settle()?;
             let _held = fs.commit_lock.lock();
-            fs.volume().close(realtime())?;
+            let mut volume = fs.volume();
+            if !volume.orphans.is_empty() {
+                // Files without a name are open, and could not be removed later.
+                return Err(Errno::EBUSY);
+            }
+            volume.close(realtime())?;
+            drop(volume);
             fs.read_only.store(true, Ordering::Relaxed);
         } else if !read_only && fs.is_read_only() {
             let _held = fs.commit_lock.lock();
