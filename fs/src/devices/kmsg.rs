@@ -115,7 +115,8 @@ impl File for Kmsg {
 
     fn poll(&self, _table: &mut PollTable) -> Events {
         let mut line = [0; 1];
-        match (*self.at.lock()).clone().next(&mut line) {
+        let mut at = *self.at.lock();
+        match at.next(&mut line) {
             Next::Nothing => Events::WRITABLE,
             Next::Line(_) => Events::READABLE | Events::WRITABLE,
             Next::Lost => Events::READABLE | Events::WRITABLE | Events::ERR | Events::PRI,

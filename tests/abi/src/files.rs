@@ -262,7 +262,7 @@ cases! {
         let (flock, posix) = (format!("FLOCK ADVISORY READ {pid} 0 EOF"), format!("POSIX ADVISORY WRITE {pid} 5 14"));
         let ofd = "OFDLCK ADVISORY WRITE -1 100 EOF".to_owned();
         assert_eq!(all, [flock.clone(), ofd.clone(), posix.clone()]);
-        assert_eq!(listed(&format!("/proc/self/fdinfo/{}", one.as_raw_fd())), [posix.clone()]);
+        assert_eq!(listed(&format!("/proc/self/fdinfo/{}", one.as_raw_fd())), std::slice::from_ref(&posix));
         assert_eq!(listed(&format!("/proc/self/fdinfo/{}", two.as_raw_fd())), [flock, ofd]);
         let child = child(|| { ok!(libc::flock(one.as_raw_fd(), libc::LOCK_EX)); 0 });
         until_asleep(child);

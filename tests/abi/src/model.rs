@@ -204,7 +204,7 @@ impl Modelled {
             15 => self.punch(),
             16 => self.zero(),
             17 => self.preallocate(),
-            18 => self.shift(self.done.len() % 2 == 0),
+            18 => self.shift(self.done.len().is_multiple_of(2)),
             19 => self.copy(),
             20 => drop(ok!(libc::fsync(self.raw()))),
             // What is clean is read anew from where it is kept.
