@@ -47,6 +47,7 @@ mod procfs;
 mod pty;
 mod resource;
 mod sched;
+mod seccomp;
 mod session;
 mod signal;
 mod signal_info;
@@ -92,6 +93,7 @@ const THEMES: &[&[Case]] = &[
     pty::CASES,
     resource::CASES,
     sched::CASES,
+    seccomp::CASES,
     session::CASES,
     signal::CASES,
     signal_info::CASES,
