@@ -194,6 +194,31 @@ cases! {
         touch("other/file");
     }
 
+    fn removed_folders_are_let_go() {
+        alone();
+        tmpfs("a");
+        let left = || {
+            let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
+            ok!(libc::statvfs(c"a".as_ptr(), &mut stat));
+            stat.f_ffree
+        };
+        let before = left();
+        for _ in 0..50 {
+            fs::create_dir("a/d").unwrap();
+            // The answer that there is nothing may be kept, but not with the folder.
+            assert!(fs::metadata("a/d/nothing").is_err());
+            touch("a/d/file");
+            fs::remove_file("a/d/file").unwrap();
+            fs::remove_dir("a/d").unwrap();
+            fs::create_dir("a/e").unwrap();
+            fs::create_dir("a/f").unwrap();
+            assert!(fs::metadata("a/f/nothing").is_err());
+            fs::rename("a/e", "a/f").unwrap();
+            fs::remove_dir("a/f").unwrap();
+        }
+        assert_eq!(left(), before);
+    }
+
     fn what_is_written_to_does_not_become_read_only() {
         alone();
         tmpfs("a");
