@@ -21,6 +21,11 @@ fn cpu_list() -> Result<Vec<u8>> {
     Ok(if last == 0 { b"0\n".to_vec() } else { format!("0-{last}\n").into_bytes() })
 }
 
+/// The processors as a hexadecimal mask.
+fn cpu_mask() -> Result<Vec<u8>> {
+    Ok(format!("{:x}\n", u64::MAX >> (64 - hal::cpu::count().min(64))).into_bytes())
+}
+
 fn text(value: &'static str) -> Node {
     file(move || Ok(value.as_bytes().to_vec()))
 }
@@ -37,7 +42,6 @@ fn cpu_number(name: &[u8]) -> Option<usize> {
 fn topology(cpu: usize) -> Node {
     let list = move || Ok(format!("{cpu}\n").into_bytes());
     let mask = move || Ok(format!("{:x}\n", 1u64.checked_shl(cpu as u32).unwrap_or(0)).into_bytes());
-    let all = || Ok(format!("{:x}\n", u64::MAX >> (64 - hal::cpu::count().min(64))).into_bytes());
     dir(vec![
         ("core_id", file(list)),
         ("physical_package_id", text("0\n")),
@@ -46,7 +50,7 @@ fn topology(cpu: usize) -> Node {
         ("thread_siblings_list", file(list)),
         ("core_cpus", file(mask)),
         ("core_cpus_list", file(list)),
-        ("core_siblings", file(all)),
+        ("core_siblings", file(cpu_mask)),
         ("core_siblings_list", file(cpu_list)),
         ("package_cpus_list", file(cpu_list)),
     ])
@@ -86,7 +90,7 @@ fn tree() -> Node {
         ("isolated", text("\n")),
         ("kernel_max", text("63\n")),
     ]);
-    let node0 = dir(vec![("cpulist", file(cpu_list)), ("distance", text("10\n"))]);
+    let node0 = dir(vec![("cpulist", file(cpu_list)), ("cpumap", file(cpu_mask)), ("distance", text("10\n"))]);
     let nodes = dir(vec![
         ("online", text("0\n")),
         ("possible", text("0\n")),
