@@ -99,4 +99,3 @@ impl Drop for Promise {
 
 /// Mappings that a process may have at most (`vm.max_map_count`).
 pub static MAX_MAPPINGS: AtomicU64 = AtomicU64::new(65530);
-

@@ -182,5 +182,9 @@ pub(super) fn check_limits(layout: &Layout, request: &MapRequest) -> Result<()> 
         return Err(Errno::ENOMEM);
     }
     let promised = !request.shared && request.prot.contains(Prot::WRITE);
-    if promised && overcommit::is_promised(request.no_reserve) { overcommit::check(request.len, layout.total) } else { Ok(()) }
+    if promised && overcommit::is_promised(request.no_reserve) {
+        overcommit::check(request.len, layout.total)
+    } else {
+        Ok(())
+    }
 }

@@ -98,8 +98,7 @@ impl AddressSpace {
         }
         let keep = flags & MREMAP_DONTUNMAP != 0;
         let (start, mapping) = resized(&layout, from, new_len, keep, may_lock)?;
-        let target =
-            if fixed { new } else { layout.find_room(new_len, layout.map_base).ok_or(Errno::ENOMEM)? };
+        let target = if fixed { new } else { layout.find_room(new_len, layout.map_base).ok_or(Errno::ENOMEM)? };
         self.move_to(&mut layout, start, &mapping, from, (target, new_len), keep)?;
         drop(layout);
         // The last reference to a file may go here, which may take locks of its own.

@@ -30,6 +30,7 @@ mod futex;
 mod futex_pi;
 mod identity;
 mod io_uring;
+mod landlock;
 mod lease;
 mod loop_device;
 mod memory;
@@ -76,6 +77,7 @@ const THEMES: &[&[Case]] = &[
     identity::CASES,
     loop_device::CASES,
     io_uring::CASES,
+    landlock::CASES,
     lease::CASES,
     memory::CASES,
     memory_lock::CASES,
