@@ -40,6 +40,7 @@ mod inode;
 mod inode_table;
 pub mod inotify;
 mod jbd2;
+pub mod landlock;
 pub mod lease;
 pub mod lock;
 pub mod memfd;
