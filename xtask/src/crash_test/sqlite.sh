@@ -5,7 +5,7 @@ turn, promised = int(sys.argv[1]), int(sys.argv[2])
 db = sqlite3.connect("/mnt/db", isolation_level=None)
 first = lambda query: db.execute(query).fetchone()[0]
 first("pragma journal_mode = " + ["delete", "wal", "truncate"][turn % 3])
-db.execute("pragma synchronous = full")
+db.execute("pragma synchronous = extra")
 db.execute("create table if not exists t (id integer primary key, text text)")
 if first("pragma integrity_check") != "ok":
     print("failed integrity", flush=True)
