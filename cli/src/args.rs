@@ -40,12 +40,11 @@ pub enum Command {
 /// The options of `quintet run`.
 #[derive(Args, Clone, Debug)]
 pub struct RunOptions {
-    /// The root to run on: `builtin` (busybox), `debian` or `debian,PACKAGE,...`, a folder, a tar file, or a disk
-    /// image (raw or qcow2) with ext4, squashfs or
-    /// erofs.
+    /// The root to run on: `builtin` (busybox), `debian` or `debian,PACKAGE,...` (made once and kept as an ext4 image),
+    /// a folder, a tar file, or a disk image (raw or qcow2) with ext4, squashfs or erofs.
     #[arg(long, default_value = "builtin", value_name = "ROOT")]
     pub root: Root,
-    /// Keep what is written to a root on a disk image or in a folder; otherwise it is gone afterwards.
+    /// Keep what is written to a root on a disk image (Debian's is one) or in a folder; otherwise it is gone afterwards.
     #[arg(long)]
     pub keep: bool,
     /// Number of CPUs.

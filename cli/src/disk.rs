@@ -36,6 +36,15 @@ impl FromStr for Disk {
     }
 }
 
+/// The guest's name for the `index`th disk.
+pub fn name(index: usize) -> String {
+    let letter = |n: usize| char::from(b'a' + (n % 26) as u8);
+    match index.checked_sub(26) {
+        None => format!("vd{}", letter(index)),
+        Some(rest) => format!("vd{}{}", letter(rest / 26), letter(rest)),
+    }
+}
+
 /// What a qcow2 file begins with.
 const QCOW2_MAGIC: &[u8; 4] = b"QFI\xfb";
 
@@ -77,6 +86,11 @@ impl Disk {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn disks_are_named_by_letters() {
+        assert_eq!([0, 25, 26, 53].map(name), ["vda", "vdz", "vdaa", "vdbb"]);
+    }
 
     #[test]
     fn options_follow_the_name() {

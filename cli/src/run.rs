@@ -4,6 +4,7 @@ use crate::accel::{self, Attempt};
 use crate::args::RunOptions;
 use crate::artifacts;
 use crate::cache::Cache;
+use crate::disk;
 use crate::failure::{Context, Failure};
 use crate::kernel_log::{KernelLog, Sink};
 use crate::linux::{self, LinuxKernel};
@@ -49,7 +50,8 @@ pub fn run(options: &RunOptions) -> Result<u8, Failure> {
     let overlay = Overlay { init, modules, copies: options.copy.clone() };
     let initrd = root::prepare(&options.root, options.keep, kernel.linux.is_none(), &cache, &overlay)?;
     let mut disks = Vec::new();
-    for disk in initrd.disk.iter().chain(&options.disk) {
+    // The root is the last, so that the user's disks have the names that they would have without it.
+    for disk in options.disk.iter().chain(&initrd.disk) {
         disks.push((disk.clone(), disk.format()?));
     }
     options.volume.iter().try_for_each(Volume::check)?;
@@ -93,7 +95,7 @@ pub fn run(options: &RunOptions) -> Result<u8, Failure> {
 
 fn choose_kernel(options: &RunOptions, cache: &Cache) -> Result<Kernel, Failure> {
     if options.kernel.as_deref() == Some("linux".as_ref()) {
-        let disks = !options.disk.is_empty() || matches!(options.root, Root::Path(_));
+        let disks = !options.disk.is_empty() || options.root != Root::Builtin;
         let network = Connection::new(options.network.as_ref(), &options.publish).exists();
         let linux = linux::prepare(cache, disks, network)?;
         return Ok(Kernel { path: linux.image.clone(), linux: Some(linux) });
@@ -120,7 +122,7 @@ fn command_line(options: &RunOptions, kernel: &Kernel, initrd: &Initrd, network:
     let mut words = Vec::new();
     // Read by the guest's PID 1; the kernel starts that from the initrd first.
     if initrd.disk.is_some() {
-        words.push("quintet.root=/dev/vda".to_owned());
+        words.push(format!("quintet.root=/dev/{}", disk::name(options.disk.len())));
     } else if let Some((_, keep)) = &initrd.shared {
         let how = if *keep { "shared" } else { "below" };
         words.push(format!("quintet.root={how}:{}", volume::ROOT_TAG));

@@ -214,7 +214,7 @@ pub struct Inode {
     leases: Once<Box<Leases>>,
     /// Shared mappings that may be written.
     pub(crate) writable_mappings: AtomicU64,
-    locks: Once<Box<FileLocks>>,
+    locks: Once<Arc<FileLocks>>,
     watches: Once<Box<Watches>>,
     /// It was made with O_TMPFILE, so that having no name does not mean that it was removed.
     unnamed: AtomicBool,
@@ -497,7 +497,7 @@ impl Inode {
 
     /// The locks on it, to add one.
     pub fn locks_or_new(&self) -> &FileLocks {
-        self.locks.get_or_init(|| Box::new(FileLocks::new()))
+        self.locks.get_or_init(|| FileLocks::new(self))
     }
 
     /// Somebody opens it for writing. `ETXTBSY` while it runs.

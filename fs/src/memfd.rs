@@ -20,5 +20,6 @@ pub fn create(cx: &FsContext, name: &[u8], sealable: bool) -> Result<Arc<OpenFil
     let path = MEMORY.path(&inode, &shown);
     let file = RegularFile::open(&inode, &cx.cred)?;
     inode.get_write()?;
+    path.mount.get_write()?;
     Ok(OpenFile::new(file, path, inode, OpenFlags::RDWR | OpenFlags::LARGEFILE, Hold::Write))
 }

@@ -3,8 +3,9 @@
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
+use base::Result;
 use hal::sync::{Once, SpinLock};
 
 use crate::{Dentry, Inode, OpenFile, OpenFlags, Path};
@@ -26,6 +27,9 @@ pub mod event {
     pub const MOVE_SELF: u32 = 0x800;
     /// Only for fanotify(7).
     pub const OPEN_EXEC: u32 = 0x1000;
+    pub const OPEN_PERM: u32 = 0x1_0000;
+    pub const ACCESS_PERM: u32 = 0x2_0000;
+    pub const OPEN_EXEC_PERM: u32 = 0x4_0000;
     pub const UNMOUNT: u32 = 0x2000;
     pub const ISDIR: u32 = 0x4000_0000;
 }
@@ -51,6 +55,12 @@ pub struct Happening<'a> {
 pub trait Watcher: Send + Sync {
     /// Something happened that concerns one or more of the things that it watches. Must not sleep.
     fn event(&self, what: &Happening);
+
+    /// Something is about to happen. `EPERM` where it must not. May sleep.
+    fn ask(&self, what: &Happening) -> Result<()> {
+        let _ = what;
+        Ok(())
+    }
 }
 
 /// The watchers of one inode, mount or file system.
@@ -66,6 +76,8 @@ pub trait Watched {
 /// How many watches there are anywhere: while there are none, nothing is looked up.
 static TOTAL: AtomicUsize = AtomicUsize::new(0);
 static COOKIE: AtomicU32 = AtomicU32::new(1);
+/// Was anybody ever to be asked? Until then, nobody is looked for.
+static ASKING: AtomicBool = AtomicBool::new(false);
 
 /// Adds a watcher.
 pub fn watch(what: &impl Watched, watcher: &Arc<dyn Watcher>) {
@@ -101,8 +113,8 @@ fn collect(of: &impl Watched, found: &mut Vec<Arc<dyn Watcher>>) {
     }
 }
 
-/// Tells everybody whom it concerns, each once.
-fn tell(what: &Happening) {
+/// Everybody whom it concerns, each once.
+fn concerned(what: &Happening) -> Vec<Arc<dyn Watcher>> {
     let mut found = Vec::new();
     if let Some((dir, _)) = what.parent {
         collect(&**dir, &mut found);
@@ -116,9 +128,11 @@ fn tell(what: &Happening) {
     if let Some(about) = what.object.or(what.parent.map(|(dir, _)| dir)) {
         collect(&**about.superblock(), &mut found);
     }
-    for watcher in found {
-        watcher.event(what);
-    }
+    found
+}
+
+fn tell(what: &Happening) {
+    concerned(what).iter().for_each(|watcher| watcher.event(what));
 }
 
 fn with_kind(mask: u32, is_dir: bool) -> u32 {
@@ -141,12 +155,38 @@ pub fn name_event(dir: &Arc<Inode>, mask: u32, name: &[u8], is_dir: bool, cookie
     }
 }
 
-fn tell_of_dentry(dentry: &Arc<Dentry>, mask: u32, path: Option<&Path>) {
-    let Some(inode) = dentry.inode() else { return };
+/// Calls `act` with what happens to the file that the dentry names.
+fn with_dentry<R>(
+    dentry: &Arc<Dentry>,
+    mask: u32,
+    path: Option<&Path>,
+    act: impl FnOnce(&Happening) -> R,
+) -> Option<R> {
+    let inode = dentry.inode()?;
     let mask = with_kind(mask, inode.is_dir());
     let place = dentry.place();
     let parent = place.as_ref().and_then(|(parent, name)| Some((parent.inode()?, name.as_slice())));
-    tell(&Happening { mask, object: Some(inode), parent, of_entry: false, path, cookie: 0 });
+    Some(act(&Happening { mask, object: Some(inode), parent, of_entry: false, path, cookie: 0 }))
+}
+
+fn tell_of_dentry(dentry: &Arc<Dentry>, mask: u32, path: Option<&Path>) {
+    with_dentry(dentry, mask, path, tell);
+}
+
+/// Somebody wants to be asked from now on ([`ask`]).
+pub(crate) fn begin_asking() {
+    ASKING.store(true, Ordering::Relaxed);
+}
+
+/// Asks everybody whom it concerns whether `mask` may happen to the file at `path`, which is open with these flags, or is about to be.
+/// `EPERM`, `EINTR` (a fatal signal).
+#[inline]
+pub fn ask(path: &Path, flags: OpenFlags, mask: u32) -> Result<()> {
+    if !ASKING.load(Ordering::Relaxed) || flags.contains(OpenFlags::UNHEARD) {
+        return Ok(());
+    }
+    let ask = |what: &Happening| concerned(what).iter().try_for_each(|watcher| watcher.ask(what));
+    with_dentry(&path.dentry, mask, Some(path), ask).unwrap_or(Ok(()))
 }
 
 /// `mask` happened to the file that the dentry names: its directory hears of it too.

@@ -41,7 +41,7 @@ pub enum Hold {
     None,
     /// That it counts as a reader (taken with [`Inode::add_reader`]).
     Read,
-    /// The right to write (taken with [`Inode::get_write`]).
+    /// The right to write (taken with [`Inode::get_write`] and [`crate::Mount::get_write`]).
     Write,
     /// That nobody may write (taken with [`Inode::deny_write`]): it runs.
     DenyWrite,
@@ -176,6 +176,7 @@ impl OpenFile {
     /// As [`OpenFile::read`] with other flags (RWF_NOWAIT).
     pub fn read_with(&self, sink: &mut Sink, flags: OpenFlags) -> Result<usize> {
         self.readable()?;
+        notify::ask(&self.path, flags, event::ACCESS_PERM)?;
         let n = if self.file.positioned() {
             let mut position = self.position.lock();
             let n = self.file.read(sink, &mut Io { offset: *position, flags })?;
@@ -201,6 +202,7 @@ impl OpenFile {
         if !self.file.positioned() {
             return Err(Errno::ESPIPE);
         }
+        notify::ask(&self.path, flags, event::ACCESS_PERM)?;
         let n = self.file.read(sink, &mut Io { offset, flags })?;
         if n > 0 {
             notify::open_file_event(self, event::ACCESS);
@@ -266,8 +268,12 @@ impl OpenFile {
     /// getdents64(2): lists from the position on. `EBADF`, `ENOTDIR`, `ENOENT` for a directory that was removed.
     pub fn list(&self, emit: &mut dyn FnMut(&DirEntry) -> bool) -> Result<()> {
         self.readable()?;
+        notify::ask(&self.path, self.flags(), event::ACCESS_PERM)?;
         let mut position = self.position.lock();
-        self.file.list(&mut position, emit)
+        let listed = self.file.list(&mut position, emit);
+        drop(position);
+        notify::open_file_event(self, event::ACCESS);
+        listed
     }
 
     /// What it is ready for.
@@ -346,7 +352,10 @@ impl Drop for OpenFile {
         match self.hold {
             Hold::None => {}
             Hold::Read => self.inode.drop_reader(),
-            Hold::Write => self.inode.put_write(),
+            Hold::Write => {
+                self.inode.put_write();
+                self.path.mount.put_write();
+            }
             Hold::DenyWrite => self.inode.allow_write(),
         }
     }

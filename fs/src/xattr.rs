@@ -26,6 +26,17 @@ pub enum SetMode {
     Replace,
 }
 
+impl SetMode {
+    /// As setxattr(2)'s flags have it.
+    pub(crate) fn flags(self) -> u32 {
+        match self {
+            SetMode::Any => 0,
+            SetMode::Create => 1,
+            SetMode::Replace => 2,
+        }
+    }
+}
+
 /// What has extended attributes. Names are whole, with their prefix; who may use which was checked.
 pub trait XattrStore {
     /// The value of `name`. `ENODATA`, `EIO`.

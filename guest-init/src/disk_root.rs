@@ -116,6 +116,8 @@ fn copy_files(folder: &Path, depth: &mut Vec<()>) -> io::Result<()> {
             copy_files(&path, depth)?;
         } else if kind.is_file() {
             fs::copy(&path, format!("{PLACE}{}", path.display()))?;
+            // Twice it would take memory for nothing.
+            fs::remove_file(&path)?;
         }
     }
     depth.pop();

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         // Standard error is the console: this line lands in the kernel log.
         eprintln!("quintet init: {error}");
     }
+    session::end_all();
     rustix::fs::sync();
     disk_root::leave();
     if let Err(error) = rustix::system::reboot(rustix::system::RebootCommand::PowerOff) {

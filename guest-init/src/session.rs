@@ -12,10 +12,13 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, wait};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 /// How long a terminal may be silent after the program's end before its output counts as complete.
 const TERMINAL_SILENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 30_000_000 };
 const END_OF_TRANSMISSION: u8 = 4;
+/// How long killed processes may take to be gone.
+const END_PATIENCE: Duration = Duration::from_secs(2);
 /// The status for what is wrong before the program.
 const CANNOT_START: u8 = 125;
 
@@ -24,6 +27,16 @@ const CANNOT_START: u8 = 125;
 enum Flow {
     Continue,
     PowerOff,
+}
+
+/// Ends every process but this one, so that none has files open to be written when the root is left.
+pub(crate) fn end_all() {
+    // Process group 1 as kill(2) takes it: all that there are.
+    let _ = kill_process_group(Pid::INIT, Signal::KILL);
+    let deadline = Instant::now() + END_PATIENCE;
+    while wait(WaitOptions::NOHANG).is_ok() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Runs the program that the host asks for, and returns when the machine should be switched off.

@@ -13,13 +13,13 @@ extern crate alloc;
 
 pub mod accounting;
 mod async_io;
+mod caller;
 pub mod credentials;
 pub mod exec;
 pub mod exit;
 mod fanotify;
 pub mod fork;
 pub mod fs_state;
-mod fuse;
 mod group;
 pub mod inspect;
 pub mod job_control;
@@ -53,7 +53,7 @@ pub fn init() {
     job_control::register();
     async_io::register();
     fanotify::register();
-    fuse::register();
+    caller::register();
 }
 
 /// A process, thread, process group or session number.

@@ -5,7 +5,9 @@ use alloc::sync::Arc;
 use abi::general as c;
 use base::{Errno, Result};
 use fs::vfs::permission;
-use fs::{Access, AsyncOwner, Fd, IoctlContext, LockKind, LockOwner, OpenFile, OpenFlags, RangeLock, SeekFrom};
+use fs::{
+    Access, AsyncOwner, Fd, IoctlContext, LockKind, LockOwner, OpenFile, OpenFlags, RangeLock, SeekFrom, WholeLock,
+};
 use fs::{directory_notify, lease};
 use hal::user::UserPtr;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -189,7 +191,7 @@ fn wanted(cx: &Context, open: &OpenFile, raw: &Flock, ofd: bool) -> Result<(Opti
         true => (LockOwner::OpenFile(open.id()), -1),
         false => (LockOwner::Table(cx.task.files().id()), cx.task.pid()),
     };
-    Ok((kind, RangeLock { owner, pid, kind: kind.unwrap_or(LockKind::Read), start, end }))
+    Ok((kind, RangeLock { owner, pid, open: open.id(), kind: kind.unwrap_or(LockKind::Read), start, end }))
 }
 
 fn get_lock(cx: &Context, open: &OpenFile, pointer: UserPtr<Flock>, ofd: bool) -> Result<usize> {
@@ -248,7 +250,10 @@ pub(crate) fn flock(cx: &mut Context, a: Args) -> Result<usize> {
     };
     let open = cx.task.files().get(a.fd(0))?;
     match kind {
-        Some(kind) => open.inode().locks_or_new().lock_whole(open.id(), kind, operation & c::LOCK_NB == 0)?,
+        Some(kind) => {
+            let wanted = WholeLock { open: open.id(), pid: cx.task.pid(), kind };
+            open.inode().locks_or_new().lock_whole(wanted, operation & c::LOCK_NB == 0)?;
+        }
         None => {
             if let Some(locks) = open.inode().locks() {
                 locks.unlock_whole(open.id());

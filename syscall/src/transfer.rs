@@ -272,9 +272,10 @@ fn store_offset(pointer: UserPtr<i64>, at: Option<u64>) -> Result<()> {
 
 pub(crate) fn copy_file_range(cx: &mut Context, a: Args) -> Result<usize> {
     let files = cx.task.files();
-    let (from, to) = (files.get_for(a.fd(0), Access::READ)?, files.get_for(a.fd(2), Access::WRITE)?);
-    if a.uint(5) != 0 || to.flags().contains(OpenFlags::APPEND) {
-        return Err(if a.uint(5) != 0 { Errno::EINVAL } else { Errno::EBADF });
+    let (from, to) = (files.get(a.fd(0))?, files.get(a.fd(2))?);
+    let (mut from_at, mut to_at) = (optional_offset(a.ptr(1))?, optional_offset(a.ptr(3))?);
+    if a.uint(5) != 0 {
+        return Err(Errno::EINVAL);
     }
     for open in [&from, &to] {
         match open.inode().kind() {
@@ -283,14 +284,24 @@ pub(crate) fn copy_file_range(cx: &mut Context, a: Args) -> Result<usize> {
             _ => return Err(Errno::EINVAL),
         }
     }
-    let (mut from_at, mut to_at) = (optional_offset(a.ptr(1))?, optional_offset(a.ptr(3))?);
-    let len = a.size(4).min(MAX_COUNT);
-    if Arc::ptr_eq(from.inode(), to.inode()) {
-        let (f, t) = (from_at.unwrap_or_else(|| from.position()), to_at.unwrap_or_else(|| to.position()));
-        if f < t.saturating_add(len as u64) && t < f.saturating_add(len as u64) {
-            return Err(Errno::EINVAL);
-        }
+    let appends = to.flags().contains(OpenFlags::APPEND);
+    if !from.access().contains(Access::READ) || !to.access().contains(Access::WRITE) || appends {
+        return Err(Errno::EBADF);
     }
+    if !Arc::ptr_eq(from.inode().superblock(), to.inode().superblock()) {
+        return Err(Errno::EXDEV);
+    }
+    let (f, t) = (from_at.unwrap_or_else(|| from.position()), to_at.unwrap_or_else(|| to.position()));
+    let wanted = a.size(4) as u64;
+    if f.checked_add(wanted).is_none() || t.checked_add(wanted).is_none() {
+        return Err(Errno::EOVERFLOW);
+    }
+    // What is copied does not come to be copied again, where the file grows by it.
+    let len = wanted.min(from.inode().ops().size().saturating_sub(f));
+    if Arc::ptr_eq(from.inode(), to.inode()) && f < t + len && t < f + len {
+        return Err(Errno::EINVAL);
+    }
+    let len = usize::try_from(len).unwrap_or(MAX_COUNT).min(MAX_COUNT);
     let copied = copy(cx, (&from, from_at.as_mut()), (&to, to_at.as_mut()), len)?;
     store_offset(a.ptr(1), from_at)?;
     store_offset(a.ptr(3), to_at)?;

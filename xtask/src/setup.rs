@@ -27,6 +27,8 @@ pub(crate) const RUN: &[Need] = &[
     Need::new("/usr/include/stdio.h", "libc6-dev", "links Rust programs"),
     Need::new("qemu-system-x86_64", "qemu-system-x86", "is the machine that Quintet boots on"),
     Need::new("mmdebstrap", "mmdebstrap", "makes the Debian root"),
+    Need::new("/usr/sbin/mke2fs", "e2fsprogs", "makes a disk image of the Debian root"),
+    Need::new("fakeroot", "fakeroot", "keeps owners in mind while the image is made by an ordinary user"),
     Need::new("xz", "xz-utils", "unpacks packages"),
 ];
 
@@ -35,6 +37,9 @@ pub(crate) const DISKS: &[Need] = &[
     Need::new("/usr/sbin/mke2fs", "e2fsprogs", "makes ext4 images"),
     Need::new("/usr/sbin/e2fsck", "e2fsprogs", "checks ext4 images"),
 ];
+
+/// For looking into databases after a crash.
+pub(crate) const CRASHES: &[Need] = &[Need::new("python3", "python3", "reads SQLite's databases")];
 
 /// For measuring the network between guest and host.
 pub(crate) const PEERS: &[Need] = &[Need::new("iperf3", "iperf3", "sends to guests and receives from them")];

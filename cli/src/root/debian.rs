@@ -1,12 +1,24 @@
-//! Debian 12 with the tools that people and test-suites expect, made by mmdebstrap.
+//! Debian 12 with the tools that people and test-suites expect, made by mmdebstrap and kept as an ext4 image.
 
-use super::{Output, tarball};
+use super::fingerprint;
 use crate::cache::Cache;
+use crate::disk::Disk;
 use crate::failure::{Context, Failure};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Names this recipe; change it when the recipe changes.
-pub(super) const RECIPE: &str = concat!("bookworm 1 ", "with the packages below");
+const RECIPE: &str = "bookworm 2 with the packages below, on ext4";
+
+/// Makes `$1/root.ext4` of `$1/root.tar`, with 4 GiB to spare. What is in `/dev` the guest makes itself, and not everyone can here.
+const PACK: &str = r#"
+set -e
+mkdir "$1/tree"
+tar -C "$1/tree" --exclude='./dev/*' --numeric-owner -xpf "$1/root.tar"
+size=$(( $(du -sm "$1/tree" | cut -f1) * 5 / 4 + 4096 ))
+PATH=$PATH:/usr/sbin:/sbin mke2fs -q -t ext4 -L quintet -d "$1/tree" "$1/root.ext4" "${size}M"
+rm -rf "$1/tree"
+"#;
 
 const PACKAGES: [&str; 18] = [
     "bash",
@@ -41,7 +53,7 @@ const OPTIONS: [&str; 8] = [
 ];
 
 /// Refuses what is no name of a package: it becomes part of a file's name and of a command.
-pub(super) fn check_names(packages: &[String]) -> Result<(), Failure> {
+fn check_names(packages: &[String]) -> Result<(), Failure> {
     let allowed = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || "+-.".contains(letter);
     let good = |name: &&String| name.len() > 1 && !name.starts_with(['-', '+', '.']) && name.chars().all(allowed);
     match packages.iter().find(|name| !good(name)) {
@@ -51,8 +63,22 @@ pub(super) fn check_names(packages: &[String]) -> Result<(), Failure> {
     }
 }
 
-/// Writes the root, with these packages besides the usual ones.
-pub(super) fn write(cache: &Cache, packages: &[String], archive: &mut Output) -> Result<(), Failure> {
+/// The disk with the root, with these packages besides the usual ones. `keep`: what the guest writes stays there.
+pub(super) fn disk(cache: &Cache, packages: &[String], keep: bool) -> Result<Disk, Failure> {
+    check_names(packages)?;
+    let name = [&["debian".to_owned()], packages].concat().join(",");
+    let path = cache.path(&format!("{name}-{:016x}.ext4", fingerprint(RECIPE.as_bytes())));
+    if !path.exists() {
+        let _lock = cache.lock(&name)?;
+        if !path.exists() {
+            make(cache, packages, &path)?;
+        }
+    }
+    let image = path.to_str().ok_or_else(|| Failure::new("the name of the cache has to be UTF-8"))?.to_owned();
+    Ok(Disk { image, read_only: false, snapshot: !keep })
+}
+
+fn make(cache: &Cache, packages: &[String], place: &Path) -> Result<(), Failure> {
     match packages.join(", ").as_str() {
         "" => eprintln!("quintet: making the Debian root (once, a minute or two)"),
         list => eprintln!("quintet: making a Debian root with {list} (once, a minute or two)"),
@@ -78,7 +104,27 @@ pub(super) fn write(cache: &Cache, packages: &[String], archive: &mut Output) ->
             .because(status)
             .advise("Its messages are above. As an ordinary user it needs user namespaces."));
     }
-    tarball::write(&tar, archive)
+    pack(folder.path())?;
+    std::fs::rename(folder.path().join("root.ext4"), place).or_fail(|| format!("cannot make {}", place.display()))
+}
+
+/// Runs [`PACK`], in front of which fakeroot keeps owners in mind where we are not root.
+fn pack(folder: &Path) -> Result<(), Failure> {
+    let mut words: Vec<PathBuf> = ["fakeroot", "sh", "-c", PACK, "sh"].map(PathBuf::from).to_vec();
+    if rustix::process::geteuid().is_root() {
+        words.remove(0);
+    }
+    words.push(folder.to_owned());
+    let advice = "`apt-get install e2fsprogs fakeroot`, or run `cargo xtask setup`.";
+    let output =
+        Command::new(&words[0]).args(&words[1..]).stdin(Stdio::null()).output().map_err(|error| {
+            Failure::new(format!("cannot run {}", words[0].display())).because(error).advise(advice)
+        })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Failure::new("cannot make a disk image of the Debian root").because(said).advise(advice))
 }
 
 fn include(packages: &[String]) -> String {

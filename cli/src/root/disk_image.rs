@@ -1,4 +1,4 @@
-//! A root on a disk image: the guest's PID 1 finds it as `/dev/vda` and makes it the root.
+//! A root on a disk image: the guest's PID 1 is told which of its disks that is, and makes it the root.
 
 use super::{Output, add_folder};
 use crate::disk::Disk;

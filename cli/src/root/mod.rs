@@ -26,7 +26,7 @@ use walkdir::WalkDir;
 pub enum Root {
     /// Debian's busybox.
     Builtin,
-    /// Debian with the usual tools, and with these packages.
+    /// Debian with the usual tools, and with these packages, on a disk.
     Debian(Vec<String>),
     /// A folder, a tar file, or a disk image with a file system.
     Path(PathBuf),
@@ -76,18 +76,21 @@ pub struct Initrd {
 /// What an archive under construction is written to.
 type Output = Archive<BufWriter<File>>;
 
-/// Makes the initrd for a root. `keep`: what the guest writes to a root on a disk image or in a folder stays there. `shows`: the
+/// Makes the initrd for a root. `keep`: what the guest writes to a root on a disk (Debian's too) or in a folder stays there. `shows`: the
 /// kernel can have a folder as its root.
 pub fn prepare(root: &Root, keep: bool, shows: bool, cache: &Cache, overlay: &Overlay) -> Result<Initrd, Failure> {
-    if keep && !matches!(root, Root::Path(_)) {
-        return Err(Failure::new("--keep needs a root that is a disk image or a folder"));
-    }
     match root {
+        Root::Builtin if keep => {
+            Err(Failure::new("--keep needs a root that is a disk image or a folder").advise("Write --root debian."))
+        }
         Root::Builtin => cached(cache, "builtin", builtin::RECIPE, overlay, builtin::write),
         Root::Debian(packages) => {
-            debian::check_names(packages)?;
-            let name = [&["debian".to_owned()], packages.as_slice()].concat().join(",");
-            cached(cache, &name, debian::RECIPE, overlay, |archive| debian::write(cache, packages, archive))
+            let file = cache.temporary()?;
+            let mut archive = open_archive(&file, 0)?;
+            disk_image::write(&mut archive)?;
+            let size = finish(archive, overlay)?;
+            let disk = Some(debian::disk(cache, packages, keep)?);
+            Ok(Initrd { disk, shared: None, path: file.path().to_owned(), size, _temporary: Some(file) })
         }
         Root::Path(path) => {
             let metadata = fs::metadata(path).map_err(|error| {

@@ -4,6 +4,7 @@ mod kmsg;
 mod memory;
 pub mod port;
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 use base::{Errno, Result};
@@ -12,12 +13,13 @@ use hal::sync::Once;
 pub use memory::Random;
 
 use crate::tmpfs::{self, Directory, Options};
-use crate::{DeviceNumber, FileKind, FileSystem, Inode, NewInode, chardev};
+use crate::{DeviceNumber, FileKind, FileSystem, FsContext, Inode, NewInode, OpenFlags, chardev};
 
 /// Registers the drivers. Once, at boot.
 pub fn register() -> Result<()> {
     memory::register()?;
-    chardev::register_file("/dev/kmsg", DeviceNumber::new(1, 11), Arc::new(kmsg::Kmsg))
+    let kmsg = |_: DeviceNumber, _: &FsContext, _: OpenFlags| Ok(kmsg::Kmsg::open());
+    chardev::register("/dev/kmsg", 1, 11, 11, Arc::new(chardev::OpenWith(Box::new(kmsg))))
 }
 
 /// Name, permission bits, group and numbers of the device files in `/dev`.

@@ -59,8 +59,12 @@ impl Node {
                 if found.block.is_some() {
                     return Ok(at + found.len);
                 }
+                let most = u32::try_from(self.fs.left(volume)).unwrap_or(STEP).min(STEP);
+                if most == 0 {
+                    return Err(Errno::ENOSPC);
+                }
                 let goal = volume.goal(&raw, at);
-                let (block, len) = volume.allocate_blocks(goal, found.len.min(STEP))?;
+                let (block, len) = volume.allocate_blocks(goal, found.len.min(most))?;
                 volume.insert(&mut raw, at, block, len, true)?;
                 volume.put_inode(raw)?;
                 Ok(at + len)
@@ -138,7 +142,7 @@ impl Node {
             })?;
         }
         // All pages behind are somewhere else now.
-        cache.forget_from(offset / PAGE);
+        cache.forget(offset / PAGE, u64::MAX);
         cache.set_size(new);
         self.note_changed();
         Ok(())

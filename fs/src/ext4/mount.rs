@@ -6,7 +6,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use base::{Errno, Nanos, Result};
+use base::{Capability, Errno, Nanos, Result};
 use hal::sync::{Once, SpinLock};
 use hashbrown::HashMap;
 use sched::{Mutex, MutexGuard, Sleep, WaitQueue};
@@ -16,7 +16,9 @@ use super::node::Node;
 use super::options::{DataMode, Options};
 use super::volume::{OpenOptions, Volume};
 use crate::block::{BlockDev, BlockIo};
+use crate::caller::{Caller, caller};
 use crate::inode::realtime;
+use crate::inode_table::InodeTable;
 use crate::vfs::handle::Layout;
 use crate::writeback::{self, DirtyStore};
 use crate::{FileSystem, FsStats, Inode, SuperBlock, SuperOps};
@@ -39,7 +41,7 @@ pub(super) struct Ext4 {
     read_only: AtomicBool,
     superblock: Once<Weak<SuperBlock>>,
     /// The inodes that are in memory.
-    nodes: SpinLock<HashMap<u32, Weak<Inode>>>,
+    nodes: InodeTable<u32>,
     /// Those with attributes, and those with pages, that are not stored yet.
     touched: SpinLock<Dirty>,
     dirty: SpinLock<Dirty>,
@@ -48,6 +50,9 @@ pub(super) struct Ext4 {
     /// Blocks that delayed allocation will need, and how many there are for it.
     reserved: AtomicU64,
     room: AtomicU64,
+    /// Blocks that are kept for some, and for whom unless the options say otherwise.
+    kept: u64,
+    kept_for: (u32, u32),
     /// The running transaction.
     sequence: AtomicU32,
     thread: WaitQueue,
@@ -71,12 +76,14 @@ impl Ext4 {
             options: SpinLock::new(options),
             read_only: AtomicBool::new(read_only),
             superblock: Once::new(),
-            nodes: SpinLock::new(HashMap::new()),
+            nodes: InodeTable::new(),
             touched: SpinLock::new(HashMap::new()),
             dirty: SpinLock::new(HashMap::new()),
             doomed: SpinLock::new(Vec::new()),
             reserved: AtomicU64::new(0),
             room: AtomicU64::new(0),
+            kept: volume.sb.reserved_blocks,
+            kept_for: volume.sb.reserved_for,
             sequence: AtomicU32::new(volume.transaction().0),
             thread: WaitQueue::new(),
             awake: AtomicBool::new(false),
@@ -126,9 +133,35 @@ impl Ext4 {
 
     /// Remembers what [`Ext4::reserve`] needs to know without the lock.
     fn note_room(&self, volume: &Volume) {
-        let margin = (volume.sb.blocks / 50).min(4096);
-        self.room.store(volume.free_blocks.saturating_sub(volume.pending + margin), Ordering::Relaxed);
+        self.room.store(Ext4::room_in(volume), Ordering::Relaxed);
         self.sequence.store(volume.transaction().0, Ordering::Relaxed);
+    }
+
+    /// Blocks that may be given to data: without what is freed but not committed, and what changes of metadata may need.
+    fn room_in(volume: &Volume) -> u64 {
+        let margin = (volume.sb.blocks / 50).min(4096);
+        volume.free_blocks.saturating_sub(volume.pending + margin)
+    }
+
+    /// Blocks that the caller may take now without having reserved them.
+    pub(super) fn left(&self, volume: &Volume) -> u64 {
+        let taken = self.reserved.load(Ordering::Relaxed) + if self.may_use_kept() { 0 } else { self.kept };
+        Ext4::room_in(volume).saturating_sub(taken)
+    }
+
+    /// May the caller use the blocks that are kept for root?
+    fn may_use_kept(&self) -> bool {
+        let Some(Caller { cred, .. }) = caller() else { return true };
+        let options = *self.options.lock();
+        let (user, group) =
+            (options.reserved_user.unwrap_or(self.kept_for.0), options.reserved_group.unwrap_or(self.kept_for.1));
+        cred.fsuid == user || group != 0 && cred.in_group(group) || cred.capable(Capability::SysResource)
+    }
+
+    /// Is there room for `reserved` blocks in all, as far as the caller is concerned?
+    fn has_room(&self, reserved: u64) -> bool {
+        let room = self.room.load(Ordering::Relaxed);
+        reserved + self.kept <= room || reserved <= room && self.may_use_kept()
     }
 
     /// The number of the running transaction.
@@ -142,7 +175,7 @@ impl Ext4 {
             return Err(Errno::EROFS);
         }
         let reserved = self.reserved.fetch_add(blocks, Ordering::Relaxed) + blocks;
-        if reserved <= self.room.load(Ordering::Relaxed) {
+        if self.has_room(reserved) {
             return Ok(());
         }
         // There may be more room than is known: what is deleted but not committed, or not even removed.
@@ -151,7 +184,7 @@ impl Ext4 {
             self.commit()?;
         }
         self.note_room(&self.volume.lock());
-        if self.reserved.load(Ordering::Relaxed) <= self.room.load(Ordering::Relaxed) {
+        if self.has_room(self.reserved.load(Ordering::Relaxed)) {
             return Ok(());
         }
         self.release(blocks);
@@ -249,19 +282,17 @@ impl Ext4 {
 
     /// The inode is no longer in memory.
     pub(super) fn forget(&self, number: u32) {
-        let mut nodes = self.nodes.lock();
-        if nodes.get(&number).is_some_and(|node| node.strong_count() == 0) {
-            nodes.remove(&number);
-        }
+        self.nodes.remove(number);
     }
 
     /// The inode in memory, if it is.
     pub(super) fn known(&self, number: u32) -> Option<Arc<Inode>> {
-        self.nodes.lock().get(&number).and_then(Weak::upgrade)
+        self.nodes.get(number)
     }
 
-    pub(super) fn remember(&self, number: u32, inode: &Arc<Inode>) {
-        self.nodes.lock().insert(number, Arc::downgrade(inode));
+    /// Makes the inode known, in place of what had its number before. `ENOMEM`.
+    pub(super) fn remember(&self, number: u32, inode: Arc<Inode>) -> Result<Arc<Inode>> {
+        self.nodes.add(number, inode, |_| false)
     }
 
     pub(super) fn superblock(&self) -> Result<Arc<SuperBlock>> {
@@ -331,10 +362,9 @@ impl Ext4 {
             return;
         }
         self.wake();
-        if let Err(error) = self.write_pages(None) {
+        if let Err(error) = self.settle() {
             log::error!("ext4: files could not be written at the end: {error}");
         }
-        self.reap();
         let _held = self.commit_lock.lock();
         let closed = self.volume.lock().close(realtime());
         if let Err(error) = closed {
@@ -345,6 +375,15 @@ impl Ext4 {
             device.cache().drop_clean(0, u64::MAX);
             device.unclaim();
         }
+    }
+
+    /// Writes everything that is only in memory, and removes what nobody uses: the file system is about to be left alone.
+    fn settle(&self) -> Result<()> {
+        let written = self.write_pages(None);
+        // Changed attributes keep their inodes until they are stored, also those of removed files.
+        let stored = self.commit().map(drop);
+        self.reap();
+        written.and(stored)
     }
 
     /// What the thread does: commits every few seconds, and removes what nobody uses.
@@ -435,11 +474,15 @@ impl SuperOps for Ext4Super {
             return Err(Errno::EINVAL);
         }
         if read_only && !fs.is_read_only() {
-            fs.write_pages(None)?;
-            fs.reap();
-            fs.commit()?;
+            fs.settle()?;
             let _held = fs.commit_lock.lock();
-            fs.volume().close(realtime())?;
+            let mut volume = fs.volume();
+            if !volume.orphans.is_empty() {
+                // Files without a name are open, and could not be removed later.
+                return Err(Errno::EBUSY);
+            }
+            volume.close(realtime())?;
+            drop(volume);
             fs.read_only.store(true, Ordering::Relaxed);
         } else if !read_only && fs.is_read_only() {
             let _held = fs.commit_lock.lock();

@@ -111,8 +111,7 @@ impl Node {
             let _ = node.this.set(this.clone());
         }
         pager.connect(this);
-        fs.remember(raw.number, &inode);
-        Ok(inode)
+        fs.remember(raw.number, inode)
     }
 
     /// Has it no name any more?

@@ -29,6 +29,9 @@ pub(super) struct Options {
     pub(super) barrier: bool,
     pub(super) acl: bool,
     pub(super) user_xattr: bool,
+    /// Who may use the reserved blocks, in place of what the superblock says.
+    pub(super) reserved_user: Option<u32>,
+    pub(super) reserved_group: Option<u32>,
 }
 
 impl Default for Options {
@@ -41,6 +44,8 @@ impl Default for Options {
             barrier: true,
             acl: true,
             user_xattr: true,
+            reserved_user: None,
+            reserved_group: None,
         }
     }
 }
@@ -103,6 +108,8 @@ impl Options {
                 (b"barrier", None) => self.barrier = true,
                 (b"barrier", Some(value)) => self.barrier = number(value)? != 0,
                 (b"nobarrier", None) => self.barrier = false,
+                (b"resuid", Some(value)) => self.reserved_user = Some(number(value)?),
+                (b"resgid", Some(value)) => self.reserved_group = Some(number(value)?),
                 (b"acl", None) => self.acl = true,
                 (b"noacl", None) => self.acl = false,
                 (b"user_xattr", None) => self.user_xattr = true,
@@ -123,6 +130,11 @@ impl Options {
             Some(OnError::ReadOnly) => b",errors=remount-ro",
             Some(OnError::Panic) => b",errors=panic",
         });
+        for (name, id) in [("resuid", self.reserved_user), ("resgid", self.reserved_group)] {
+            if let Some(id) = id {
+                text.extend_from_slice(alloc::format!(",{name}={id}").as_bytes());
+            }
+        }
         if self.no_load {
             text.extend_from_slice(b",norecovery");
         }

@@ -79,6 +79,8 @@ pub(crate) struct Superblock {
     pub(crate) block_size: usize,
     pub(crate) blocks: u64,
     pub(crate) reserved_blocks: u64,
+    /// Who may use them besides root.
+    pub(super) reserved_for: (u32, u32),
     pub(crate) inodes: u32,
     pub(super) first_data_block: u64,
     pub(super) blocks_per_group: u32,
@@ -166,6 +168,7 @@ impl Superblock {
         let found = Superblock {
             block_size: 1024 << log_block_size,
             blocks: wide(le32(bytes, 4), le32(bytes, 336), is_wide),
+            reserved_for: (le16(bytes, 80).into(), le16(bytes, 82).into()),
             reserved_blocks: wide(le32(bytes, 8), le32(bytes, 340), is_wide),
             inodes: le32(bytes, 0),
             first_data_block: u64::from(le32(bytes, 20)),

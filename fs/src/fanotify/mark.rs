@@ -210,8 +210,8 @@ impl Marks {
         core::mem::take(&mut self.0).into_iter().map(|mark| mark.target).collect()
     }
 
-    /// The events that the group wants to hear of what happened; entries of directories and inodes only if it is told handles.
-    pub(super) fn interest(&mut self, what: &Happening, handles: bool) -> u32 {
+    /// The events among `told` that the group wants to hear of what happened.
+    pub(super) fn interest(&mut self, what: &Happening, told: u32) -> u32 {
         let (mut wanted, mut ignored) = (0, 0);
         for mark in &mut self.0 {
             let Some(role) = mark.role(what) else { continue };
@@ -221,7 +221,6 @@ impl Marks {
             wanted |= Mark::counts(mark.wanted, role, what);
             ignored |= Mark::counts(mark.ignored, role, what);
         }
-        let told = if handles { mask::EVENTS } else { mask::OF_FILES };
         what.mask & wanted & !ignored & told
     }
 

@@ -1,9 +1,9 @@
-//! fanotify(7): telling one process what happens to inodes, to all of a mount, or to all of a file system. Notification only: nobody is
-//! asked for permission, as on a Linux without `FANOTIFY_ACCESS_PERMISSIONS`.
+//! fanotify(7): telling one process what happens to inodes, to all of a mount, or to all of a file system, and asking it for permission.
 //!
-//! [`mark`] is what a group listens to, [`record`] how events look to the reader.
+//! [`mark`] is what a group listens to, [`record`] how events look to the reader, [`question`] what it has to answer.
 
 mod mark;
+mod question;
 mod record;
 
 use alloc::collections::VecDeque;
@@ -17,12 +17,13 @@ use hal::user::UserPtr;
 use mm::Sink;
 use sched::{Sleep, WaitQueue};
 
-use crate::notify::{Happening, Watcher};
+use crate::notify::{self, Happening, Watcher};
 use crate::vfs::{handle, open, pseudo};
 use crate::{Fd, File, FileKind, FsContext, IoctlContext, OpenFile, OpenFlags, Path, PollTable};
 
 use mark::Marks;
 pub use mark::{MarkFlags, Target};
+use question::{Asked, Question};
 use record::{About, Event};
 
 /// Events that wait to be read at most (`fs.fanotify.max_queued_events`).
@@ -46,8 +47,10 @@ pub mod mask {
     pub const OF_ENTRIES: u32 = 0x3c0;
     /// What happens to an inode without its being open.
     pub const OF_INODES: u32 = 0xc04;
+    /// What somebody waits for an answer to.
+    pub const QUESTIONS: u32 = 0x7_0000;
     /// All events.
-    pub const EVENTS: u32 = OF_FILES | OF_ENTRIES | OF_INODES;
+    pub const EVENTS: u32 = OF_FILES | OF_ENTRIES | OF_INODES | QUESTIONS;
 }
 
 bitflags! {
@@ -121,8 +124,17 @@ pub struct Group {
     cred: Arc<Cred>,
     privileged: bool,
     marks: SpinLock<Marks>,
-    queue: SpinLock<VecDeque<Event>>,
+    queue: SpinLock<Queue>,
     readers: Arc<WaitQueue>,
+    asked: Asked,
+}
+
+/// Events that wait to be read.
+#[derive(Default)]
+struct Queue {
+    events: VecDeque<Event>,
+    /// Nobody will read any more.
+    ended: bool,
 }
 
 /// fanotify_init(2). `EINVAL`; `EPERM` without CAP_SYS_ADMIN for all but a group that tells handles.
@@ -163,8 +175,9 @@ pub fn create(cx: &FsContext, flags: u32, event_flags: u32) -> Result<Arc<OpenFi
         cred: cx.cred.clone(),
         privileged,
         marks: SpinLock::new(Marks::default()),
-        queue: SpinLock::new(VecDeque::new()),
+        queue: SpinLock::new(Queue::default()),
         readers: Arc::new(WaitQueue::new()),
+        asked: Asked::default(),
     });
     let nonblocking = if asked.contains(GroupFlags::NONBLOCK) { OpenFlags::NONBLOCK } else { OpenFlags::empty() };
     Ok(pseudo::open_anonymous(group, "[fanotify]", OpenFlags::RDWR | nonblocking))
@@ -192,6 +205,10 @@ impl Group {
             return Err(Errno::EPERM);
         }
         let only_handles = events & (mask::OF_ENTRIES | mask::OF_INODES) != 0;
+        let asks = self.flags.intersects(GroupFlags::CLASS_CONTENT | GroupFlags::CLASS_PRE_CONTENT);
+        if events & mask::QUESTIONS != 0 && !asks {
+            return Err(Errno::EINVAL);
+        }
         if only_handles && (!self.tells_handles() || flags.contains(MarkFlags::MOUNT)) {
             return Err(Errno::EINVAL);
         }
@@ -202,6 +219,9 @@ impl Group {
     pub fn add(&self, target: Target, flags: MarkFlags, events: u32) -> Result<()> {
         if self.tells_handles() {
             handle::encode(&*target.inode()?)?;
+        }
+        if events & mask::QUESTIONS != 0 {
+            notify::begin_asking();
         }
         let unlimited = self.flags.contains(GroupFlags::UNLIMITED_MARKS);
         if self.marks.lock().add(&target, flags, events, unlimited)? {
@@ -227,19 +247,43 @@ impl Group {
         Ok(())
     }
 
-    fn push(&self, event: Event) {
+    /// Queues an event; false where it is lost.
+    fn push(&self, event: Event) -> bool {
         let mut queue = self.queue.lock();
-        if let Some(like) = queue.iter_mut().rev().take(MERGE_DEPTH).find(|like| like.merges(&event)) {
+        let Queue { events, ended } = &mut *queue;
+        if let Some(like) = events.iter_mut().rev().take(MERGE_DEPTH).find(|like| like.merges(&event)) {
             like.mask |= event.mask;
-            return;
+            return true;
         }
-        let full = queue.len() >= QUEUE_MAX && !self.flags.contains(GroupFlags::UNLIMITED_QUEUE);
-        if full && queue.back().is_some_and(|last| last.mask == mask::Q_OVERFLOW) || queue.try_reserve(1).is_err() {
-            return;
+        let full = events.len() >= QUEUE_MAX && !self.flags.contains(GroupFlags::UNLIMITED_QUEUE);
+        let told = full && events.back().is_some_and(|last| last.mask == mask::Q_OVERFLOW);
+        if *ended || told || events.try_reserve(1).is_err() {
+            return false;
         }
-        queue.push_back(if full { Event::overflow() } else { event });
+        events.push_back(if full { Event::overflow() } else { event });
         drop(queue);
         self.readers.wake_for(Events::READABLE, 1);
+        !full
+    }
+
+    /// The event that tells of what happened, `wanted` of it. `None` where there is nothing to tell.
+    fn event_of(&self, what: &Happening, wanted: u32) -> Option<Event> {
+        if wanted == 0 {
+            return None;
+        }
+        let about = if self.tells_handles() {
+            About::Files(record::Files::of(what, self.flags))
+        } else {
+            // Others than files and directories are not opened again for who listens.
+            let opens = |path: &&Path| {
+                path.dentry.inode().is_some_and(|inode| matches!(inode.kind(), FileKind::Regular | FileKind::Directory))
+            };
+            About::Path(what.path.filter(opens)?.clone())
+        };
+        let (pid, tid) = CALLERS.get().map_or((0, 0), |callers| callers.ids());
+        let pid = if self.flags.contains(GroupFlags::REPORT_TID) { tid } else { pid };
+        let shown = if self.tells_handles() { wanted | what.mask & mask::ONDIR } else { wanted };
+        Some(Event { mask: shown, pid, about, question: None })
     }
 
     /// Writes one event out. `EINVAL` where it does not fit.
@@ -256,7 +300,11 @@ impl Group {
                 let here = || path.clone();
                 let cx = FsContext { cred: self.cred.clone(), cwd: here(), root: here(), umask: 0 };
                 let open = open::open_path(&cx, path.clone(), self.event_flags | OpenFlags::UNHEARD)?;
-                callers.install(open, self.event_flags.contains(OpenFlags::CLOEXEC))?
+                let fd = callers.install(open, self.event_flags.contains(OpenFlags::CLOEXEC))?;
+                if let Some(question) = &event.question {
+                    self.asked.add(fd, question)?;
+                }
+                fd
             }
             _ => record::NO_FD,
         };
@@ -273,24 +321,28 @@ impl Group {
 
 impl Watcher for Group {
     fn event(&self, what: &Happening) {
-        let wanted = self.marks.lock().interest(what, self.tells_handles());
-        if wanted == 0 {
-            return;
+        let told = if self.tells_handles() { mask::EVENTS } else { mask::OF_FILES };
+        let wanted = self.marks.lock().interest(what, told);
+        if let Some(event) = self.event_of(what, wanted) {
+            self.push(event);
         }
-        let about = if self.tells_handles() {
-            About::Files(record::Files::of(what, self.flags))
-        } else {
-            // Others than files and directories are not opened again for who listens.
-            let opens = |path: &&Path| {
-                path.dentry.inode().is_some_and(|inode| matches!(inode.kind(), FileKind::Regular | FileKind::Directory))
-            };
-            let Some(path) = what.path.filter(opens) else { return };
-            About::Path(path.clone())
-        };
-        let (pid, tid) = CALLERS.get().map_or((0, 0), |callers| callers.ids());
-        let pid = if self.flags.contains(GroupFlags::REPORT_TID) { tid } else { pid };
-        let shown = if self.tells_handles() { wanted | what.mask & mask::ONDIR } else { wanted };
-        self.push(Event { mask: shown, pid, about });
+    }
+
+    fn ask(&self, what: &Happening) -> Result<()> {
+        let wanted = self.marks.lock().interest(what, mask::QUESTIONS);
+        let Some(event) = self.event_of(what, wanted) else { return Ok(()) };
+        let question = Question::new();
+        // What is lost nobody forbids.
+        if !self.push(Event { question: Some(question.clone()), ..event }) {
+            return Ok(());
+        }
+        let answer = question.wait();
+        if answer == Err(Errno::EINTR) {
+            let is_it = |event: &Event| event.question.as_ref().is_some_and(|other| Arc::ptr_eq(other, &question));
+            self.queue.lock().events.retain(|event| !is_it(event));
+            self.asked.forget(&question);
+        }
+        answer
     }
 }
 
@@ -299,7 +351,7 @@ impl File for Group {
     fn read(&self, sink: &mut Sink, io: &mut crate::Io) -> Result<usize> {
         let mut total = 0;
         loop {
-            let next = || self.queue.lock().pop_front();
+            let next = || self.queue.lock().events.pop_front();
             let event = if total > 0 {
                 next()
             } else if io.nonblocking() {
@@ -311,31 +363,43 @@ impl File for Group {
             match self.give(&event, sink) {
                 Ok(len) => total += len,
                 Err(Errno::EINVAL) => {
-                    self.queue.lock().push_front(event);
+                    self.queue.lock().events.push_front(event);
                     return if total > 0 { Ok(total) } else { Err(Errno::EINVAL) };
                 }
                 // The file cannot be opened: the event is lost, and who has read none hears why.
-                Err(error) if total == 0 => return Err(error),
-                Err(_) => return Ok(total),
+                Err(error) => {
+                    if let Some(question) = &event.question {
+                        self.asked.forget(question);
+                        question.answer(false);
+                    }
+                    return if total > 0 { Ok(total) } else { Err(error) };
+                }
             }
         }
     }
 
-    /// Answers to questions of permission, which there are none of. `ENOENT`, `EINVAL`.
+    /// An answer to a question of permission. `ENOENT` where that was not asked, `EINVAL`.
     fn write(&self, source: &mut mm::Source, _io: &mut crate::Io) -> Result<usize> {
-        if source.remaining() < 8 { Err(Errno::EINVAL) } else { Err(Errno::ENOENT) }
+        if source.remaining() < question::ANSWER {
+            return Err(Errno::EINVAL);
+        }
+        let mut bytes = [0; question::ANSWER];
+        if source.take(&mut bytes)? < bytes.len() {
+            return Err(Errno::EFAULT);
+        }
+        self.asked.answer(bytes).map(|()| bytes.len())
     }
 
     fn poll(&self, table: &mut PollTable) -> Events {
         table.register(&self.readers);
-        if self.queue.lock().is_empty() { Events::empty() } else { Events::READABLE }
+        if self.queue.lock().events.is_empty() { Events::empty() } else { Events::READABLE }
     }
 
     fn ioctl(&self, _cx: &IoctlContext, request: u32, arg: usize) -> Result<usize> {
         if request != abi::ioctl::FIONREAD {
             return Err(Errno::ENOTTY);
         }
-        let bytes = self.queue.lock().len() * record::HEADER;
+        let bytes = self.queue.lock().events.len() * record::HEADER;
         UserPtr::new(arg).write(&i32::try_from(bytes).unwrap_or(i32::MAX))?;
         Ok(0)
     }
@@ -345,6 +409,14 @@ impl File for Group {
         if let Ok(watcher) = self.as_watcher() {
             gone.iter().for_each(|target| target.unwatch(&watcher));
         }
+        let unread = {
+            let mut queue = self.queue.lock();
+            queue.ended = true;
+            core::mem::take(&mut queue.events)
+        };
+        // Nobody forbids what nobody answers.
+        unread.iter().filter_map(|event| event.question.as_ref()).for_each(|question| question.answer(true));
+        self.asked.end();
     }
 
     fn fdinfo(&self) -> Vec<u8> {

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use base::Result;
 
 use super::GroupFlags;
+use super::question::Question;
 use crate::notify::Happening;
 use crate::vfs::handle;
 use crate::{Fd, Inode, Path};
@@ -82,12 +83,14 @@ pub(super) struct Event {
     pub(super) mask: u32,
     pub(super) pid: i32,
     pub(super) about: About,
+    /// Somebody waits for the answer.
+    pub(super) question: Option<Arc<Question>>,
 }
 
 impl Event {
     /// That events were lost.
     pub(super) fn overflow() -> Event {
-        Event { mask: super::mask::Q_OVERFLOW, pid: 0, about: About::Nothing }
+        Event { mask: super::mask::Q_OVERFLOW, pid: 0, about: About::Nothing, question: None }
     }
 
     /// Can the other be told with this one? Where handles are told, directories and files stay apart, and so does what happens to
@@ -99,7 +102,7 @@ impl Event {
             (About::Files(one), About::Files(two)) => one.same(two) && self.mask & dirs == other.mask & dirs,
             _ => false,
         };
-        about && self.pid == other.pid
+        about && self.pid == other.pid && self.question.is_none() && other.question.is_none()
     }
 }
 

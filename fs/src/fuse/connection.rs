@@ -9,8 +9,8 @@ use base::{Errno, Result};
 use hal::sync::SpinLock;
 use sched::{Sleep, WaitQueue};
 
-use super::caller;
 use super::wire::{Answer, Fields, IN_HEADER, OUT_HEADER, opcode};
+use crate::caller::caller;
 
 /// The version of the protocol that is spoken.
 const MAJOR: u32 = 7;
@@ -33,6 +33,17 @@ pub(super) struct Request {
     waiters: WaitQueue,
     /// There is an answer to wait for.
     answered: bool,
+}
+
+impl Request {
+    /// The header and the fields.
+    pub(super) fn message(&self) -> &[u8] {
+        &self.message
+    }
+
+    fn is(&self, opcode: u32) -> bool {
+        self.message.get(4..8) == Some(&opcode.to_le_bytes()[..])
+    }
 }
 
 #[derive(Default)]
@@ -75,9 +86,10 @@ impl Connection {
     fn queue(&self, opcode: u32, node: u64, fields: &Fields, answered: bool) -> Result<Arc<Request>> {
         let unique = 2 * self.next.fetch_add(1, Ordering::Relaxed);
         let len = IN_HEADER + fields.as_bytes().len();
-        let who = caller();
-        let header = Fields::new().u32(len as u32).u32(opcode).u64(unique).u64(node).u32(who.uid).u32(who.gid);
-        let message = header.u32(who.pid).u32(0).bytes(fields.as_bytes())?.as_bytes().to_vec();
+        // Zeros for the kernel's own threads.
+        let (uid, gid, pid) = caller().map_or((0, 0, 0), |who| (who.cred.fsuid, who.cred.fsgid, who.pid));
+        let header = Fields::new().u32(len as u32).u32(opcode).u64(unique).u64(node).u32(uid).u32(gid);
+        let message = header.u32(pid).u32(0).bytes(fields.as_bytes())?.as_bytes().to_vec();
         let request =
             Arc::new(Request { unique, message, answer: SpinLock::new(None), waiters: WaitQueue::new(), answered });
         {
@@ -132,23 +144,33 @@ impl Connection {
         if state.gone { Err(Errno::ENODEV) } else { Ok(!state.pending.is_empty()) }
     }
 
-    /// The next request, if it fits into `room` bytes. `EAGAIN` where there is none, `ENODEV` at the end, `EIO` where it does not fit.
-    pub(super) fn next_message(&self, room: usize) -> Result<Vec<u8>> {
-        let mut state = self.state.lock();
-        if state.gone {
-            return Err(Errno::ENODEV);
-        }
-        let request = state.pending.pop_front().ok_or(Errno::EAGAIN)?;
-        if request.message.len() > room {
+    /// The next request that fits into `room` bytes; who waits for one that does not hears of it. `EAGAIN` where there is none,
+    /// `ENODEV` at the end.
+    pub(super) fn next_request(&self, room: usize) -> Result<Arc<Request>> {
+        loop {
+            let mut state = self.state.lock();
+            if state.gone {
+                return Err(Errno::ENODEV);
+            }
+            let request = state.pending.pop_front().ok_or(Errno::EAGAIN)?;
+            if request.message.len() <= room {
+                if request.answered {
+                    state.processing.insert(request.unique, request.clone());
+                }
+                return Ok(request);
+            }
             drop(state);
-            Connection::finish(&request, Err(Errno::EIO));
-            return Err(Errno::EIO);
+            let error = if request.is(opcode::SETXATTR) { Errno::E2BIG } else { Errno::EIO };
+            Connection::finish(&request, Err(error));
         }
-        let message = request.message.clone();
-        if request.answered {
-            state.processing.insert(request.unique, request);
+    }
+
+    /// The program could not take a request: nobody waits for it any longer.
+    pub(super) fn lost(&self, request: &Request) {
+        let waiting = self.state.lock().processing.remove(&request.unique);
+        if waiting.is_some() {
+            Connection::finish(request, Err(Errno::EIO));
         }
-        Ok(message)
     }
 
     fn finish(request: &Request, answer: Result<Vec<u8>>) {
@@ -169,7 +191,7 @@ impl Connection {
         }
         let request = self.state.lock().processing.remove(&unique).ok_or(Errno::ENOENT)?;
         let body = message[OUT_HEADER..].to_vec();
-        if request.message.get(4..8) == Some(&opcode::INIT.to_le_bytes()[..]) {
+        if request.is(opcode::INIT) {
             return self.initialize(error, &body);
         }
         let answer = if error == 0 { Ok(body) } else { Err(Errno::from_code(-error).unwrap_or(Errno::EIO)) };

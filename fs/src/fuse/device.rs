@@ -70,17 +70,23 @@ impl File for Device {
         if room < READ_MIN {
             return Err(Errno::EINVAL);
         }
-        let next = || match connection.next_message(room) {
-            // Too big for the program: its caller has heard of it, the next may fit.
-            Err(Errno::EAGAIN | Errno::EIO) => None,
+        let next = || match connection.next_request(room) {
+            Err(Errno::EAGAIN) => None,
             result => Some(result),
         };
-        let message = if io.nonblocking() {
-            connection.next_message(room)?
+        let request = if io.nonblocking() {
+            connection.next_request(room)?
         } else {
             connection.readers.wait_until(Sleep::Interruptible, None, next)??
         };
-        sink.put(&message)
+        let message = request.message();
+        match sink.put(message) {
+            Ok(n) if n == message.len() => Ok(n),
+            _ => {
+                connection.lost(&request);
+                Err(Errno::EFAULT)
+            }
+        }
     }
 
     fn write(&self, source: &mut Source, _io: &mut Io) -> Result<usize> {

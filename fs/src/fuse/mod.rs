@@ -3,7 +3,7 @@
 //! A program opens `/dev/fuse` ([`device`]) and mounts with its descriptor. What is asked of the file system becomes requests of a
 //! [`connection`], which the program reads from the device and answers by writing to it; [`wire`] is their format. An inode ([`node`]) is
 //! known by the number that the program gives it. Names and attributes hold as long as the program says; reads and writes
-//! ([`file`]) go to the program as they are, and pages are kept for mappings only.
+//! ([`handle`]) go to the program as they are, and pages are kept for mappings only.
 //!
 //! What a program answers is checked; a wrong answer is `EIO`. Who waits for an answer can be killed. When the program closes the
 //! device, all that waits ends with `ENOTCONN`.
@@ -13,7 +13,7 @@
 mod connection;
 mod device;
 mod directory;
-mod file;
+mod handle;
 mod mount;
 mod node;
 mod wire;
@@ -27,21 +27,10 @@ use crate::{Fd, OpenFile};
 pub use device::register;
 pub(crate) use mount::Kind;
 
-/// Who asks, as requests tell it.
-#[derive(Clone, Copy, Default, Debug)]
-#[allow(missing_docs, reason = "they are what credentials(7) calls them")]
-pub struct Caller {
-    pub uid: u32,
-    pub gid: u32,
-    pub pid: u32,
-}
-
-/// What the layers above know of the calling process.
+/// What the layers above know of the calling process, besides who it is ([`crate::caller`]).
 pub struct Host {
     /// The file behind its descriptor. `EBADF`.
     pub descriptor: fn(Fd) -> Result<Arc<OpenFile>>,
-    /// Its file system ids and number; zeros for the kernel's own threads.
-    pub caller: fn() -> Caller,
 }
 
 static HOST: Once<Host> = Once::new();
@@ -49,8 +38,4 @@ static HOST: Once<Host> = Once::new();
 /// Sets what answers for the calling process. Once, at boot.
 pub fn set_host(host: Host) {
     assert!(HOST.set(host).is_ok(), "the host of FUSE is set twice");
-}
-
-fn caller() -> Caller {
-    HOST.get().map_or_else(Caller::default, |host| (host.caller)())
 }

@@ -5,14 +5,14 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
 use base::{Errno, Result};
-use hal::sync::{Once, SpinLock};
-use hashbrown::HashMap;
+use hal::sync::Once;
 
 use super::connection::Connection;
 use super::device::Device;
 use super::node::{Node, Tree};
 use super::wire::{Answer, Attr, Fields, opcode};
 use super::{HOST, node};
+use crate::inode_table::InodeTable;
 use crate::{Fd, FileSystem, FsContext, FsStats, Inode, SuperBlock, SuperOps};
 
 /// `f_type` of FUSE.
@@ -80,7 +80,6 @@ impl SuperOps for Instance {
     }
 
     fn unmounted(&self) {
-        self.tree.connection.ask_later(opcode::DESTROY, 0, &Fields::new());
         self.tree.connection.abort();
     }
 
@@ -123,7 +122,7 @@ impl FileSystem for Kind {
         let tree = Arc::new(Tree {
             connection,
             superblock: Once::new(),
-            known: SpinLock::new(HashMap::new()),
+            known: InodeTable::new(),
             only: if options.allow_other { None } else { options.user },
         });
         let superblock = SuperBlock::new("fuse", MAGIC, Box::new(Instance { tree: tree.clone(), options }));

@@ -9,13 +9,15 @@ use abi::PAGE_SIZE;
 use base::{Errno, Result};
 use hal::frame::Frame;
 use hal::sync::{Once, SpinLock};
-use hashbrown::HashMap;
 use mm::{PageCache, Pager};
 
 use super::connection::Connection;
+use super::handle;
 use super::wire::{Answer, Attr, EntryOut, Fields, opcode};
-use super::{caller, file};
+use crate::caller::caller;
 use crate::image::buffer;
+use crate::inode_table::InodeTable;
+use crate::remote::filter_names;
 use crate::xattr::{SIZE_MAX, SetMode, XattrStore};
 use crate::{
     Access, Attributes, DeviceNumber, DirEntry, File, FileKind, Found, FsContext, Inode, InodeOps, LinkTarget,
@@ -42,7 +44,7 @@ mod valid {
 pub(super) struct Tree {
     pub(super) connection: Arc<Connection>,
     pub(super) superblock: Once<Weak<SuperBlock>>,
-    pub(super) known: SpinLock<HashMap<u64, Weak<Inode>>>,
+    pub(super) known: InodeTable<u64>,
     /// The only user that may look, unless all may.
     pub(super) only: Option<u32>,
 }
@@ -80,11 +82,8 @@ impl Node {
     /// The inode of the program's number `id`.
     pub(super) fn get(tree: &Arc<Tree>, id: u64, attr: &Attr) -> Result<Arc<Inode>> {
         let kind = FileKind::from_mode(attr.mode).ok_or(Errno::EIO)?;
-        let known = tree.known.lock().get(&id).and_then(Weak::upgrade);
-        if let Some(inode) = known {
-            if inode.kind() != kind {
-                return Err(Errno::EIO);
-            }
+        // A number whose file was of another type is a new file's.
+        if let Some(inode) = tree.known.get(id).filter(|inode| inode.kind() == kind) {
             Node::of(&inode)?.update(&inode, attr);
             return Ok(inode);
         }
@@ -106,10 +105,7 @@ impl Node {
         let identity = (kind, DeviceNumber::decode(attr.rdev));
         let inode = Inode::stored(&superblock, number, identity, &attributes(attr), Box::new(node));
         let _ = pager.0.set(Arc::downgrade(&inode));
-        let mut known = tree.known.lock();
-        known.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-        known.insert(id, Arc::downgrade(&inode));
-        Ok(inode)
+        tree.known.add(id, inode, |other| other.kind() == kind)
     }
 
     /// The inode of an answer to LOOKUP and its kin.
@@ -141,7 +137,7 @@ impl Node {
         self.attributes_until.store(until(attr.valid), Ordering::Release);
         if let Some(cache) = self.cache.as_ref().filter(|cache| !cache.is_dirty() && cache.size() != attr.size) {
             cache.set_size(attr.size);
-            cache.forget_from(0);
+            cache.forget(0, u64::MAX);
         }
     }
 
@@ -190,11 +186,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        let mut known = self.tree.known.lock();
-        if known.get(&self.id).is_some_and(|inode| inode.strong_count() == 0) {
-            known.remove(&self.id);
-        }
-        drop(known);
+        self.tree.known.remove(self.id);
         let lookups = *self.lookups.get_mut();
         if lookups > 0 {
             self.tree.connection.tell(opcode::FORGET, self.id, &Fields::new().u64(lookups));
@@ -311,11 +303,11 @@ impl InodeOps for Node {
         if target.len() >= PAGE_SIZE || target.contains(&0) { Err(Errno::EIO) } else { Ok(LinkTarget::Path(target)) }
     }
 
-    fn open(&self, inode: &Arc<Inode>, flags: OpenFlags, _cx: &FsContext) -> Result<Option<Arc<dyn File>>> {
+    fn open(&self, inode: &Arc<Inode>, flags: OpenFlags, cx: &FsContext) -> Result<Option<Arc<dyn File>>> {
         if inode.kind() != FileKind::Regular {
             return Ok(None);
         }
-        file::open(inode, flags).map(Some)
+        handle::open(inode, flags, &cx.cred).map(Some)
     }
 
     fn page_cache(&self) -> Option<&Arc<PageCache>> {
@@ -370,7 +362,7 @@ impl InodeOps for Node {
 
     fn permission(&self, _inode: &Inode, _access: Access) -> Result<()> {
         match self.tree.only {
-            Some(user) if user != caller().uid => Err(Errno::EACCES),
+            Some(user) if caller().is_none_or(|who| who.cred.fsuid != user) => Err(Errno::EACCES),
             _ => Ok(()),
         }
     }
@@ -392,12 +384,7 @@ impl XattrStore for Node {
     }
 
     fn set(&self, name: &[u8], value: &[u8], mode: SetMode) -> Result<()> {
-        let flags = match mode {
-            SetMode::Any => 0,
-            SetMode::Create => 1,
-            SetMode::Replace => 2,
-        };
-        let fields = Fields::new().u32(value.len() as u32).u32(flags).name(name).bytes(value)?;
+        let fields = Fields::new().u32(value.len() as u32).u32(mode.flags()).name(name).bytes(value)?;
         self.call(opcode::SETXATTR, &fields).map(drop).map_err(unsupported)
     }
 
@@ -408,12 +395,7 @@ impl XattrStore for Node {
     fn list(&self, keep: &dyn Fn(&[u8]) -> bool) -> Result<Vec<u8>> {
         let fields = Fields::new().u32(SIZE_MAX as u32).u32(0);
         let all = self.call(opcode::LISTXATTR, &fields).map_err(unsupported)?;
-        let mut kept = Vec::new();
-        for name in all.split(|&b| b == 0).filter(|name| !name.is_empty() && keep(name)) {
-            kept.extend_from_slice(name);
-            kept.push(0);
-        }
-        Ok(kept)
+        Ok(filter_names(&all, keep))
     }
 }
 

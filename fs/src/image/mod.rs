@@ -6,16 +6,18 @@
 
 mod node;
 mod storage;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
 use base::Result;
-use hal::sync::{Once, SpinLock};
-use hashbrown::HashMap;
+use hal::sync::Once;
 
 use crate::block::{BlockDev, BlockIo};
+use crate::inode_table::InodeTable;
 use crate::{Attributes, DeviceNumber, DirEntry, FileKind, FsStats, Inode, SuperBlock, SuperOps};
 pub(crate) use storage::{Storage, buffer};
 
@@ -60,7 +62,7 @@ pub(crate) trait Image: Send + Sync + 'static {
 struct Mounted<I: Image> {
     image: I,
     superblock: Once<Weak<SuperBlock>>,
-    known: SpinLock<HashMap<u64, Weak<Inode>>>,
+    known: InodeTable<u64>,
 }
 
 /// The instance as its super block has it.
@@ -109,7 +111,7 @@ pub(crate) fn mount<I: Image>(
         }
     };
     let (root, block_size) = (image.root(), image.block_size());
-    let mount = Arc::new(Mounted { image, superblock: Once::new(), known: SpinLock::new(HashMap::new()) });
+    let mount = Arc::new(Mounted { image, superblock: Once::new(), known: InodeTable::new() });
     let ops = Box::new(Super(mount.clone(), device.clone()));
     let superblock = SuperBlock::on_device(kind, magic, device.number(), (block_size, device.number().encode()), ops);
     let _ = mount.superblock.set(Arc::downgrade(&superblock));

@@ -26,7 +26,7 @@ pub(super) struct Node<I: Image> {
 impl<I: Image> Node<I> {
     /// The inode of a file, found or made. `EIO`, `ENOMEM`.
     pub(super) fn get(mount: &Arc<Mounted<I>>, id: u64) -> Result<Arc<Inode>> {
-        if let Some(known) = mount.known.lock().get(&id).and_then(Weak::upgrade) {
+        if let Some(known) = mount.known.get(id) {
             return Ok(known);
         }
         let superblock = mount.superblock.get().and_then(Weak::upgrade).ok_or(Errno::EIO)?;
@@ -38,23 +38,13 @@ impl<I: Image> Node<I> {
         });
         let node = Node { mount: mount.clone(), id, file, stat, cache };
         let inode = Inode::stored(&superblock, stat.number, (stat.kind, stat.rdev), &stat.attributes, Box::new(node));
-        let mut known = mount.known.lock();
-        known.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-        if let Some(other) = known.get(&id).and_then(Weak::upgrade) {
-            drop(known);
-            return Ok(other);
-        }
-        known.insert(id, Arc::downgrade(&inode));
-        Ok(inode)
+        mount.known.add(id, inode, |_| true)
     }
 }
 
 impl<I: Image> Drop for Node<I> {
     fn drop(&mut self) {
-        let mut known = self.mount.known.lock();
-        if known.get(&self.id).is_some_and(|inode| inode.strong_count() == 0) {
-            known.remove(&self.id);
-        }
+        self.mount.known.remove(self.id);
     }
 }
 

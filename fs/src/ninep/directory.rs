@@ -8,7 +8,6 @@ use super::node::Node;
 use super::session::Fid;
 use super::wire::Reader;
 use crate::vfs::dentry::NAME_MAX;
-use crate::vfs::regular::MAX_OFFSET;
 use crate::{DirEntry, FileKind};
 
 /// Our position of the server's first.
@@ -58,9 +57,6 @@ impl Node {
             }
             if at == before {
                 return Err(Errno::EIO);
-            }
-            if at > MAX_OFFSET {
-                return Ok(at);
             }
             sched::preempt_point();
         }

@@ -2,7 +2,7 @@
 //!
 //! A [`session`] exchanges messages ([`wire`]) with a server; a [`Fid`](session::Fid) is its handle of a file. An inode ([`node`]) is known by the
 //! number that the server gives the file. With `cache=none`, the default, names and attributes are asked for on each use, and reads and
-//! writes ([`file`]) go to the server as they are; pages are only kept for mappings. With `cache=loose` names, attributes and pages are
+//! writes ([`handle`]) go to the server as they are; pages are only kept for mappings. With `cache=loose` names, attributes and pages are
 //! kept as if nobody else changed the files.
 //!
 //! What a server says is checked: a wrong answer is `EIO`. A server that does not answer can be given up by killing the caller, and is
@@ -11,7 +11,7 @@
 //! Lock order: a directory's content -> [`node::Node`]'s open handles -> the table of known inodes.
 
 mod directory;
-mod file;
+mod handle;
 mod mount;
 mod node;
 mod session;

@@ -1,16 +1,16 @@
 //! Mounting: the options, and the instance as a whole.
 
 use alloc::boxed::Box;
-use alloc::sync::{Arc, Weak};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use base::{Errno, Result};
-use hal::sync::{Once, SpinLock};
-use hashbrown::HashMap;
+use hal::sync::Once;
 
 use super::node::{Node, Tree};
 use super::session::{Fid, Session};
 use super::wire::Reader;
+use crate::inode_table::InodeTable;
 use crate::{FileSystem, FsStats, Inode, SuperBlock, SuperOps};
 
 /// `f_type` of 9P (V9FS_MAGIC).
@@ -82,9 +82,8 @@ impl Instance {
     }
 
     fn write_back(&self) -> Result<()> {
-        let known: Vec<Arc<Inode>> = self.tree.known.lock().values().filter_map(Weak::upgrade).collect();
         let mut result = Ok(());
-        for inode in known {
+        for inode in self.tree.known.all() {
             if let Some(cache) = inode.ops().page_cache().filter(|cache| cache.is_dirty()) {
                 result = cache.sync_range(0, u64::MAX).and(result);
             }
@@ -135,8 +134,7 @@ impl FileSystem for Kind {
         let session = Session::new(super::server(source)?, options.message)?;
         let root = session.attach(&options.user, &options.tree, options.uid)?;
         let stat = root.stat()?;
-        let tree =
-            Arc::new(Tree { cached: options.cached, superblock: Once::new(), known: SpinLock::new(HashMap::new()) });
+        let tree = Arc::new(Tree { cached: options.cached, superblock: Once::new(), known: InodeTable::new() });
         let instance = Instance { tree: tree.clone(), root: root.walk(None)?, options };
         let superblock = SuperBlock::new("9p", MAGIC, Box::new(instance));
         let _ = tree.superblock.set(Arc::downgrade(&superblock));

@@ -9,12 +9,13 @@ use abi::PAGE_SIZE;
 use base::{Errno, Result};
 use hal::frame::Frame;
 use hal::sync::{Once, SpinLock};
-use hashbrown::HashMap;
 use mm::{PageCache, Pager};
 
-use super::file::DirectFile;
+use super::handle::Handle;
 use super::session::{Fid, Span};
 use super::wire::Stat;
+use crate::inode_table::InodeTable;
+use crate::remote::{RemoteFile, filter_names};
 use crate::writeback::{self, DirtyStore};
 use crate::xattr::{SetMode, XattrStore};
 use crate::{
@@ -41,7 +42,7 @@ pub(super) struct Tree {
     /// Names, attributes and pages are kept as if nobody else changed the files.
     pub(super) cached: bool,
     pub(super) superblock: Once<Weak<SuperBlock>>,
-    pub(super) known: SpinLock<HashMap<u64, Weak<Inode>>>,
+    pub(super) known: InodeTable<u64>,
 }
 
 /// Handles that are open for reading, and for both.
@@ -84,8 +85,9 @@ impl Node {
     /// The inode of the file that `fid` leads to, and `stat` tells of.
     pub(super) fn get(tree: &Arc<Tree>, fid: Arc<Fid>, stat: &Stat) -> Result<Arc<Inode>> {
         let kind = FileKind::from_mode(stat.mode).ok_or(Errno::EIO)?;
-        let known = tree.known.lock().get(&stat.path).and_then(Weak::upgrade);
-        if let Some(inode) = known.filter(|inode| inode.kind() == kind) {
+        // The server gives the number of a file that is gone to a new one.
+        let is_same = |inode: &Inode| inode.kind() == kind && inode.nlink() > 0;
+        if let Some(inode) = tree.known.get(stat.path).filter(|inode| is_same(inode)) {
             if let Ok(node) = Node::of(&inode) {
                 // The name that led here is newer than those that we know it by.
                 let old = core::mem::replace(&mut *node.fid.lock(), fid);
@@ -112,14 +114,11 @@ impl Node {
         let identity = (kind, DeviceNumber::new(major, minor));
         let inode = Inode::stored(&superblock, stat.path, identity, &attributes(stat), Box::new(node));
         let _ = pager.0.set(Arc::downgrade(&inode));
-        let mut known = tree.known.lock();
-        known.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-        known.insert(stat.path, Arc::downgrade(&inode));
-        drop(known);
-        if tree.cached && kind == FileKind::Regular {
+        let counts = tree.known.add(stat.path, inode.clone(), is_same)?;
+        if tree.cached && kind == FileKind::Regular && Arc::ptr_eq(&counts, &inode) {
             writeback::register(Arc::downgrade(&inode) as Weak<dyn DirtyStore>);
         }
-        Ok(inode)
+        Ok(counts)
     }
 
     pub(super) fn fid(&self) -> Arc<Fid> {
@@ -139,9 +138,9 @@ impl Node {
         let changed = self.seen.swap(stat.mtime, Ordering::AcqRel) != stat.mtime;
         if cache.size() != stat.size {
             cache.set_size(stat.size);
-            cache.forget_from(0);
+            cache.forget(0, u64::MAX);
         } else if changed {
-            cache.forget_from(0);
+            cache.forget(0, u64::MAX);
         }
     }
 
@@ -207,10 +206,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        let mut known = self.tree.known.lock();
-        if known.get(&self.path).is_some_and(|inode| inode.strong_count() == 0) {
-            known.remove(&self.path);
-        }
+        self.tree.known.remove(self.path);
     }
 }
 
@@ -292,7 +288,7 @@ impl InodeOps for Node {
         Ok(LinkTarget::Path(self.fid().read_link()?))
     }
 
-    fn open(&self, inode: &Arc<Inode>, flags: OpenFlags, _cx: &FsContext) -> Result<Option<Arc<dyn File>>> {
+    fn open(&self, inode: &Arc<Inode>, flags: OpenFlags, cx: &FsContext) -> Result<Option<Arc<dyn File>>> {
         if inode.kind() != FileKind::Regular {
             return Ok(None);
         }
@@ -303,7 +299,7 @@ impl InodeOps for Node {
         }
         // Without a name any more, it has the size that is known.
         let _ = self.ask(inode);
-        Ok(Some(Arc::new(DirectFile::new(inode, fid, flags))))
+        Ok(Some(Arc::new(RemoteFile::new(inode, Handle(fid), flags, &cx.cred))))
     }
 
     fn page_cache(&self) -> Option<&Arc<PageCache>> {
@@ -320,7 +316,7 @@ impl InodeOps for Node {
         let result = self.fid().set_attributes(valid::SIZE, (0, 0, 0), size, [0; 2]);
         if !self.tree.cached {
             cache.set_size(if result.is_ok() { size } else { cache.size() });
-            cache.forget_from(0);
+            cache.forget(0, u64::MAX);
         }
         let _ = inode;
         result
@@ -391,27 +387,16 @@ impl XattrStore for Node {
     }
 
     fn set(&self, name: &[u8], value: &[u8], mode: SetMode) -> Result<()> {
-        let flags = match mode {
-            SetMode::Any => 0,
-            SetMode::Create => 1,
-            SetMode::Replace => 2,
-        };
-        self.fid().set_xattr(name, value, flags)
+        self.fid().set_xattr(name, value, mode.flags())
     }
 
     fn remove(&self, name: &[u8]) -> Result<()> {
-        const REPLACE: u32 = 2;
-        self.fid().set_xattr(name, b"", REPLACE)
+        self.fid().set_xattr(name, b"", SetMode::Replace.flags())
     }
 
     fn list(&self, keep: &dyn Fn(&[u8]) -> bool) -> Result<Vec<u8>> {
         let all = self.fid().xattr(b"")?;
-        let mut kept = Vec::new();
-        for name in all.split(|&b| b == 0).filter(|name| !name.is_empty() && keep(name)) {
-            kept.extend_from_slice(name);
-            kept.push(0);
-        }
-        Ok(kept)
+        Ok(filter_names(&all, keep))
     }
 }
 

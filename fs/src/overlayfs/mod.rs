@@ -26,9 +26,9 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use base::Result;
-use hal::sync::{Once, SpinLock};
-use hashbrown::HashMap;
+use hal::sync::Once;
 
+use crate::inode_table::InodeTable;
 use crate::{Dentry, DeviceNumber, FileSystem, FsContext, FsStats, Inode, Mount, SuperBlock, SuperOps};
 use node::Node;
 use options::Options;
@@ -73,7 +73,7 @@ pub(crate) struct Overlay {
     changes: sched::Mutex<()>,
     next_temporary: AtomicU32,
     /// The inodes that stand for a layer's inode, by the latter's address.
-    known: SpinLock<HashMap<usize, Weak<Inode>>>,
+    known: InodeTable<usize>,
     superblock: Once<Weak<SuperBlock>>,
 }
 

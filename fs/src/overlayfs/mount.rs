@@ -6,12 +6,12 @@ use alloc::vec::Vec;
 use core::sync::atomic::AtomicU32;
 
 use base::{Errno, Result};
-use hal::sync::{Once, SpinLock};
-use hashbrown::HashMap;
+use hal::sync::Once;
 
 use super::node::{Node, Parts};
 use super::options::{Options, Xino};
 use super::{Below, Layer, MAGIC, Overlay, STACK_MAX, Super, Upper, real};
+use crate::inode_table::InodeTable;
 use crate::vfs::superblock::anonymous_device;
 use crate::vfs::walk;
 use crate::xattr::SetMode;
@@ -155,7 +155,7 @@ pub(super) fn mount(cx: &FsContext, options: Options) -> Result<Arc<Inode>> {
         xino_bits: bits,
         changes: sched::Mutex::new(()),
         next_temporary: AtomicU32::new(1),
-        known: SpinLock::new(HashMap::new()),
+        known: InodeTable::new(),
         superblock: Once::new(),
     });
     root(&overlay)

@@ -72,7 +72,7 @@ impl Node {
         let real = super::real::inode(first)?.clone();
         // A copy of a file with several names is that of one name only.
         let shared = parts.upper.is_some() || real.is_dir() || real.nlink() == 1;
-        if shared && let Some(known) = fs.known.lock().get(&key(&real)).and_then(Weak::upgrade) {
+        if shared && let Some(known) = fs.known.get(key(&real)) {
             return Ok(known);
         }
         let superblock = fs.superblock.get().and_then(Weak::upgrade).ok_or(Errno::EIO)?;
@@ -106,20 +106,13 @@ impl Node {
         let inode = Inode::stored(&superblock, number, identity, &real.attributes(), Box::new(node));
         let node = Node::of(&inode)?;
         let _ = node.this.set(Arc::downgrade(&inode));
-        if shared { node.remember(&inode, &real) } else { Ok(inode) }
+        if shared { node.remember(inode.clone(), &real) } else { Ok(inode) }
     }
 
     /// Makes it known as the one that stands for `real`, unless there is one.
-    fn remember(&self, inode: &Arc<Inode>, real: &Arc<Inode>) -> Result<Arc<Inode>> {
-        let mut known = self.fs.known.lock();
-        known.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-        if let Some(other) = known.get(&key(real)).and_then(Weak::upgrade) {
-            drop(known);
-            return Ok(other);
-        }
-        known.insert(key(real), Arc::downgrade(inode));
+    fn remember(&self, inode: Arc<Inode>, real: &Arc<Inode>) -> Result<Arc<Inode>> {
         self.keys.lock().push(key(real));
-        Ok(inode.clone())
+        self.fs.known.add(key(real), inode, |_| true)
     }
 
     /// The layer's file that has its content and attributes now.
@@ -144,7 +137,7 @@ impl Node {
         self.copied.store(true, Ordering::Release);
         if let (Some(this), Some(real)) = (self.this.get().and_then(Weak::upgrade), upper.inode()) {
             // Unknown at worst: then another name of it gets an inode of its own.
-            let _ = self.remember(&this, real);
+            let _ = self.remember(this, real);
         }
         let _ = self.upper.set(upper);
     }
@@ -168,13 +161,9 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        let mut known = self.fs.known.lock();
         for key in self.keys.get_mut().drain(..) {
-            if known.get(&key).is_some_and(|inode| inode.strong_count() == 0) {
-                known.remove(&key);
-            }
+            self.fs.known.remove(key);
         }
-        drop(known);
         // The chain of parents may be longer than a kernel stack is deep.
         let mut place = self.place.get_mut().take();
         while let Some(inode) = place.and_then(|place| Arc::into_inner(place.parent)) {

@@ -81,7 +81,8 @@ pub(super) fn remove(dir: &Arc<Dentry>, name: &[u8]) -> Result<()> {
 /// One end of a move: the directory and the name in it.
 pub(super) type End<'a> = (&'a Arc<Dentry>, &'a [u8]);
 
-/// Moves an entry, in place of one that is there (a directory of an empty directory), or exchanges the two. `ENOTEMPTY`, `ENOSPC`, ...
+/// Moves an entry, in place of one that is there (a directory of an empty directory), or exchanges the two. `ENOTEMPTY`, `ENOSPC`, ...;
+/// `EINVAL` where a directory would come to lie in itself, to which somebody must have moved the layer's directories meanwhile.
 pub(super) fn rename(from: End, to: End, exchange: bool) -> Result<()> {
     let (from_inode, to_inode) = (inode(from.0)?.clone(), inode(to.0)?.clone());
     if Arc::ptr_eq(&from_inode, &to_inode) {
@@ -107,6 +108,9 @@ fn rename_locked(from: End, to: End, exchange: bool) -> Result<()> {
     let new = to.0.lookup_locked(to.1)?;
     let moved = inode(&old)?.clone();
     let target = new.inode().cloned();
+    if to.0.is_below(&old) || from.0.is_below(&new) {
+        return Err(Errno::EINVAL);
+    }
     if exchange && target.is_none() {
         return Err(Errno::ENOENT);
     }

@@ -254,6 +254,7 @@ pub fn register() {
     register_root("filesystems", file(filesystems));
     register_root("interrupts", file(interrupts));
     register_root("loadavg", file(loadavg));
+    register_root("locks", file(|| Ok(crate::lock::all())));
     register_root("meminfo", file(meminfo));
     register_root("modules", fixed(""));
     register_root("mounts", to_self("self/mounts"));

@@ -37,6 +37,8 @@ pub struct Dentry {
     mounts: AtomicU32,
     /// The name was removed.
     gone: AtomicBool,
+    /// It is out of the tree: its entries are no longer kept, for they and it would hold each other with nobody to let go.
+    cut_off: AtomicBool,
     /// The name may come to lead elsewhere without our doing: the file system is asked on each use.
     volatile: bool,
 }
@@ -51,6 +53,7 @@ impl Dentry {
             children: SpinLock::new(Children::default()),
             mounts: AtomicU32::new(0),
             gone: AtomicBool::new(false),
+            cut_off: AtomicBool::new(false),
             volatile,
         })
     }
@@ -158,9 +161,8 @@ impl Dentry {
         }
         let dir = self.inode.as_ref().ok_or(Errno::ENOENT)?;
         let found = dir.ops().lookup(dir, name)?;
-        let cacheable = found.cacheable && !self.is_gone();
         let dentry = Dentry::with(found.inode, Some(self.clone()), name.into());
-        if cacheable {
+        if found.cacheable {
             self.adopt(dentry.clone());
         }
         Ok(dentry)
@@ -178,6 +180,9 @@ impl Dentry {
         let negative = dentry.inode.is_none();
         let mut dropped = Vec::new();
         let mut children = self.children.lock();
+        if self.cut_off.load(Ordering::Acquire) {
+            return;
+        }
         if negative && children.negative >= NEGATIVE_MAX {
             dropped.extend(children.by_name.extract_if(|_, d| d.inode.is_none() && Arc::strong_count(d) == 1));
             children.negative = children.by_name.values().filter(|d| d.inode.is_none()).count();
@@ -205,6 +210,16 @@ impl Dentry {
         child.gone.store(true, Ordering::Release);
         let name = child.name();
         drop(self.disown(&name));
+        child.cut_off();
+    }
+
+    /// It has left the tree for good, and what is cached below goes.
+    fn cut_off(&self) {
+        if self.inode.as_ref().is_some_and(|inode| inode.is_dir()) {
+            // Before the entries are taken, so that none comes later.
+            self.cut_off.store(true, Ordering::Release);
+            self.shrink();
+        }
     }
 
     /// Moves `child` from this directory to `name` in `to`, whatever was there being gone. Both are locked by the caller.
@@ -213,6 +228,7 @@ impl Dentry {
         drop(self.disown(&old_name));
         if let Some(replaced) = to.cached(name) {
             replaced.gone.store(true, Ordering::Release);
+            replaced.cut_off();
         }
         let mut place = child.place.lock();
         place.name = name.into();
@@ -235,10 +251,12 @@ impl Dentry {
 
     /// Forgets the cached answer for `name`: the file system changed by itself.
     pub fn forget(&self, name: &[u8]) {
-        drop(self.disown(name));
+        if let Some(old) = self.disown(name) {
+            old.cut_off();
+        }
     }
 
-    /// Drops all cached entries below, when the file system is unmounted for good: parents and children hold each other.
+    /// Drops all cached entries below: parents and children hold each other.
     pub(crate) fn shrink(&self) {
         let mut stack: Vec<Arc<Dentry>> = Vec::new();
         let take = |dentry: &Dentry| core::mem::take(&mut *dentry.children.lock()).by_name;

@@ -12,7 +12,7 @@ use crate::{Access, FileKind, FsContext, MountFlags, OpenFile, OpenFlags, Path};
 
 /// Opens `path` (seen from `base`) for execve(2): a regular file that the caller may execute, on a mount that allows it. While the
 /// open file lives nobody can open it for writing. `follow` is false for AT_SYMLINK_NOFOLLOW; an empty path is `base` itself.
-/// `EACCES`, `ETXTBSY`, `ELOOP`, and the errors of the walk.
+/// `EACCES`, `EPERM` (fanotify(7)), `ETXTBSY`, `ELOOP`, and the errors of the walk.
 pub fn open_exec(cx: &FsContext, base: Option<&Path>, path: &[u8], follow: bool) -> Result<Arc<OpenFile>> {
     let found = walk::lookup_at(cx, base, path, follow, base.is_some())?;
     let inode = found.inode()?.clone();
@@ -24,6 +24,8 @@ pub fn open_exec(cx: &FsContext, base: Option<&Path>, path: &[u8], follow: bool)
     }
     permission::check(&cx.cred, &inode, Access::EXEC)?;
     landlock::open(cx, &found, Access::READ | Access::EXEC)?;
+    notify::ask(&found, OpenFlags::LARGEFILE, event::OPEN_EXEC_PERM)?;
+    notify::ask(&found, OpenFlags::LARGEFILE, event::OPEN_PERM)?;
     inode.deny_write()?;
     let file = match open::open_regular(cx, &inode, OpenFlags::LARGEFILE) {
         Ok(file) => file,

@@ -14,8 +14,8 @@ use crate::vfs::regular::{self, RegularFile};
 use crate::vfs::walk::{Last, Resolve, Walk};
 use crate::vfs::{acl, mount, permission};
 use crate::{
-    Access, Dentry, DeviceNumber, File, FileKind, FsContext, Inode, Io, LinkTarget, MountFlags, NewInode, OpenFile,
-    OpenFlags, Path, chardev,
+    Access, Dentry, DeviceNumber, File, FileKind, FsContext, Inode, Io, LinkTarget, Mount, MountFlags, NewInode,
+    OpenFile, OpenFlags, Path, chardev,
 };
 
 /// How to open: what openat2(2) takes.
@@ -199,9 +199,10 @@ fn open_target(cx: &FsContext, target: Target, how: OpenHow) -> Result<Arc<OpenF
     let wanted = if created { Access::empty() } else { how.wanted() };
     may_open(cx, &path, &inode, wanted, &mut flags)?;
     landlock::open(cx, &path, flags.access())?;
-    let hold = hold_for(&inode, flags)?;
+    let hold = hold_for(&path.mount, &inode, flags)?;
     let opened = || {
         lease::break_leases(&inode, hold == Hold::Write, flags)?;
+        notify::ask(&path, flags, event::OPEN_PERM)?;
         open_object(cx, &path, &inode, flags)
     };
     let result = opened().and_then(|file| {
@@ -212,7 +213,7 @@ fn open_target(cx: &FsContext, target: Target, how: OpenHow) -> Result<Arc<OpenF
         Ok(file)
     });
     if result.is_err() {
-        let_go(&inode, hold);
+        let_go(&path.mount, &inode, hold);
     }
     let file = result?;
     let made = OpenFile::new(file, path, inode, flags | OpenFlags::LARGEFILE, hold);
@@ -220,23 +221,30 @@ fn open_target(cx: &FsContext, target: Target, how: OpenHow) -> Result<Arc<OpenF
     Ok(made)
 }
 
-/// For a regular file opened to be written: the right to, which running programs don't leave.
-fn hold_for(inode: &Inode, flags: OpenFlags) -> Result<Hold> {
+/// For a regular file opened to be written: the right to, which running programs don't leave, nor file systems that are to be read-only.
+fn hold_for(mount: &Mount, inode: &Inode, flags: OpenFlags) -> Result<Hold> {
     let writes = flags.access().contains(Access::WRITE) || flags.contains(OpenFlags::TRUNC);
     if inode.kind() != FileKind::Regular {
         return Ok(Hold::None);
     }
     if writes {
         inode.get_write()?;
+        if let Err(error) = mount.get_write() {
+            inode.put_write();
+            return Err(error);
+        }
         return Ok(Hold::Write);
     }
     inode.add_reader();
     Ok(Hold::Read)
 }
 
-fn let_go(inode: &Inode, hold: Hold) {
+fn let_go(mount: &Mount, inode: &Inode, hold: Hold) {
     match hold {
-        Hold::Write => inode.put_write(),
+        Hold::Write => {
+            inode.put_write();
+            mount.put_write();
+        }
         Hold::Read => inode.drop_reader(),
         Hold::None | Hold::DenyWrite => {}
     }

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 use base::{Errno, Result};
 use hal::sync::{Once, SpinLock};
@@ -115,6 +115,8 @@ pub struct SuperBlock {
     /// The names' root, which all mounts share, and how many mounts there are.
     root: SpinLock<Weak<Dentry>>,
     mounts: AtomicUsize,
+    /// Files that are open to be written.
+    writers: AtomicUsize,
     /// Held while anything moves between its directories, so that the tree keeps its shape while we look at who is below whom.
     pub(crate) moving: sched::Mutex<()>,
 }
@@ -151,6 +153,7 @@ impl SuperBlock {
             next_inode: AtomicU64::new(1),
             root: SpinLock::new(Weak::new()),
             mounts: AtomicUsize::new(0),
+            writers: AtomicUsize::new(0),
             moving: sched::Mutex::new(()),
         })
     }
@@ -175,9 +178,31 @@ impl SuperBlock {
     /// Changes its flags and options (MS_REMOUNT). `EINVAL`, `EROFS`, `EIO`; `EBUSY` where files are open to be written that were to
     /// become read-only.
     pub fn reconfigure(&self, flags: SuperFlags, options: &[u8]) -> Result<()> {
-        self.ops.reconfigure(flags.contains(SuperFlags::RDONLY), options)?;
-        self.flags.store(flags.bits(), Ordering::Relaxed);
-        Ok(())
+        let old = self.flags.load(Ordering::SeqCst);
+        let done =
+            self.settle_writers(flags).and_then(|()| self.ops.reconfigure(flags.contains(SuperFlags::RDONLY), options));
+        self.flags.store(if done.is_ok() { flags.bits() } else { old }, Ordering::SeqCst);
+        done
+    }
+
+    /// Lets nobody begin to write if it is to become read-only. `EBUSY` where somebody may already.
+    fn settle_writers(&self, flags: SuperFlags) -> Result<()> {
+        if !flags.contains(SuperFlags::RDONLY) {
+            return Ok(());
+        }
+        self.flags.fetch_or(SuperFlags::RDONLY.bits(), Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        if self.writers.load(Ordering::SeqCst) > 0 { Err(Errno::EBUSY) } else { Ok(()) }
+    }
+
+    /// A file is open to be written: called by its mount.
+    pub(crate) fn add_writer(&self) {
+        self.writers.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Takes back [`SuperBlock::add_writer`].
+    pub(crate) fn drop_writer(&self) {
+        self.writers.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// The root of the cache of names, whose inode is `root`.

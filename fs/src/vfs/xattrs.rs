@@ -57,13 +57,11 @@ fn set_list(cx: &FsContext, inode: &Inode, name: &[u8], mut list: Option<Acl>) -
     if name == acl::DEFAULT && !inode.is_dir() {
         return if list.is_some() { Err(Errno::EACCES) } else { Ok(()) };
     }
+    let mut mode = inode.mode();
     if let (acl::ACCESS, Some((bits, is_all))) = (name, list.as_ref().map(Acl::mode)) {
-        let mut mode = inode.mode() & !0o777 | bits;
+        mode = mode & !0o777 | bits;
         if !cx.cred.in_group(inode.gid()) && !cx.cred.capable(Capability::Fsetid) {
             mode &= !0o2000;
-        }
-        if mode != inode.mode() {
-            inode.set_attributes(&SetAttributes { mode: Some(mode), ..SetAttributes::default() })?;
         }
         if is_all {
             list = None;
@@ -77,7 +75,12 @@ fn set_list(cx: &FsContext, inode: &Inode, name: &[u8], mut list: Option<Acl>) -
         },
     };
     inode.acls.forget();
-    result
+    result?;
+    // The mode follows the list, so that a list that can't be kept changes nothing.
+    if mode != inode.mode() {
+        inode.set_attributes(&SetAttributes { mode: Some(mode), ..SetAttributes::default() })?;
+    }
+    Ok(())
 }
 
 /// getxattr(2). `ENODATA`, `EOPNOTSUPP`, `EACCES`.

@@ -145,9 +145,10 @@ impl PageCache {
         self.size.store(size, Ordering::Release);
     }
 
-    /// Drops the pages from `first` on, whatever their state: what is behind them is no longer what it was. Takes them out of mappings.
-    pub fn forget_from(&self, first: u64) {
-        self.drop_pages(first, u64::MAX);
+    /// Drops the pages from `first` to `last`, whatever their state: what is behind them is no longer what it was. Takes them out of
+    /// mappings.
+    pub fn forget(&self, first: u64, last: u64) {
+        self.drop_pages(first, last);
     }
 
     /// The page at `index` if it is there and read in.

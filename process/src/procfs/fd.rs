@@ -65,6 +65,7 @@ fn info(subject: &Subject, fd: Fd) -> Result<Vec<u8>> {
     let (mount, inode) = (open.path().mount.id, open.inode().number());
     let mut text =
         format!("pos:\t{}\nflags:\t0{flags:o}\nmnt_id:\t{mount}\nino:\t{inode}\n", open.position()).into_bytes();
+    text.extend_from_slice(&fs::lock::of_open_file(open.inode(), open.id(), files.id()));
     text.extend_from_slice(&open.file().fdinfo());
     Ok(text)
 }

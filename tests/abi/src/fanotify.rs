@@ -101,7 +101,56 @@ fn alone() {
     std::env::set_current_dir(here).unwrap();
 }
 
+/// Waits for the next event, which is one that somebody waits for the answer to.
+fn question(group: &OwnedFd) -> Event {
+    let mut poll = libc::pollfd { fd: group.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    assert_eq!(ok!(libc::poll(&mut poll, 1, 20_000)), 1);
+    events(group).remove(0)
+}
+
+fn answer(group: &OwnedFd, fd: RawFd, answer: u32) -> i32 {
+    let bytes = [fd.to_ne_bytes(), answer.to_ne_bytes()].concat();
+    if unsafe { libc::write(group.as_raw_fd(), bytes.as_ptr().cast(), 8) } == 8 { 0 } else { errno() }
+}
+
 cases! {
+    fn who_opens_waits_for_the_answer() {
+        alone();
+        fs::write("f", "text").unwrap();
+        assert_eq!(mark(&init(0), libc::FAN_MARK_ADD, libc::FAN_OPEN_PERM, "f"), libc::EINVAL);
+        let group = init(libc::FAN_CLASS_CONTENT);
+        add(&group, 0, libc::FAN_OPEN_PERM, "f");
+        let opener = |read: bool| child(|| {
+            unsafe { libc::close(group.as_raw_fd()) };
+            let fd = unsafe { libc::open(c"f".as_ptr(), libc::O_RDONLY) };
+            let done = fd >= 0 && (!read || unsafe { libc::read(fd, [0u8; 4].as_mut_ptr().cast(), 4) } == 4);
+            if done { 0 } else { errno() }
+        });
+        for (verdict, status) in [(libc::FAN_ALLOW, 0), (libc::FAN_DENY, libc::EPERM)] {
+            let asks = opener(false);
+            let asked = question(&group);
+            assert_eq!((asked.mask, asked.pid), (libc::FAN_OPEN_PERM, asks));
+            let fd = asked.fd.as_ref().unwrap().as_raw_fd();
+            assert_eq!(name_of(fd), "f");
+            assert_eq!((answer(&group, fd, 7), answer(&group, -1, verdict)), (libc::EINVAL, libc::EINVAL));
+            assert_eq!(answer(&group, fd + 100, verdict), libc::ENOENT);
+            assert_eq!(answer(&group, fd, verdict), 0);
+            assert_eq!(answer(&group, fd, verdict), libc::ENOENT);
+            expect_exit(asks, status);
+        }
+        assert_eq!(mark(&group, libc::FAN_MARK_REMOVE, libc::FAN_OPEN_PERM, "f"), 0);
+        add(&group, 0, libc::FAN_ACCESS_PERM, "f");
+        let asks = opener(true);
+        let asked = question(&group);
+        assert_eq!(asked.mask, libc::FAN_ACCESS_PERM);
+        assert_eq!(answer(&group, asked.fd.as_ref().unwrap().as_raw_fd(), libc::FAN_DENY), 0);
+        expect_exit(asks, libc::EPERM);
+        let asks = opener(true);
+        // Who is not answered any more is not forbidden anything.
+        drop((question(&group), group));
+        expect_exit(asks, 0);
+    }
+
     fn a_marked_file_tells_what_is_done_with_it() {
         fs::write("file", "abc").unwrap();
         let group = init(0);

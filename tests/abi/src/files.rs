@@ -215,6 +215,62 @@ cases! {
         ok!(libc::flock(one.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB));
     }
 
+    fn ranges_are_copied_within_limits() {
+        fs::write("f", "0123456789").unwrap();
+        let (file, other) = (open("f", libc::O_RDWR), open("g", libc::O_RDWR | libc::O_CREAT));
+        let copy = |from: i32, at: i64, to: i32, to_at: i64, len: usize, flags: u32| {
+            let (mut at, mut to_at) = (at, to_at);
+            let n = unsafe { libc::copy_file_range(from, &mut at, to, &mut to_at, len, flags) };
+            if n < 0 { -(errno() as isize) } else { n }
+        };
+        let (f, g) = (file.as_raw_fd(), other.as_raw_fd());
+        assert_eq!(copy(f, 4, g, 2, 100, 0), 6);
+        assert_eq!(fs::read("g").unwrap(), b"\0\0456789");
+        // What the copy adds to the file is not copied on.
+        assert_eq!(copy(f, 7, f, 12, 5, 0), 3);
+        assert_eq!(fs::read("f").unwrap(), b"0123456789\0\0789");
+        assert_eq!(copy(f, 0, f, 5, 6, 0), -(libc::EINVAL as isize));
+        assert_eq!(copy(f, 100, g, 0, 10, 0), 0);
+        assert_eq!(copy(f, 0, g, 0, 1, 1), -(libc::EINVAL as isize));
+        assert_eq!(copy(f, 0, -1, 0, 1, 1), -(libc::EBADF as isize));
+        let folder = open(".", libc::O_RDONLY);
+        assert_eq!(copy(f, 0, folder.as_raw_fd(), 0, 1, 0), -(libc::EISDIR as isize));
+        assert_eq!(copy(f, 0, open("/dev/null", libc::O_RDWR).as_raw_fd(), 0, 1, 0), -(libc::EINVAL as isize));
+        assert_eq!(copy(f, 0, open("g", libc::O_RDONLY).as_raw_fd(), 0, 1, 0), -(libc::EBADF as isize));
+        assert_eq!(copy(f, 0, open("g", libc::O_WRONLY | libc::O_APPEND).as_raw_fd(), 0, 1, 0), -(libc::EBADF as isize));
+        assert_eq!(copy(f, 1, g, 0, usize::MAX, 0), -(libc::EOVERFLOW as isize));
+        let elsewhere = unsafe { libc::memfd_create(c"m".as_ptr(), 0) };
+        assert_eq!(copy(f, 0, elsewhere, 0, 1, 0), -(libc::EXDEV as isize));
+    }
+
+    fn locks_are_listed() {
+        let (one, two) = (open("f", libc::O_RDWR | libc::O_CREAT), open("f", libc::O_RDWR));
+        let mut range: libc::flock = unsafe { std::mem::zeroed() };
+        (range.l_type, range.l_start, range.l_len) = (libc::F_WRLCK as i16, 5, 10);
+        ok!(libc::fcntl(one.as_raw_fd(), libc::F_SETLK, &range));
+        ok!(libc::flock(two.as_raw_fd(), libc::LOCK_SH));
+        (range.l_start, range.l_len) = (100, 0);
+        ok!(libc::fcntl(two.as_raw_fd(), libc::F_OFD_SETLK, &range));
+        let (pid, number) = (std::process::id(), stat("f").st_ino);
+        let listed = |file: &str| {
+            let text = fs::read_to_string(file).unwrap();
+            let ours = text.lines().filter(|line| line.contains(&format!(":{number} ")));
+            ours.map(|line| line.split_whitespace().filter(|word| !word.contains(':')).collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
+        };
+        let mut all = listed("/proc/locks");
+        all.sort();
+        let (flock, posix) = (format!("FLOCK ADVISORY READ {pid} 0 EOF"), format!("POSIX ADVISORY WRITE {pid} 5 14"));
+        let ofd = "OFDLCK ADVISORY WRITE -1 100 EOF".to_owned();
+        assert_eq!(all, [flock.clone(), ofd.clone(), posix.clone()]);
+        assert_eq!(listed(&format!("/proc/self/fdinfo/{}", one.as_raw_fd())), std::slice::from_ref(&posix));
+        assert_eq!(listed(&format!("/proc/self/fdinfo/{}", two.as_raw_fd())), [flock, ofd]);
+        let child = child(|| { ok!(libc::flock(one.as_raw_fd(), libc::LOCK_EX)); 0 });
+        until_asleep(child);
+        assert!(listed("/proc/locks").contains(&format!("-> FLOCK ADVISORY WRITE {child} 0 EOF")), "{:?}", listed("/proc/locks"));
+        ok!(libc::flock(two.as_raw_fd(), libc::LOCK_UN));
+        expect_exit(child, 0);
+    }
+
     fn devices_behave() {
         assert_eq!(read(&open("/dev/null", libc::O_RDONLY), 9), b"");
         write(&open("/dev/null", libc::O_WRONLY), &[0; 100]);

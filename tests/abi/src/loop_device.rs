@@ -107,6 +107,20 @@ fn byte_at(fd: &OwnedFd, offset: i64) -> u8 {
 }
 
 cases! {
+    fn devices_do_not_become_each_others_storage() {
+        let _alone = alone();
+        let file = image("f", 1 << 20);
+        let (first_name, first) = configured(&file, 0, info(0, 0, 0), libc::O_RDWR);
+        let (second_name, second) = configured(&open(&first_name, libc::O_RDWR), 0, info(0, 0, 0), libc::O_RDWR);
+        assert_eq!(ioctl(&first, CLR_FD, 0), 0);
+        drop((first, second));
+        let (first, second) = (open(&first_name, libc::O_RDWR), open(&second_name, libc::O_RDWR));
+        assert_eq!(ioctl(&second, CLR_FD, 0), 0);
+        drop((first, second));
+        let first = open(&first_name, libc::O_RDWR);
+        assert_eq!(ioctl(&first, SET_FD, first.as_raw_fd() as usize), -libc::EBADF);
+    }
+
     fn a_device_shows_its_files_bytes_and_writes_them() {
         let _alone = alone();
         let file = image("f", 1 << 20);

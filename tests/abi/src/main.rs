@@ -36,6 +36,7 @@ mod loop_device;
 mod memory;
 mod memory_lock;
 mod mmap_file;
+mod model;
 mod mount;
 mod mqueue;
 mod overlay;
@@ -82,6 +83,7 @@ const THEMES: &[&[Case]] = &[
     memory::CASES,
     memory_lock::CASES,
     mmap_file::CASES,
+    model::CASES,
     mount::CASES,
     mqueue::CASES,
     overlay::CASES,

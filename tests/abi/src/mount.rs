@@ -194,6 +194,51 @@ cases! {
         touch("other/file");
     }
 
+    fn removed_folders_are_let_go() {
+        alone();
+        tmpfs("a");
+        let left = || {
+            let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
+            ok!(libc::statvfs(c"a".as_ptr(), &mut stat));
+            stat.f_ffree
+        };
+        let before = left();
+        for _ in 0..50 {
+            fs::create_dir("a/d").unwrap();
+            // The answer that there is nothing may be kept, but not with the folder.
+            assert!(fs::metadata("a/d/nothing").is_err());
+            touch("a/d/file");
+            fs::remove_file("a/d/file").unwrap();
+            fs::remove_dir("a/d").unwrap();
+            fs::create_dir("a/e").unwrap();
+            fs::create_dir("a/f").unwrap();
+            assert!(fs::metadata("a/f/nothing").is_err());
+            fs::rename("a/e", "a/f").unwrap();
+            fs::remove_dir("a/f").unwrap();
+        }
+        assert_eq!(left(), before);
+    }
+
+    fn what_is_written_to_does_not_become_read_only() {
+        alone();
+        tmpfs("a");
+        bind("a", "other");
+        let (read_only, of_mount) = (libc::MS_REMOUNT | libc::MS_RDONLY, libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY);
+        let writer = open("other/file", libc::O_WRONLY | libc::O_CREAT);
+        assert_eq!(mount("", "a", read_only), libc::EBUSY);
+        assert_eq!(mount("", "other", of_mount), libc::EBUSY);
+        assert_eq!(setattr("other", 0, [1, 0, 0, 0]), Err(libc::EBUSY));
+        touch("other/more");
+        assert_eq!(mount("", "a", of_mount), 0);
+        assert_eq!(mount("", "a", libc::MS_REMOUNT | libc::MS_BIND), 0);
+        drop(writer);
+        let reader = open("other/file", libc::O_RDONLY);
+        assert_eq!(mount("", "other", of_mount), 0);
+        err!(libc::open(c"other/file".as_ptr(), libc::O_WRONLY), libc::EROFS);
+        assert_eq!(mount("", "a", read_only), 0);
+        drop(reader);
+    }
+
     fn links_are_not_followed_on_request() {
         alone();
         const MS_NOSYMFOLLOW: libc::c_ulong = 256;

@@ -99,7 +99,8 @@ pub(super) fn run(selection: &Selection) -> Result<Tally, String> {
     Ok(tally)
 }
 
-fn tool(name: &str, arguments: &[&str], image: &Path) -> Result<(), String> {
+/// Runs a tool of e2fsprogs on an image. What it says, if it is not content.
+pub(super) fn tool(name: &str, arguments: &[&str], image: &Path) -> Result<(), String> {
     let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
     let output = Command::new(name).args(arguments).arg(image).env("PATH", path).output();
     let output = output.map_err(|error| format!("cannot run {name}: {error}"))?;

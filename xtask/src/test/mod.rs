@@ -1,7 +1,9 @@
 //! `cargo xtask test`: host tests, then programs in the guest, then the ABI tests on both kernels.
 
 pub(crate) mod abi;
+mod debian_root;
 mod disk;
+mod file_systems;
 mod guest;
 mod host;
 
@@ -71,6 +73,8 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     build::all()?;
     stage("programs in the guest", &mut tally, || guest::run(&selection))?;
     stage("disks in the guest", &mut tally, || disk::run(&selection))?;
+    stage("file systems in the guest", &mut tally, || file_systems::run(&selection))?;
+    stage("the Debian root", &mut tally, || debian_root::run(&selection))?;
     stage("ABI tests on Linux and Quintet", &mut tally, || abi::run(&selection))?;
     println!("\n{} s", started.elapsed().as_secs());
     let skipped = match tally.skipped {

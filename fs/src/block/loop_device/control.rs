@@ -7,7 +7,7 @@ use base::{Capability, Errno, Result};
 use hal::user::UserPtr;
 
 use super::info::{Config, Info, Info64, OldInfo};
-use super::{Bound, DEVICES_MAX, LoopDisk, MAJOR, add, flag};
+use super::{BINDING, Bound, DEPTH_MAX, DEVICES_MAX, LoopDisk, MAJOR, add, flag};
 use crate::block::{BlockDev, device};
 use crate::{Access, DeviceNumber, Fd, File, FileKind, IoctlContext, OpenFile};
 
@@ -92,22 +92,27 @@ impl Target<'_> {
         if writes || self.cx.cred.capable(Capability::SysAdmin) { Ok(()) } else { Err(Errno::EPERM) }
     }
 
-    /// May `file` be its storage? `EINVAL` for what is no regular file or block device, `EBADF` for the device itself.
+    /// May `file` be its storage? `EINVAL` for what is no regular file or block device, or lies on too many devices already; `EBADF`
+    /// where the device itself is below it. The caller holds [`BINDING`].
     fn check_file(&self, file: &Arc<OpenFile>) -> Result<()> {
         let mut at = file.clone();
-        loop {
-            match at.inode().kind() {
-                FileKind::Regular => return if at.is_path() { Err(Errno::EBADF) } else { Ok(()) },
-                FileKind::BlockDevice => {}
+        for _ in 0..DEPTH_MAX {
+            let inode = at.inode();
+            let below = match inode.kind() {
+                FileKind::Regular if at.is_path() => return Err(Errno::EBADF),
+                FileKind::Regular => device::by_number(inode.superblock().device),
+                FileKind::BlockDevice => Ok(device::by_number(inode.rdev())?),
                 _ => return Err(Errno::EINVAL),
-            }
-            let below = device::by_number(at.inode().rdev())?;
-            let Some(disk) = below.loop_disk() else { return Ok(()) };
+            };
+            let below = below.ok().map(|device| device.partition().map_or(device.clone(), |(disk, _)| disk.clone()));
+            let Some(disk) = below.as_ref().and_then(|device| device.loop_disk()) else { return Ok(()) };
             if disk.index == self.disk.index {
                 return Err(Errno::EBADF);
             }
-            at = disk.bound().ok_or(Errno::EINVAL)?.open.clone();
+            let bound = disk.bound().ok_or(Errno::EINVAL)?;
+            at = bound.open.clone();
         }
+        Err(Errno::EINVAL)
     }
 
     fn configure(&self, config: Config) -> Result<()> {
@@ -121,6 +126,7 @@ impl Target<'_> {
 
     fn bind(&self, file: Arc<OpenFile>, block: u32, mut info: Info) -> Result<()> {
         let block = block_size(block)?;
+        let _binding = BINDING.lock();
         let _changing = self.disk.changing.lock();
         if device::is_claimed(self.device) || self.disk.bound().is_some() {
             return Err(Errno::EBUSY);
@@ -184,6 +190,7 @@ impl Target<'_> {
 
     /// LOOP_CHANGE_FD: other media of the same size. `EINVAL` for what can be written.
     fn change(&self, file: Arc<OpenFile>) -> Result<()> {
+        let _binding = BINDING.lock();
         self.check_file(&file)?;
         self.update(|bound| {
             if bound.info.flags & flag::READ_ONLY == 0 {

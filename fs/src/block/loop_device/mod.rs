@@ -3,7 +3,7 @@
 //! [`LoopDisk`] reads and writes the file it is bound to in the context of who asks, through the file's own page cache. [`control`] has the
 //! ioctls of `/dev/loopN` and `/dev/loop-control`.
 //!
-//! Lock order: [`LoopDisk::changing`] -> list of devices; the file's own locks are taken with none of ours held.
+//! Lock order: [`BINDING`] -> [`LoopDisk::changing`] -> list of devices; the file's own locks are taken with none of ours held.
 
 pub(super) mod control;
 mod info;
@@ -33,6 +33,8 @@ pub(super) const PARTITION_MAJOR: u32 = 259;
 const FIRST_DEVICES: u32 = 8;
 /// The most devices.
 const DEVICES_MAX: u32 = 1 << 12;
+/// How deep devices may lie on one another: each moves its data in the context of who asks, on one stack.
+const DEPTH_MAX: usize = 4;
 /// Bytes that are moved at a time.
 const CHUNK: usize = 16 * PAGE_SIZE;
 
@@ -43,6 +45,9 @@ pub(super) mod flag {
     pub(in super::super) const PARTSCAN: u32 = 8;
     pub(in super::super) const DIRECT_IO: u32 = 16;
 }
+
+/// Held while a device gets another file, so that no two become each other's storage.
+static BINDING: sched::Mutex<()> = sched::Mutex::new(());
 
 /// The file that a device is bound to, and how.
 #[derive(Clone)]

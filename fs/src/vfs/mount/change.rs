@@ -196,7 +196,8 @@ impl Changer<'_> {
     }
 
     /// mount(2) with MS_REMOUNT: changes the flags of the mount whose root `place` is, and of the file system if there are
-    /// options. `EINVAL` elsewhere, `EPERM`, and what the file system says.
+    /// options. `EINVAL` elsewhere, `EPERM`, `EBUSY` where files are open to be written that are to be read-only, and what the file
+    /// system says.
     pub fn remount(&self, place: &Path, flags: MountFlags, of_super: Option<(SuperFlags, &[u8])>) -> Result<()> {
         self.may_mount()?;
         self.is_ours(&place.mount)?;
@@ -206,8 +207,7 @@ impl Changer<'_> {
         if let Some((super_flags, options)) = of_super {
             place.mount.superblock.reconfigure(super_flags, options)?;
         }
-        place.mount.flags.store(flags.bits(), Ordering::Relaxed);
-        Ok(())
+        place.mount.set_flags(flags)
     }
 
     /// mount(2) with MS_SHARED, MS_SLAVE, MS_PRIVATE, MS_UNBINDABLE; with MS_REC for all mounts below too. `EINVAL` where `place` is no
@@ -230,7 +230,7 @@ impl Changer<'_> {
     }
 
     /// mount_setattr(2): takes the flags in `clear` away and adds those in `set`, and changes propagation. `EINVAL` where `place` is no
-    /// mount's root, `EPERM`.
+    /// mount's root, `EPERM`, `EBUSY` where files are open to be written that are to be read-only.
     pub fn set_attributes(
         &self,
         place: &Path,
@@ -243,11 +243,17 @@ impl Changer<'_> {
             return Err(Errno::EINVAL);
         }
         let mut change = Change::begin();
-        for mount in self.selected(place, recursive) {
-            mount.flags.store(((mount.flags() - clear) | set).bits(), Ordering::Relaxed);
-            if let Some(to) = propagation {
-                propagation::set(&mut change, &mount, to);
+        let mounts = self.selected(place, recursive);
+        let old: Vec<MountFlags> = mounts.iter().map(|mount| mount.flags()).collect();
+        for (i, mount) in mounts.iter().enumerate() {
+            if let Err(error) = mount.set_flags((old[i] - clear) | set) {
+                // All of them or none. A mount that was read-only before is one that nobody writes through.
+                mounts.iter().zip(&old).take(i).try_for_each(|(mount, old)| mount.set_flags(*old))?;
+                return Err(error);
             }
+        }
+        if let Some(to) = propagation {
+            mounts.iter().for_each(|mount| propagation::set(&mut change, mount, to));
         }
         Ok(())
     }

@@ -14,7 +14,9 @@ mod tree;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+
+use base::{Errno, Result};
 
 use hal::sync::{Once, SpinLock};
 
@@ -36,6 +38,8 @@ pub struct Mount {
     /// What mount(2) gave as its source.
     pub source: Box<[u8]>,
     flags: AtomicU32,
+    /// Files that are open to be written through it.
+    writers: AtomicUsize,
     internal: bool,
     links: SpinLock<Links>,
     /// What is attached to it, by the address of the dentry that it sits on.
@@ -79,6 +83,7 @@ impl Mount {
             superblock,
             source: source.into(),
             flags: AtomicU32::new(flags.bits()),
+            writers: AtomicUsize::new(0),
             internal,
             links: SpinLock::new(Links::default()),
             children: SpinLock::new(BTreeMap::new()),
@@ -115,6 +120,37 @@ impl Mount {
     /// Is what shows here not to be changed: by the mount, or by the file system?
     pub fn is_read_only(&self) -> bool {
         self.flags().contains(MountFlags::RDONLY) || self.superblock.is_read_only()
+    }
+
+    /// A file is about to be open to be written through it, which keeps it and the file system from becoming read-only. `EROFS`.
+    pub(crate) fn get_write(&self) -> Result<()> {
+        self.writers.fetch_add(1, Ordering::SeqCst);
+        self.superblock.add_writer();
+        // Who makes it read-only says so before looking at the counts: one of the two sees the other.
+        fence(Ordering::SeqCst);
+        if self.is_read_only() {
+            self.put_write();
+            return Err(Errno::EROFS);
+        }
+        Ok(())
+    }
+
+    /// Takes back [`Mount::get_write`].
+    pub(crate) fn put_write(&self) {
+        self.writers.fetch_sub(1, Ordering::SeqCst);
+        self.superblock.drop_writer();
+    }
+
+    /// Sets the flags. `EBUSY` where it is to become read-only and files are open to be written through it.
+    fn set_flags(&self, flags: MountFlags) -> Result<()> {
+        let old = self.flags();
+        self.flags.store(flags.bits(), Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        if flags.contains(MountFlags::RDONLY) && self.writers.load(Ordering::SeqCst) > 0 {
+            self.flags.store(old.bits(), Ordering::SeqCst);
+            return Err(Errno::EBUSY);
+        }
+        Ok(())
     }
 
     /// Where it is attached.

@@ -1,11 +1,17 @@
 //! Locks on files: POSIX record locks, open-file-description locks and flock(2). All are advisory.
 
-use alloc::sync::Arc;
+mod report;
+
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
 use base::{Errno, Result};
 use hal::sync::SpinLock;
 use sched::{Sleep, Thread, WaitQueue};
+
+use crate::{DeviceNumber, Inode};
+pub(crate) use report::all;
+pub use report::of_open_file;
 
 /// Shared or exclusive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,14 +36,43 @@ pub enum LockOwner {
 pub struct RangeLock {
     /// Whose.
     pub owner: LockOwner,
-    /// The process that took it, for F_GETLK (-1 for OFD locks).
+    /// The process that took it, for F_GETLK (-1 for OFD locks), and the open file that it came through.
     pub pid: i32,
+    /// [`crate::OpenFile::id`].
+    pub open: u64,
     /// Shared or exclusive.
     pub kind: LockKind,
     /// The first byte.
     pub start: u64,
     /// The last byte; `i64::MAX` for "to the end".
     pub end: u64,
+}
+
+/// A lock on a whole file, by flock(2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WholeLock {
+    /// The open file that has it ([`crate::OpenFile::id`]).
+    pub open: u64,
+    /// The process that took it.
+    pub pid: i32,
+    /// Shared or exclusive.
+    pub kind: LockKind,
+}
+
+/// A lock of either sort.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum AnyLock {
+    Range(RangeLock),
+    Whole(WholeLock),
+}
+
+impl AnyLock {
+    fn owner(&self) -> LockOwner {
+        match self {
+            AnyLock::Range(lock) => lock.owner,
+            AnyLock::Whole(lock) => LockOwner::OpenFile(lock.open),
+        }
+    }
 }
 
 impl RangeLock {
@@ -119,12 +154,24 @@ impl Drop for Waiting {
     }
 }
 
-/// Threads that wait for a lock of any kind, and whose lock is in the way: for the wait-for graph.
-static WAITS: SpinLock<Vec<(Arc<Thread>, LockOwner)>> = SpinLock::new(Vec::new());
+/// A thread that waits for a lock, and whose lock is in the way.
+#[derive(Clone)]
+struct Wait {
+    thread: Arc<Thread>,
+    wanted: AnyLock,
+    holder: LockOwner,
+    /// The address of the file's locks, to tell them from others'.
+    file: usize,
+}
+
+/// Threads that wait for a lock of any kind: for `/proc/locks` and the wait-for graph.
+static WAITS: SpinLock<Vec<Wait>> = SpinLock::new(Vec::new());
+/// The locks of all files that ever had one and are still in memory.
+static FILES: SpinLock<Vec<Weak<FileLocks>>> = SpinLock::new(Vec::new());
 
 /// Who waits for a lock on a file at this moment, and whose lock is in the way.
 pub fn waits() -> Vec<(Arc<Thread>, LockOwner)> {
-    WAITS.lock().clone()
+    WAITS.lock().iter().map(|wait| (wait.thread.clone(), wait.holder)).collect()
 }
 
 /// The calling thread is about to wait, while this lives.
@@ -132,11 +179,11 @@ struct Shown(Arc<Thread>);
 
 impl Shown {
     /// `None` without memory: the wait does not show then.
-    fn new(holder: LockOwner) -> Option<Shown> {
+    fn new(file: &FileLocks, wanted: AnyLock, holder: LockOwner) -> Option<Shown> {
         let thread = sched::current();
         let mut waits = WAITS.lock();
         waits.try_reserve(1).ok()?;
-        waits.push((thread.clone(), holder));
+        waits.push(Wait { thread: thread.clone(), wanted, holder, file: file.address() });
         Some(Shown(thread))
     }
 }
@@ -144,7 +191,7 @@ impl Shown {
 impl Drop for Shown {
     fn drop(&mut self) {
         let mut waits = WAITS.lock();
-        let at = waits.iter().position(|(thread, _)| Arc::ptr_eq(thread, &self.0));
+        let at = waits.iter().position(|wait| Arc::ptr_eq(&wait.thread, &self.0));
         let gone = at.map(|at| waits.swap_remove(at));
         drop(waits);
         drop(gone);
@@ -153,14 +200,37 @@ impl Drop for Shown {
 
 /// The locks on one file.
 pub struct FileLocks {
+    /// The device and number of the file, for who looks at all locks.
+    device: DeviceNumber,
+    number: u64,
     ranges: SpinLock<Vec<RangeLock>>,
-    whole: SpinLock<Vec<(u64, LockKind)>>,
+    whole: SpinLock<Vec<WholeLock>>,
     waiters: WaitQueue,
 }
 
 impl FileLocks {
-    pub(crate) fn new() -> FileLocks {
-        FileLocks { ranges: SpinLock::new(Vec::new()), whole: SpinLock::new(Vec::new()), waiters: WaitQueue::new() }
+    fn unlocked(device: DeviceNumber, number: u64) -> FileLocks {
+        let (ranges, whole) = (SpinLock::new(Vec::new()), SpinLock::new(Vec::new()));
+        FileLocks { device, number, ranges, whole, waiters: WaitQueue::new() }
+    }
+
+    /// The locks of a file that had none so far.
+    pub(crate) fn new(inode: &Inode) -> Arc<FileLocks> {
+        let made = Arc::new(FileLocks::unlocked(inode.superblock().device, inode.number()));
+        let mut files = FILES.lock();
+        if files.len() == files.capacity() {
+            files.retain(|file| file.strong_count() > 0);
+        }
+        // Without memory they work, but do not show.
+        if files.try_reserve(1).is_ok() {
+            files.push(Arc::downgrade(&made));
+        }
+        drop(files);
+        made
+    }
+
+    fn address(&self) -> usize {
+        core::ptr::from_ref(self).addr()
     }
 
     /// The first lock that stands in the way of `wanted` (F_GETLK).
@@ -186,7 +256,7 @@ impl FileLocks {
             }
             waiting = None;
             drop(shown.take());
-            shown = Shown::new(blocker);
+            shown = Shown::new(self, AnyLock::Range(wanted), blocker);
             if matches!(wanted.owner, LockOwner::Table(_)) {
                 let mut blocked = BLOCKED.lock();
                 if closes_circle(&blocked, wanted.owner, blocker) {
@@ -217,37 +287,39 @@ impl FileLocks {
         self.waiters.wake_all();
     }
 
-    /// flock(2) for the open file `id`. `EAGAIN` (EWOULDBLOCK), `ERESTARTSYS`, `ENOLCK`.
-    pub fn lock_whole(&self, id: u64, kind: LockKind, wait: bool) -> Result<()> {
+    /// flock(2). `EAGAIN` (EWOULDBLOCK), `ERESTARTSYS`, `ENOLCK`.
+    pub fn lock_whole(&self, wanted: WholeLock, wait: bool) -> Result<()> {
         // A change of kind is not atomic: the old lock goes first.
-        self.whole.lock().retain(|(owner, held)| *owner != id || *held == kind);
+        self.whole.lock().retain(|held| held.open != wanted.open || held.kind == wanted.kind);
         self.waiters.wake_all();
         let mut shown = None;
         self.waiters.wait_until(Sleep::Interruptible, None, || {
             drop(shown.take());
             let mut whole = self.whole.lock();
-            if whole.iter().any(|(owner, _)| *owner == id) {
+            if whole.iter().any(|held| held.open == wanted.open) {
                 return Some(Ok(()));
             }
-            let stands = |held: &LockKind| kind == LockKind::Write || *held == LockKind::Write;
-            if let Some((holder, _)) = whole.iter().find(|(_, held)| stands(held)).copied() {
+            let stands = |held: &&WholeLock| wanted.kind == LockKind::Write || held.kind == LockKind::Write;
+            if let Some(holder) = whole.iter().find(stands).map(|held| LockOwner::OpenFile(held.open)) {
                 drop(whole);
-                shown = if wait { Shown::new(LockOwner::OpenFile(holder)) } else { None };
+                shown = if wait { Shown::new(self, AnyLock::Whole(wanted), holder) } else { None };
                 return if wait { None } else { Some(Err(Errno::EAGAIN)) };
             }
-            Some(whole.try_reserve(1).map_err(|_| Errno::ENOLCK).map(|()| whole.push((id, kind))))
+            Some(whole.try_reserve(1).map_err(|_| Errno::ENOLCK).map(|()| whole.push(wanted)))
         })?
     }
 
     /// Gives up the flock(2) lock of an open file.
     pub fn unlock_whole(&self, id: u64) {
-        self.whole.lock().retain(|(owner, _)| *owner != id);
+        self.whole.lock().retain(|held| held.open != id);
         self.waiters.wake_all();
     }
 
-    /// All range locks and all whole-file locks, for `/proc/locks`.
-    pub fn list(&self) -> (Vec<RangeLock>, Vec<(u64, LockKind)>) {
-        (self.ranges.lock().clone(), self.whole.lock().clone())
+    /// All of them, those by flock(2) first, as Linux has them.
+    fn list(&self) -> Vec<AnyLock> {
+        let mut list: Vec<AnyLock> = self.whole.lock().iter().copied().map(AnyLock::Whole).collect();
+        list.extend(self.ranges.lock().iter().copied().map(AnyLock::Range));
+        list
     }
 }
 
@@ -257,7 +329,7 @@ mod tests {
     use LockKind::{Read, Write};
 
     fn lock(owner: u64, kind: LockKind, start: u64, end: u64) -> RangeLock {
-        RangeLock { owner: LockOwner::Table(owner), pid: 1, kind, start, end }
+        RangeLock { owner: LockOwner::Table(owner), pid: 1, open: 1, kind, start, end }
     }
 
     #[test]
@@ -278,7 +350,7 @@ mod tests {
 
     #[test]
     fn only_writers_of_other_owners_conflict() {
-        let locks = FileLocks::new();
+        let locks = FileLocks::unlocked(DeviceNumber::default(), 1);
         apply(&mut locks.ranges.lock(), lock(1, Read, 0, 9), false).unwrap();
         assert_eq!(locks.blocker(&lock(2, Read, 0, 9)), None);
         assert_eq!(locks.blocker(&lock(2, Write, 9, 9)), Some(lock(1, Read, 0, 9)));

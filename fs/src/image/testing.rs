@@ -1,0 +1,149 @@
+//! Images made by Debian's tools, whole and damaged, for the tests of who reads them.
+
+extern crate std;
+
+use core::sync::atomic::{AtomicU32, Ordering};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::vec::Vec;
+use std::{format, fs};
+
+use base::{Errno, Result};
+
+use super::Image;
+use crate::FileKind;
+
+/// Files in the largest directory.
+const FILES: usize = 600;
+
+fn big() -> Vec<u8> {
+    (0..400_000u32).flat_map(|n| (n / 7).to_le_bytes()).collect()
+}
+
+fn make_tree(tree: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(tree.join("dir/deep"))?;
+    fs::write(tree.join("small"), b"a small file")?;
+    fs::write(tree.join("dir/big"), big())?;
+    let noise: Vec<u8> = (0..50_000u64).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u8).collect();
+    fs::write(tree.join("dir/noise"), noise)?;
+    std::os::unix::fs::symlink("dir/big", tree.join("link"))?;
+    (0..FILES).try_for_each(|n| fs::write(tree.join(format!("dir/deep/file-{n}")), format!("{n}")))
+}
+
+/// An image of a folder with a bit of everything, made by what `command(folder, image)` says; `None` where there is no such program.
+pub(crate) fn pack(command: impl FnOnce(&Path, &Path) -> Command) -> Option<Vec<u8>> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let base = std::env::temp_dir().join(format!("quintet-image-{}-{number}", std::process::id()));
+    let (tree, out) = (base.join("tree"), base.join("image"));
+    make_tree(&tree).expect("a folder");
+    let made = command(&tree, &out).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let bytes = made.ok().filter(|status| status.success()).and_then(|_| fs::read(&out).ok());
+    let _ = fs::remove_dir_all(&base);
+    bytes
+}
+
+fn find<I: Image>(image: &I, path: &str) -> Result<I::File> {
+    let mut file = image.file(image.root())?;
+    for name in path.split('/') {
+        file = image.file(image.lookup(&file, name.as_bytes())?.ok_or(Errno::ENOENT)?)?;
+    }
+    Ok(file)
+}
+
+fn content<I: Image>(image: &I, file: &I::File) -> Result<Vec<u8>> {
+    let mut bytes = alloc::vec![0; image.stat(file).size.min(4 << 20) as usize];
+    for (n, chunk) in bytes.chunks_mut(40_000).enumerate() {
+        image.read(file, n as u64 * 40_000, chunk)?;
+    }
+    Ok(bytes)
+}
+
+/// Checks that an image that [`pack`] made has what it was made of.
+pub(crate) fn check_whole<I: Image>(image: &I) {
+    let read = |path: &str| content(image, &find(image, path).expect("there")).expect("readable");
+    assert!(read("dir/big") == big());
+    assert_eq!(read("small"), b"a small file");
+    for n in 0..FILES {
+        assert_eq!(read(&format!("dir/deep/file-{n}")), format!("{n}").as_bytes());
+    }
+    let link = find(image, "link").expect("there");
+    assert_eq!((image.stat(&link).kind, image.link(&link)), (FileKind::Symlink, Ok(b"dir/big".to_vec())));
+    assert_eq!(find(image, "dir/nothing").err(), Some(Errno::ENOENT));
+    let deep = find(image, "dir/deep").expect("there");
+    let (mut position, mut names) = (2, Vec::new());
+    loop {
+        let mut left = 70;
+        let next = image.list(&deep, position, &mut |entry| {
+            left -= 1;
+            if left >= 0 {
+                names.push(entry.name.to_vec());
+            }
+            left >= 0
+        });
+        let next = next.expect("lists");
+        if next == position {
+            break;
+        }
+        position = next;
+    }
+    let listed = names.len();
+    names.sort();
+    names.dedup();
+    assert_eq!((listed, names.len()), (FILES, FILES));
+}
+
+/// Reads all there is; errors are as good as content.
+fn visit<I: Image>(image: &I, id: u64, depth: u32, budget: &mut u32) {
+    *budget = budget.saturating_sub(1);
+    let Ok(file) = image.file(id) else { return };
+    let _ = (content(image, &file), image.xattrs(&file));
+    let kind = image.stat(&file).kind;
+    if kind == FileKind::Symlink {
+        let _ = image.link(&file);
+    }
+    if depth == 0 || *budget == 0 || kind != FileKind::Directory {
+        return;
+    }
+    let mut names = Vec::new();
+    let _ = image.list(&file, 2, &mut |entry| {
+        names.push(entry.name.to_vec());
+        names.len() < 40
+    });
+    for name in names {
+        if let Ok(Some(id)) = image.lookup(&file, &name) {
+            visit(image, id, depth - 1, budget);
+        }
+    }
+}
+
+/// Damages an image in many ways, most of them near its beginning and end, where what describes the files is: errors are fine, panics and
+/// endless loops are not.
+pub(crate) fn check_damaged<I: Image>(whole: &[u8], rounds: usize, open: impl Fn(Vec<u8>) -> Result<I>) {
+    let mut seed = 0x2545_f491_4f6c_dd1du64;
+    let mut random = move |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed % below.max(1) as u64) as usize
+    };
+    for _ in 0..rounds {
+        let mut bytes = whole.to_vec();
+        for _ in 0..=random(8) {
+            let at = match random(4) {
+                0 => random(128),
+                1 => 1024 + random(8192),
+                2 => bytes.len() - 1 - random(4000.min(bytes.len() - 1)),
+                _ => random(bytes.len()),
+            };
+            bytes[at] ^= 1 << random(8);
+        }
+        if random(8) == 0 {
+            let len = random(bytes.len()) / 512 * 512;
+            bytes.truncate(len);
+        }
+        if let Ok(image) = open(bytes) {
+            visit(&image, image.root(), 3, &mut 60);
+        }
+    }
+}
