@@ -1,5 +1,6 @@
 //! Options at SOL_PACKET.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
@@ -10,7 +11,7 @@ use mm::PageCache;
 use super::ring::{Layout, Ring};
 use super::{PacketSocket, fanout};
 use crate::filter;
-use crate::link;
+use crate::link::{self, interface::Appetite};
 
 pub(super) const SOL_PACKET: i32 = 263;
 const ADD_MEMBERSHIP: i32 = 1;
@@ -51,17 +52,12 @@ const UNICAST: u16 = 3;
 /// The counter of an interface that a membership of this kind is in.
 fn count(interface: u32, kind: u16, more: bool) {
     let Some(interface) = link::by_index(interface) else { return };
-    let (counter, bit) = match kind {
-        PROMISCUOUS => (&interface.promiscuous, link::flag::PROMISC),
-        ALL_MULTICAST => (&interface.all_multicast, link::flag::ALLMULTI),
+    match kind {
+        PROMISCUOUS => interface.want(Appetite::Everything, more),
+        ALL_MULTICAST => interface.want(Appetite::AllGroups, more),
         _ => return,
-    };
-    let before = if more { counter.fetch_add(1, Ordering::Relaxed) } else { counter.fetch_sub(1, Ordering::Relaxed) };
-    match (before, more) {
-        (0, true) => interface.set_flags(bit, bit),
-        (1, false) => interface.set_flags(0, bit),
-        _ => {}
     }
+    interface.announce();
 }
 
 /// `struct packet_mreq`. `EINVAL`, `ENODEV`.
@@ -105,21 +101,27 @@ fn set_ring(socket: &PacketSocket, value: &[u8], sending: bool) -> Result<()> {
     let version = socket.flags.version.load(Ordering::Relaxed);
     let reserve = if sending { 0 } else { socket.flags.reserve.load(Ordering::Relaxed) };
     let layout = Layout::parse(value, version, reserve, sending)?;
-    let slot = if sending { &socket.send_ring } else { &socket.receive_ring };
     let mut memory = socket.memory.lock();
-    if slot.lock().is_some() && layout.is_some() {
+    let mut send_ring = socket.send_ring.lock();
+    let (sends, receives) = (send_ring.clone(), socket.receive_ring.lock().clone());
+    let (old, other) = if sending { (sends, receives) } else { (receives, sends) };
+    if old.is_some() && layout.is_some() {
         return Err(Errno::EBUSY);
     }
-    let other = if sending { &socket.receive_ring } else { &socket.send_ring };
-    let first = other.lock().as_ref().map_or(0, |ring| ring.layout.size());
-    let Some(layout) = layout else {
-        let old = slot.lock().take();
-        if let Some(old) = old {
-            old.stop();
+    let first = other.as_ref().map_or(0, |ring| ring.layout.size());
+    let mut put = |ring: Option<Arc<Ring>>| {
+        if sending {
+            *send_ring = ring;
+        } else {
+            *socket.receive_ring.lock() = ring;
         }
-        if other.lock().is_none() {
+    };
+    let Some(layout) = layout else {
+        old.iter().for_each(|old| old.stop());
+        if other.is_none() {
             *memory = None;
         }
+        put(None);
         return Ok(());
     };
     // The receive ring comes first in the mapping: it has to be made first.
@@ -128,7 +130,7 @@ fn set_ring(socket: &PacketSocket, value: &[u8], sending: bool) -> Result<()> {
     }
     let pages = memory.get_or_insert_with(PageCache::new).clone();
     pages.resize((first + layout.size()) as u64)?;
-    *slot.lock() = Some(Ring::new(layout, &pages, first / PAGE_SIZE, socket)?);
+    put(Some(Ring::new(layout, &pages, first / PAGE_SIZE, socket)?));
     Ok(())
 }
 

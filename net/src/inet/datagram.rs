@@ -13,7 +13,7 @@ use sched::{Sleep, WaitQueue};
 
 use super::address::{AF_UNSPEC, Endpoint, Family, family_of};
 use super::errors::ErrorQueue;
-use super::options::{IP_MTU, SOL_IP, SOL_IPV6, Settings};
+use super::options::Settings;
 use super::port::{Binding, Claim, Ports};
 use super::queue::{Datagram, Inbox};
 use super::sending::normalise;
@@ -43,7 +43,7 @@ pub enum Flavour {
 pub(super) struct State {
     pub(super) local: Endpoint,
     pub(super) remote: Option<Endpoint>,
-    binding: Option<Arc<Binding>>,
+    pub(super) binding: Option<Arc<Binding>>,
     pub(super) path: Option<Path>,
     pub(super) error: Option<Errno>,
     shut_read: bool,
@@ -441,54 +441,11 @@ impl Socket for DatagramSocket {
     }
 
     fn set_option(&self, _caller: &Caller, level: i32, name: i32, value: &[u8]) -> Option<Result<()>> {
-        const SOL_UDP: i32 = 17;
-        const SOL_RAW: i32 = 255;
-        const SOL_UDPLITE: i32 = 136;
-        const SOL_ICMPV6: i32 = 58;
-        const SO_NO_CHECK: i32 = 11;
-        const IPV6_CHECKSUM: i32 = 7;
-        match (level, self.flavour) {
-            (SOL_RAW, Flavour::Raw(_)) if name == IPV6_CHECKSUM && self.family == Family::V6 => {
-                return Some(self.settings.lock().set_v6(IPV6_CHECKSUM, value, false));
-            }
-            (SOL_UDP, Flavour::Udp | Flavour::UdpLite) => return Some(self.set_udp(name, value)),
-            (SOL_UDPLITE, Flavour::UdpLite) => return Some(self.set_coverage(name, value)),
-            (SOL_RAW | SOL_ICMPV6, Flavour::Raw(_)) if name == 1 => {
-                return Some(super::options::word(value).map(|bits| self.settings.lock().filter = bits as u32));
-            }
-            (crate::options::level::SOL_SOCKET, _) if name == SO_NO_CHECK => {
-                return Some(super::options::word(value).map(|on| self.state.lock().no_checksum = on != 0));
-            }
-            _ => {}
-        }
-        let bound = self.state.lock().binding.is_some();
-        self.settings.lock().set(self.family, level, name, value, bound)
+        self.set_own_option(level, name, value)
     }
 
     fn get_option(&self, level: i32, name: i32) -> Option<Result<Vec<u8>>> {
-        const SOL_UDP: i32 = 17;
-        const UDP_CORK: i32 = 1;
-        const UDP_SEGMENT: i32 = 103;
-        const SOL_UDPLITE: i32 = 136;
-        const SO_NO_CHECK: i32 = 11;
-        let state = self.state.lock();
-        let word = |n: i32| Some(Ok(n.to_ne_bytes().to_vec()));
-        match (level, name) {
-            (SOL_UDP, UDP_CORK) if self.flavour.is_udp() => word(state.corked.into()),
-            (SOL_UDP, UDP_SEGMENT) if self.flavour.is_udp() => word(state.segment.into()),
-            (SOL_UDPLITE, 10 | 11) if self.flavour == Flavour::UdpLite => {
-                word(state.coverage[(name - 10) as usize].into())
-            }
-            (crate::options::level::SOL_SOCKET, SO_NO_CHECK) => word(state.no_checksum.into()),
-            (SOL_IP, IP_MTU) | (SOL_IPV6, 24) => match &state.path {
-                Some(path) => word(path.mtu() as i32),
-                None => Some(Err(Errno::ENOTCONN)),
-            },
-            _ => {
-                drop(state);
-                self.settings.lock().get(self.family, level, name)
-            }
-        }
+        self.own_option(level, name)
     }
 
     fn is_listening(&self) -> bool {
@@ -536,40 +493,6 @@ impl Flavour {
 }
 
 impl DatagramSocket {
-    /// UDPLITE_SEND_CSCOV (10) and UDPLITE_RECV_CSCOV (11).
-    fn set_coverage(&self, name: i32, value: &[u8]) -> Result<()> {
-        let bytes = super::options::word(value)?;
-        let index = match name {
-            10 => 0,
-            11 => 1,
-            _ => return Err(Errno::ENOPROTOOPT),
-        };
-        // What is less than the header counts as just the header.
-        let bytes = if bytes != 0 { bytes.clamp(8, 0xffff) } else { 0 };
-        self.state.lock().coverage[index] = bytes as u16;
-        Ok(())
-    }
-
-    fn set_udp(&self, name: i32, value: &[u8]) -> Result<()> {
-        const UDP_CORK: i32 = 1;
-        const UDP_SEGMENT: i32 = 103;
-        const UDP_GRO: i32 = 104;
-        let value = super::options::word(value)?;
-        match name {
-            UDP_CORK => {
-                self.state.lock().corked = value != 0;
-                if value == 0 { self.uncork() } else { Ok(()) }
-            }
-            UDP_SEGMENT => {
-                self.state.lock().segment = u16::try_from(value).map_err(|_| Errno::EINVAL)?;
-                Ok(())
-            }
-            // Datagrams that were sent as one lump are received one by one here: nothing to join.
-            UDP_GRO => Err(Errno::ENOPROTOOPT),
-            _ => Err(Errno::ENOPROTOOPT),
-        }
-    }
-
     /// What sock_diag tells.
     pub(crate) fn facts(&self) -> Facts {
         let (local, remote, waiting) = self.summary();

@@ -51,6 +51,14 @@ pub(super) struct Failure {
     stamp: Option<Nanos>,
 }
 
+impl Failure {
+    /// What it counts against the buffer.
+    fn cost(&self) -> usize {
+        const OVERHEAD: usize = 512;
+        self.payload.true_size() + OVERHEAD
+    }
+}
+
 /// What waits.
 #[derive(Default)]
 pub(super) struct ErrorQueue {
@@ -64,8 +72,7 @@ impl ErrorQueue {
     }
 
     fn push(&mut self, failure: Failure, limit: usize) -> bool {
-        const OVERHEAD: usize = 512;
-        let cost = failure.payload.true_size() + OVERHEAD;
+        let cost = failure.cost();
         if self.bytes + cost > limit || self.failures.try_reserve(1).is_err() {
             return false;
         }
@@ -76,9 +83,7 @@ impl ErrorQueue {
 
     fn pop(&mut self) -> Option<Failure> {
         let failure = self.failures.pop_front()?;
-        if self.failures.is_empty() {
-            self.bytes = 0;
-        }
+        self.bytes -= failure.cost();
         Some(failure)
     }
 

@@ -3,6 +3,7 @@
 pub mod address;
 mod control;
 pub mod datagram;
+mod datagram_option;
 pub(crate) mod errors;
 mod options;
 pub mod ping;
@@ -13,6 +14,8 @@ mod sending;
 pub mod udp;
 
 use alloc::sync::Arc;
+
+use core::sync::atomic::AtomicU32;
 
 use base::{Capability, Errno, Result};
 
@@ -54,6 +57,9 @@ pub fn create(caller: &Caller, family: Family, kind: i32, number: i32) -> Result
         _ => Err(Errno::ESOCKTNOSUPPORT),
     }
 }
+
+/// Do sockets for IPv6 begin with IPV6_V6ONLY (`net.ipv6.bindv6only`)?
+pub(crate) static BIND_V6_ONLY: AtomicU32 = AtomicU32::new(0);
 
 /// May a socket be bound to this address? `EADDRNOTAVAIL`, `EINVAL` (a link-local address without its link).
 pub(crate) fn check_bindable(at: &Endpoint, settings: &Settings, datagrams: bool) -> Result<()> {

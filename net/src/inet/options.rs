@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::sync::atomic::Ordering;
 
 use base::{Errno, Result};
 
@@ -117,7 +118,7 @@ impl Default for Settings {
             discover: 1,
             free_bind: false,
             transparent: false,
-            v6_only: false,
+            v6_only: super::BIND_V6_ONLY.load(Ordering::Relaxed) != 0,
             header_included: false,
             checksum_at: -1,
             dont_fragment: false,

@@ -2,14 +2,14 @@
 
 use alloc::boxed::Box;
 use core::net::IpAddr;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use base::{Errno, NANOS_PER_SEC, Result};
 
 use super::{Header, Outgoing, default_ttl, output, protocol, set_checksum};
 use crate::checksum::Sum;
 use crate::inet::{ping, raw, udp};
-use crate::link::discovery;
+use crate::link::{self, discovery};
 use crate::packet::{Packet, Rope};
 use crate::route::{self, Path};
 use crate::statistics::{self, Counter};
@@ -53,6 +53,8 @@ const REDIRECT: u8 = 5;
 const ECHO: u8 = 8;
 const TIME_EXCEEDED: u8 = 11;
 const PARAMETER: u8 = 12;
+const TIMESTAMP: u8 = 13;
+const TIMESTAMP_REPLY: u8 = 14;
 const UNREACHABLE_6: u8 = 1;
 const TOO_BIG_6: u8 = 2;
 const TIME_EXCEEDED_6: u8 = 3;
@@ -184,6 +186,7 @@ pub(super) fn input(mut packet: Box<Packet>, header: Header) {
     match (head[0], header.source.is_ipv4()) {
         (ECHO, true) => answer(packet, &header, head, ECHO_REPLY),
         (ECHO_6, false) => answer(packet, &header, head, ECHO_REPLY_6),
+        (TIMESTAMP, true) => answer(packet, &header, head, TIMESTAMP_REPLY),
         (ECHO_REPLY, true) | (ECHO_REPLY_6, false) => ping::input(packet, header),
         (discovery::ROUTER_ADVERTISEMENT..=discovery::ADVERTISEMENT, false) => discovery::input(packet, &header, head),
         (UNREACHABLE | TIME_EXCEEDED | PARAMETER, true) => report(packet, &header, head),
@@ -204,9 +207,35 @@ fn message_is_whole(packet: &Packet, header: &Header) -> bool {
     sum.folded() == 0xffff
 }
 
+/// Settings of `net.ipv4.icmp_*`: whether echoes are answered, those to everyone or a group, and other things about errors.
+pub(crate) static ECHO_IGNORE_ALL: AtomicU32 = AtomicU32::new(0);
+/// Echoes to everyone or to a group (for IPv4) are not answered.
+pub(crate) static ECHO_IGNORE_BROADCASTS: AtomicU32 = AtomicU32::new(1);
+
+/// Is an echo to be left without an answer?
+fn is_ignored(header: &Header) -> bool {
+    let to = header.destination;
+    let many = to.is_ipv4() && (to.is_multicast() || route::is_broadcast_anywhere(to));
+    to.is_ipv4() && ECHO_IGNORE_ALL.load(Ordering::Relaxed) != 0
+        || many && ECHO_IGNORE_BROADCASTS.load(Ordering::Relaxed) != 0
+}
+
+/// An echo, or a question for the time (RFC 792).
 fn answer(mut packet: Box<Packet>, header: &Header, mut head: [u8; HEADER], kind: u8) {
+    if is_ignored(header) {
+        return;
+    }
     let Ok(path) = route::lookup(header.source, 0) else { return };
     packet.pull(HEADER);
+    if kind == TIMESTAMP_REPLY {
+        // Milliseconds since midnight, when it came and when it left.
+        let now = (sched::time::realtime() / (NANOS_PER_SEC / 1000) % 86_400_000) as u32;
+        if !packet.ensure(12) {
+            return;
+        }
+        packet.head_mut()[4..8].copy_from_slice(&now.to_be_bytes());
+        packet.head_mut()[8..12].copy_from_slice(&now.to_be_bytes());
+    }
     let Ok(body) = packet.into_rope() else { return };
     head[0] = kind;
     head[2..4].fill(0);
@@ -227,7 +256,8 @@ fn answer(mut packet: Box<Packet>, header: &Header, mut head: [u8; HEADER], kind
 /// A router knows a better one: believed where it is the one that we use, and the better one is a neighbour.
 fn on_redirect(mut packet: Box<Packet>, header: &Header, head: [u8; HEADER]) {
     packet.pull(HEADER);
-    if !packet.ensure(20) || crate::ip::forward::by_default(true) {
+    let allowed = link::by_index(header.interface).is_some_and(|interface| interface.takes_redirects());
+    if !packet.ensure(20) || !allowed {
         return;
     }
     let (_, destination) = super::inner_addresses(packet.head(), true);

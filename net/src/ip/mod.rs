@@ -1,7 +1,7 @@
 //! The Internet layer: headers of IPv4 (RFC 791) and IPv6 (RFC 8200), sending, receiving, and handing up to the protocols.
 
 pub mod forward;
-mod fragment;
+pub(crate) mod fragment;
 pub mod icmp;
 mod v4;
 mod v6;
@@ -14,10 +14,12 @@ use base::{Errno, Result};
 
 use crate::checksum::Sum;
 use crate::inet::{raw, udp};
+use crate::link::conf::V4;
+use crate::link::{self, Interface};
 use crate::packet::{Addressed, Checksum, Packet};
 use crate::route::{self, Kind, Path};
 use crate::statistics::{self, Counter};
-use crate::{link, tcp};
+use crate::tcp;
 
 /// Protocol numbers.
 #[allow(missing_docs, reason = "protocols(5) has them")]
@@ -164,6 +166,10 @@ pub fn input(mut packet: Box<Packet>) {
     if packet.addressed == Addressed::Other {
         return;
     }
+    if is_martian(&packet, &header) {
+        statistics::add(Counter::IpInAddrErrors, 1);
+        return;
+    }
     if !is_for_us(&packet, &header) {
         forward::input(packet, &header);
         return;
@@ -178,9 +184,50 @@ pub fn input(mut packet: Box<Packet>) {
     }
 }
 
+/// Can a packet from this source not have come in here honestly (RFC 1812, 5.3.7 and 5.3.8; `rp_filter`)?
+fn is_martian(packet: &Packet, header: &Header) -> bool {
+    let Some(interface) = link::by_index(packet.interface).filter(|interface| !interface.is_loopback()) else {
+        return false;
+    };
+    let IpAddr::V4(source) = header.source else {
+        return header.source.is_multicast() || interface.is_v6_disabled();
+    };
+    let many = header.destination.is_multicast() || route::is_broadcast(header.destination, &interface);
+    let bad = source.is_multicast()
+        || source.is_broadcast()
+        || source.octets()[0] == 0 && !(source.is_unspecified() && many)
+        || (source.is_loopback() || header.destination.is_loopback()) && !interface.either(V4::RouteLocalnet);
+    let wrong = bad || !source.is_unspecified() && !is_plausible(header.source, &interface);
+    if wrong && interface.either(V4::LogMartians) {
+        log::warn!("{}: martian source {} to {}", interface.name(), header.source, header.destination);
+    }
+    wrong
+}
+
+/// Would an answer to this source go out by the interface (`rp_filter` 1), or out at all (2)? This machine's own addresses come from elsewhere only
+/// where that is allowed.
+fn is_plausible(source: IpAddr, interface: &Interface) -> bool {
+    let accepts_local = interface.either(V4::AcceptLocal);
+    if route::is_local(source) {
+        return accepts_local;
+    }
+    match interface.most(V4::RpFilter) {
+        0 => true,
+        how => {
+            let back = route::lookup(source, 0);
+            let right = back.is_ok_and(|path| how == 2 || path.interface.index == interface.index);
+            if !right {
+                statistics::add(Counter::IpReversePathFilter, 1);
+            }
+            right
+        }
+    }
+}
+
 fn is_for_us(packet: &Packet, header: &Header) -> bool {
     let Some(interface) = link::by_index(packet.interface) else { return false };
-    if !interface.is_loopback() && (header.destination.is_loopback() || header.source.is_loopback()) {
+    let own = header.destination.is_loopback() || header.source.is_loopback();
+    if !interface.is_loopback() && own && header.source.is_ipv6() {
         // Nobody else may speak to, or as, this machine's own addresses.
         return false;
     }
@@ -188,8 +235,6 @@ fn is_for_us(packet: &Packet, header: &Header) -> bool {
         || header.destination.is_multicast()
         || route::is_broadcast(header.destination, &interface)
         || route::is_local(header.destination)
-        // A machine without an address yet takes what is sent to its hardware address: DHCP offers come so.
-        || interface.addresses().iter().all(|a| !a.ip.is_ipv4()) && header.destination.is_ipv4()
 }
 
 /// Hands a whole packet, still with its IP header, to who it is for.
@@ -202,8 +247,11 @@ fn deliver(mut packet: Box<Packet>, header: Header) {
         protocol::UDP | protocol::UDPLITE => udp::input(packet, header),
         protocol::ICMP if header.source.is_ipv4() => icmp::input(packet, header),
         protocol::ICMPV6 if header.source.is_ipv6() => icmp::input(packet, header),
-        _ if !taken && header.destination.is_ipv4() => {
-            icmp::unreachable(&mut packet, &header, icmp::Unreachable::Protocol)
+        // The end of an IPv6 header's chain: nothing follows, and nobody complains.
+        v6::NOTHING if header.source.is_ipv6() => {}
+        _ if !taken => {
+            statistics::add(Counter::IpInUnknownProtos, 1);
+            icmp::unreachable(&mut packet, &header, icmp::Unreachable::Protocol);
         }
         _ => {}
     }

@@ -15,6 +15,8 @@ const ROUTING: u8 = 43;
 /// The fragment header.
 pub(super) const FRAGMENT: u8 = 44;
 const DESTINATION: u8 = 60;
+/// No next header.
+pub(super) const NOTHING: u8 = 59;
 /// Extensions that are looked at, at most.
 const EXTENSIONS_MAX: usize = 8;
 

@@ -178,6 +178,7 @@ fn permitted(tunnel: &Tunnel, cred: &Cred) -> bool {
 impl TunnelFile {
     /// TUNSETIFF. `EEXIST`, `EINVAL`, `EPERM`, `EBUSY`, `E2BIG`.
     fn attach(&self, cred: &Cred, arg: usize) -> Result<()> {
+        let _changing = super::CHANGING.lock();
         if self.attached.lock().is_some() {
             return Err(Errno::EEXIST);
         }
@@ -205,15 +206,14 @@ impl TunnelFile {
             }
             lines.push(line.clone());
         }
-        let shown = interface.name();
-        request[..NAME_SIZE].fill(0);
-        request[..shown.len()].copy_from_slice(shown.as_bytes());
-        copy_out(arg, &request[..NAME_SIZE])?;
         *self.attached.lock() = Some(Attached { interface: interface.clone(), line });
         if interface.is_up() {
             interface.announce();
         }
-        Ok(())
+        let shown = interface.name();
+        request[..NAME_SIZE].fill(0);
+        request[..shown.len()].copy_from_slice(shown.as_bytes());
+        copy_out(arg, &request[..NAME_SIZE])
     }
 
     fn check_join(&self, interface: &Interface, cred: &Cred, flags: u16) -> Result<()> {
@@ -252,6 +252,7 @@ impl TunnelFile {
 
     /// Lets the interface go, and ends it unless it is to stay.
     fn detach(&self) {
+        let _changing = super::CHANGING.lock();
         let Some(attached) = self.attached.lock().take() else { return };
         let Ok(tunnel) = tunnel_of(&attached.interface) else { return };
         let last = {
@@ -290,10 +291,13 @@ impl TunnelFile {
             TUNSETQUEUE => {
                 let mut raw = [0; 18];
                 copy_in(&mut raw, arg)?;
-                match u32::from(u16::from_ne_bytes([raw[16], raw[17]])) {
-                    kind::ATTACH => line.enabled.store(true, Ordering::Relaxed),
-                    kind::DETACH => line.enabled.store(false, Ordering::Relaxed),
+                let enabled = match u32::from(u16::from_ne_bytes([raw[16], raw[17]])) {
+                    kind::ATTACH => true,
+                    kind::DETACH if tunnel.flags & kind::MULTI_QUEUE != 0 => false,
                     _ => return Err(Errno::EINVAL),
+                };
+                if line.enabled.swap(enabled, Ordering::Relaxed) == enabled {
+                    return Err(Errno::EINVAL);
                 }
             }
             TUNSETSNDBUF | TUNSETVNETLE | TUNSETDEBUG => {}

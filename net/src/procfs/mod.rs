@@ -1,5 +1,6 @@
 //! `/proc/net`, the same for every process, and `/proc/sys/net`.
 
+mod conf;
 mod sockets;
 mod statistics;
 mod sysctl;
@@ -10,7 +11,8 @@ use alloc::vec;
 use core::net::IpAddr;
 use core::sync::atomic::Ordering;
 
-use fs::procfs::{Node, dir, file};
+use fs::FileKind;
+use fs::procfs::{Listed, Node, dir, file};
 
 use crate::af_packet::PacketSocket;
 use crate::inet::Family;
@@ -21,6 +23,23 @@ pub use sysctl::register;
 
 fn text(make: fn() -> String) -> Node {
     file(move || Ok(make().into_bytes()))
+}
+
+/// Lists entries of these names from a position on.
+pub(crate) fn list_names(
+    names: &[String],
+    kind: FileKind,
+    position: u64,
+    emit: &mut dyn FnMut(&Listed) -> bool,
+) -> u64 {
+    let mut next = position;
+    for (at, name) in names.iter().enumerate().skip(usize::try_from(position).unwrap_or(usize::MAX)) {
+        if !emit(&Listed { name: name.as_bytes(), kind, next: at as u64 + 1 }) {
+            break;
+        }
+        next = at as u64 + 1;
+    }
+    next
 }
 
 /// The directory.

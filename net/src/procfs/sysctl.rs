@@ -9,8 +9,9 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use base::{Errno, Result};
 use fs::procfs::{Node, dir, file, file_rw, register_sysctl};
 
+use super::conf;
 use crate::inet::{ping, port};
-use crate::ip::forward;
+use crate::ip::{fragment, icmp};
 use crate::options::{BUFFER_DEFAULT, BUFFER_MAX};
 use crate::tcp::congestion;
 use crate::tcp::sysctl as tcp;
@@ -111,17 +112,6 @@ fn congestion_control() -> Node {
     )
 }
 
-/// Packets for others: not taken, or sent on.
-fn forwarding(v4: bool) -> Node {
-    file_rw(
-        move || Ok(format!("{}\n", u8::from(forward::by_default(v4))).into_bytes()),
-        move |data| {
-            forward::set(v4, one(data, 2)? != 0);
-            Ok(())
-        },
-    )
-}
-
 /// A write to it forgets what routers have told.
 fn flush_routes() -> Node {
     file_rw(
@@ -136,11 +126,15 @@ fn flush_routes() -> Node {
 fn ipv4() -> Node {
     let names = || Ok((congestion::AVAILABLE.join(" ") + "\n").into_bytes());
     dir(vec![
-        ("icmp_echo_ignore_all", fixed("0\n")),
+        ("conf", conf::conf(true)),
+        ("icmp_echo_ignore_all", number(&icmp::ECHO_IGNORE_ALL, 1)),
+        ("icmp_echo_ignore_broadcasts", number(&icmp::ECHO_IGNORE_BROADCASTS, 1)),
         ("ip_default_ttl", number(&crate::ip::DEFAULT_TTL, 255)),
-        ("ip_forward", forwarding(true)),
+        ("ip_forward", conf::forwarding()),
         ("ip_local_port_range", port_range()),
         ("ip_unprivileged_port_start", unprivileged()),
+        ("ipfrag_high_thresh", number(&fragment::MEMORY_MAX, i32::MAX as u32)),
+        ("ipfrag_time", number(&fragment::PATIENCE, 3600)),
         ("ping_group_range", ping_range()),
         ("route", dir(vec![("flush", flush_routes()), ("min_pmtu", fixed("552\n")), ("mtu_expires", fixed("600\n"))])),
         ("tcp_allowed_congestion_control", file(names)),
@@ -165,8 +159,7 @@ fn ipv4() -> Node {
 }
 
 fn ipv6() -> Node {
-    let all = || dir(vec![("disable_ipv6", fixed("0\n")), ("forwarding", forwarding(false))]);
-    dir(vec![("bindv6only", fixed("0\n")), ("conf", dir(vec![("all", all()), ("default", all()), ("lo", all())]))])
+    dir(vec![("bindv6only", number(&crate::inet::BIND_V6_ONLY, 1)), ("conf", conf::conf(false))])
 }
 
 fn core_settings() -> Node {

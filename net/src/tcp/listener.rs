@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use base::{NANOS_PER_SEC, Nanos};
 use hal::sync::SpinLock;
 
-use super::connection::{Agreed, Connection, Effects, Path as Limits, SCALE};
+use super::connection::{Agreed, Connection, Effects, Path as Limits, SCALE, State};
 use super::link::{Link, answer, refuse};
 use super::segment::{Flags, Options, Segment};
 use super::seq::Seq;
@@ -19,6 +19,7 @@ use crate::alarm::{Alarm, Rings};
 use crate::hash;
 use crate::inet::Endpoint;
 use crate::ip::Header;
+use crate::netlink::diag::inet::{Facts, facts};
 use crate::route;
 use crate::statistics::{self, Counter};
 
@@ -51,7 +52,7 @@ struct Progress {
 }
 
 /// A connection that is half open: our SYN-ACK is not acknowledged yet.
-pub(super) struct Request {
+pub(crate) struct Request {
     listener: Arc<TcpSocket>,
     local: Endpoint,
     remote: Endpoint,
@@ -99,6 +100,30 @@ impl Request {
         }
     }
 
+    /// Is a segment in the window, and not older than the SYN? Only such a one completes the opening.
+    fn is_acceptable(&self, segment: &Segment) -> bool {
+        let first = self.irs + 1;
+        let older = |old: u32, new: u32| (new.wrapping_sub(old) as i32) < 0;
+        let stale = match (self.agreed.timestamp, segment.options.timestamps) {
+            (Some(old), Some((new, _))) => older(old, new),
+            _ => false,
+        };
+        !stale && segment.seq.within(first, first + usize::from(WINDOW))
+    }
+
+    /// An acknowledgement of the SYN alone.
+    fn acknowledge(&self, now: Nanos) {
+        let stamp = clock(now, self.stamp_offset);
+        self.link().send(Segment {
+            seq: self.iss + 1,
+            ack: self.irs + 1,
+            flags: Flags::ACK,
+            window: WINDOW >> self.agreed.scale.map_or(0, |_| SCALE),
+            options: Options { timestamps: self.agreed.timestamp.map(|theirs| (stamp, theirs)), ..Options::default() },
+            ..Segment::default()
+        });
+    }
+
     fn answer(&self, now: Nanos) {
         let stamp = clock(now, self.stamp_offset);
         self.link().send(syn_ack(self.iss, self.irs, &self.agreed, self.limits.mss, stamp));
@@ -142,6 +167,26 @@ impl Rings for Request {
         drop(progress);
         statistics::add(Counter::TcpRetransSegs, 1);
         self.answer(now);
+    }
+}
+
+impl Request {
+    /// What sock_diag tells.
+    pub(crate) fn facts(&self) -> Facts {
+        let now = sched::time::now();
+        let mut facts = facts(&*self.listener, self.listener.socket_family(), self.local, self.remote);
+        let progress = self.progress.lock();
+        let left = (progress.due.saturating_sub(now) / super::rtt::MS) as u32;
+        facts.state = State::SynReceived as u8;
+        facts.timer = (1, progress.repeated as u8, left);
+        // It has no file of its own yet.
+        facts.inode = 0;
+        facts
+    }
+
+    /// SOCK_DESTROY: it is forgotten.
+    pub(crate) fn destroy(&self) {
+        forget(self);
     }
 }
 
@@ -254,6 +299,10 @@ pub(super) fn on_request_segment(request: &Arc<Request>, segment: Segment, heade
         refuse(&segment, header, ports);
         return;
     }
+    if !request.is_acceptable(&segment) {
+        request.acknowledge(now);
+        return;
+    }
     let full = request.listener.with_listener(|listener| listener.is_full());
     match full {
         // The client believes to be connected; it will send again, or we our SYN-ACK.
@@ -306,6 +355,8 @@ fn deliver(listener: &Arc<TcpSocket>, child: Arc<TcpSocket>, segment: Segment) {
     statistics::add(Counter::TcpPassiveOpens, 1);
     let effects = child.take_segment(segment);
     if !effects.contains(Effects::CONNECTED) {
+        // What completes an opening was looked at before; should it end all the same, nothing of it stays.
+        child.abort();
         return;
     }
     let queued = listener.with_listener(|queue| queue.waiting.push_back(child.clone()));

@@ -5,6 +5,7 @@ mod acknowledge;
 mod calls;
 pub mod congestion;
 pub mod connection;
+mod control_block;
 mod cookie;
 mod info;
 mod input;
@@ -35,10 +36,10 @@ use crate::ip::icmp::Report;
 use crate::ip::{Header, checksum_ok};
 use crate::packet::Packet;
 use crate::statistics::{self, Counter};
-pub(crate) use listener::{SYN_BACKLOG, SYN_COOKIES, SYNACK_RETRIES};
+pub(crate) use listener::{Request, SYN_BACKLOG, SYN_COOKIES, SYNACK_RETRIES};
 pub(crate) use opening::BACKLOG_MAX;
 use segment::Segment;
-pub(crate) use table::{all, listeners};
+pub(crate) use table::{all, listeners, requests};
 
 /// Receives a packet, at its TCP header.
 pub(crate) fn input(mut packet: Box<Packet>, header: Header) {

@@ -49,6 +49,7 @@ mod session;
 mod signal;
 mod signal_info;
 mod socket_inet;
+mod strange_packet;
 mod thread;
 mod timer;
 mod unix_socket;
@@ -81,6 +82,7 @@ const THEMES: &[&[Case]] = &[
     mqueue::CASES,
     overlay::CASES,
     packet_socket::CASES,
+    strange_packet::CASES,
     pipe::CASES,
     poll::CASES,
     process::CASES,
