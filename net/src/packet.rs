@@ -43,6 +43,8 @@ pub enum Addressed {
     Other = 3,
     /// It is ours, on the way out.
     Outgoing = 4,
+    /// It is a copy for this machine of what went out to a group or to everyone.
+    Loopback = 5,
 }
 
 /// A packet on its way up or down: headers in a small array, data as pieces of pages.

@@ -3,6 +3,7 @@
 
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use core::net::IpAddr;
 use core::sync::atomic::Ordering;
 
 use base::{Errno, Events, Result};
@@ -13,6 +14,7 @@ use sched::{Sleep, WaitQueue};
 
 use super::address::{AF_UNSPEC, Endpoint, Family, family_of};
 use super::errors::ErrorQueue;
+use super::multicast::Memberships;
 use super::options::Settings;
 use super::port::{Binding, Claim, Ports};
 use super::queue::{Datagram, Inbox};
@@ -65,6 +67,7 @@ pub struct DatagramSocket {
     pub(super) flavour: Flavour,
     pub(super) options: Options,
     pub(super) settings: SpinLock<Settings>,
+    pub(super) memberships: SpinLock<Memberships>,
     pub(super) state: SpinLock<State>,
     inbox: SpinLock<Inbox>,
     pub(super) failures: SpinLock<ErrorQueue>,
@@ -85,6 +88,7 @@ impl DatagramSocket {
             flavour,
             options: Options::default(),
             settings: SpinLock::new(Settings::default()),
+            memberships: SpinLock::default(),
             state: SpinLock::new(State {
                 local: Endpoint::any(family),
                 remote: None,
@@ -136,6 +140,15 @@ impl DatagramSocket {
         pushed
     }
 
+    /// Does it want what a source sends to a group, as it came in by an interface?
+    pub(super) fn wants_group(&self, group: IpAddr, source: IpAddr, interface: u32) -> bool {
+        let all = {
+            let settings = self.settings.lock();
+            if group.is_ipv4() { settings.multicast_all } else { settings.multicast_all6 }
+        };
+        self.memberships.lock().wants(group, source, interface, all)
+    }
+
     /// Tells it of an error that one of its messages met.
     pub(super) fn report_error(&self, errno: Errno, hard: bool) {
         let wanted = {
@@ -150,7 +163,7 @@ impl DatagramSocket {
         }
     }
 
-    fn claim(&self, ip: core::net::IpAddr, user: u32) -> Claim {
+    fn claim(&self, ip: IpAddr, user: u32) -> Claim {
         let settings = self.settings.lock();
         Claim {
             ip,
@@ -472,6 +485,8 @@ impl Socket for DatagramSocket {
             }
         }
         drop(binding);
+        let memberships = core::mem::take(&mut *self.memberships.lock());
+        drop(memberships);
         let unread = self.inbox.lock().drain();
         drop(unread);
     }

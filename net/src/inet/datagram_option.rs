@@ -4,9 +4,9 @@ use alloc::vec::Vec;
 
 use base::{Errno, Result};
 
-use super::Family;
 use super::datagram::{DatagramSocket, Flavour};
 use super::options::{IP_MTU, SOL_IP, SOL_IPV6, word};
+use super::{Family, multicast};
 use crate::options::level;
 
 impl DatagramSocket {
@@ -31,6 +31,14 @@ impl DatagramSocket {
                 return Some(word(value).map(|on| self.state.lock().no_checksum = on != 0));
             }
             _ => {}
+        }
+        if multicast::is_one(at, name) {
+            if at == SOL_IPV6 && self.family == Family::V4 {
+                return Some(Err(Errno::ENOPROTOOPT));
+            }
+            let result = self.memberships.lock().set(at, name, value);
+            crate::backlog::run();
+            return Some(result);
         }
         let bound = self.state.lock().binding.is_some();
         self.settings.lock().set(self.family, at, name, value, bound)

@@ -5,6 +5,7 @@ mod control;
 pub mod datagram;
 mod datagram_option;
 pub(crate) mod errors;
+pub(crate) mod multicast;
 mod options;
 pub mod ping;
 pub mod port;

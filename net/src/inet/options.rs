@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering;
 use base::{Errno, Result};
 
 use super::address::Family;
-use crate::ip::{default_ttl, protocol};
+use crate::ip::{OPTIONS_MAX, default_ttl, protocol};
 use crate::link;
 
 /// Levels.
@@ -17,6 +17,7 @@ pub(crate) const SOL_IPV6: i32 = 41;
 const IP_TOS: i32 = 1;
 const IP_TTL: i32 = 2;
 const IP_HDRINCL: i32 = 3;
+const IP_OPTIONS: i32 = 4;
 pub(crate) const IP_PKTINFO: i32 = 8;
 const IP_MTU_DISCOVER: i32 = 10;
 const IP_RECVERR: i32 = 11;
@@ -28,10 +29,6 @@ const IP_TRANSPARENT: i32 = 19;
 const IP_MULTICAST_IF: i32 = 32;
 const IP_MULTICAST_TTL: i32 = 33;
 const IP_MULTICAST_LOOP: i32 = 34;
-const IP_ADD_MEMBERSHIP: i32 = 35;
-const IP_DROP_MEMBERSHIP: i32 = 36;
-const MCAST_JOIN_GROUP: i32 = 42;
-const MCAST_LEAVE_GROUP: i32 = 45;
 const IP_MULTICAST_ALL: i32 = 49;
 const IP_BIND_ADDRESS_NO_PORT: i32 = 24;
 const IP_UNICAST_IF: i32 = 50;
@@ -40,8 +37,7 @@ const IPV6_UNICAST_HOPS: i32 = 16;
 const IPV6_MULTICAST_IF: i32 = 17;
 const IPV6_MULTICAST_HOPS: i32 = 18;
 const IPV6_MULTICAST_LOOP: i32 = 19;
-const IPV6_ADD_MEMBERSHIP: i32 = 20;
-const IPV6_DROP_MEMBERSHIP: i32 = 21;
+const IPV6_MULTICAST_ALL: i32 = 29;
 const IPV6_MTU_DISCOVER: i32 = 23;
 const IPV6_MTU: i32 = 24;
 const IPV6_RECVERR: i32 = 25;
@@ -67,6 +63,7 @@ pub struct Settings {
     pub multicast_ttl: u8,
     pub multicast_loop: bool,
     pub multicast_all: bool,
+    pub multicast_all6: bool,
     pub multicast_interface: u32,
     pub multicast_source: Option<Ipv4Addr>,
     pub packet_info: bool,
@@ -85,10 +82,12 @@ pub struct Settings {
     pub header_included: bool,
     pub checksum_at: i32,
     pub dont_fragment: bool,
+    pub unicast_interface: u32,
+    /// IP_OPTIONS.
+    pub header_options: Vec<u8>,
     pub no_port: bool,
     /// SO_BINDTODEVICE.
     pub device: u32,
-    pub groups: Vec<(IpAddr, u32)>,
     /// ICMP types not to be received by a raw socket.
     pub filter: u32,
     kept: u64,
@@ -105,6 +104,7 @@ impl Default for Settings {
             multicast_ttl: 1,
             multicast_loop: true,
             multicast_all: true,
+            multicast_all6: true,
             multicast_interface: 0,
             multicast_source: None,
             packet_info: false,
@@ -122,9 +122,10 @@ impl Default for Settings {
             header_included: false,
             checksum_at: -1,
             dont_fragment: false,
+            unicast_interface: 0,
+            header_options: Vec::new(),
             no_port: false,
             device: 0,
-            groups: Vec::new(),
             filter: 0,
             kept: 0,
             kept6: 0,
@@ -132,8 +133,27 @@ impl Default for Settings {
     }
 }
 
-/// Most groups of one socket (`net.ipv4.igmp_max_memberships`).
-const GROUPS_MAX: usize = 20;
+/// IP_OPTIONS as they go into headers: padded to whole words. `EINVAL` for too many, for malformed ones, and for source routes, which nobody takes.
+fn header_options(value: &[u8]) -> Result<Vec<u8>> {
+    const LOOSE_ROUTE: u8 = 0x83;
+    const STRICT_ROUTE: u8 = 0x89;
+    if value.len() > OPTIONS_MAX {
+        return Err(Errno::EINVAL);
+    }
+    let mut rest = value;
+    while let [kind, tail @ ..] = rest {
+        rest = match (kind, tail) {
+            (0, _) => break,
+            (1, _) => tail,
+            (&(LOOSE_ROUTE | STRICT_ROUTE), _) => return Err(Errno::EINVAL),
+            (_, [len, ..]) if *len >= 2 && usize::from(*len) <= rest.len() => &rest[usize::from(*len)..],
+            _ => return Err(Errno::EINVAL),
+        };
+    }
+    let mut options = value.to_vec();
+    options.resize(value.len().next_multiple_of(4), 0);
+    Ok(options)
+}
 
 /// A number of an option, which may be a byte for some. `EINVAL`.
 pub(crate) fn number(value: &[u8]) -> Result<i32> {
@@ -213,54 +233,19 @@ impl Settings {
                 self.multicast_interface = interface_in(value, at)?;
                 self.multicast_source = v4_at(value, at).filter(|a| !a.is_unspecified());
             }
-            IP_ADD_MEMBERSHIP | IP_DROP_MEMBERSHIP => {
-                let group = v4_at(value, 0).ok_or(Errno::EINVAL)?;
-                let interface = interface_in(value, 4)?;
-                self.member(group.into(), interface, name == IP_ADD_MEMBERSHIP)?;
+            IP_OPTIONS => self.header_options = header_options(value)?,
+            IP_UNICAST_IF => {
+                // In network order, as with no other option.
+                let index = u32::from_be(word(value)? as u32);
+                if index != 0 && link::by_index(index).is_none() {
+                    return Err(Errno::EADDRNOTAVAIL);
+                }
+                self.unicast_interface = index;
             }
-            MCAST_JOIN_GROUP | MCAST_LEAVE_GROUP => self.member_by_address(value, name == MCAST_JOIN_GROUP)?,
-            IP_UNICAST_IF => {}
             name if IP_KEPT.contains(&name) => set_bit(&mut self.kept, name, on()?),
             _ => return Err(Errno::ENOPROTOOPT),
         }
         Ok(())
-    }
-
-    /// `struct group_req`.
-    fn member_by_address(&mut self, value: &[u8], join: bool) -> Result<()> {
-        let interface = word(value)? as u32;
-        let address = value.get(8..).ok_or(Errno::EINVAL)?;
-        let group = super::Endpoint::parse(address, Family::V6)?;
-        self.member(group.ip, interface, join)
-    }
-
-    fn member(&mut self, group: IpAddr, interface: u32, join: bool) -> Result<()> {
-        if !group.is_multicast() {
-            return Err(Errno::EINVAL);
-        }
-        let interface = match interface {
-            0 => crate::route::lookup(group, 0).map_err(|_| Errno::ENODEV)?.interface.index,
-            index => link::by_index(index).map(|_| index).ok_or(Errno::ENODEV)?,
-        };
-        let at = self.groups.iter().position(|&g| g == (group, interface));
-        match (join, at) {
-            (true, Some(_)) => Err(Errno::EADDRINUSE),
-            (true, None) if self.groups.len() >= GROUPS_MAX => Err(Errno::ENOBUFS),
-            (true, None) => {
-                self.groups.push((group, interface));
-                Ok(())
-            }
-            (false, Some(at)) => {
-                self.groups.remove(at);
-                Ok(())
-            }
-            (false, None) => Err(Errno::EADDRNOTAVAIL),
-        }
-    }
-
-    /// Is it a member of this group on this interface?
-    pub(crate) fn is_member(&self, group: IpAddr, interface: u32) -> bool {
-        self.groups.iter().any(|&(g, i)| g == group && (i == interface || interface == 1))
     }
 
     /// An option at IPPROTO_IP. `ENOPROTOOPT`.
@@ -283,7 +268,8 @@ impl Settings {
             IP_MULTICAST_IF => {
                 return Ok(self.multicast_source.unwrap_or(Ipv4Addr::UNSPECIFIED).octets().to_vec());
             }
-            4 => return Ok(Vec::new()),
+            IP_OPTIONS => return Ok(self.header_options.clone()),
+            IP_UNICAST_IF => self.unicast_interface.to_be() as i32,
             name if IP_KEPT.contains(&name) => has_bit(self.kept, name).into(),
             _ => return Err(Errno::ENOPROTOOPT),
         };
@@ -309,12 +295,7 @@ impl Settings {
                 }
                 self.multicast_interface = index;
             }
-            IPV6_ADD_MEMBERSHIP | IPV6_DROP_MEMBERSHIP => {
-                let octets: [u8; 16] = value.get(..16).and_then(|b| b.try_into().ok()).ok_or(Errno::EINVAL)?;
-                let interface = word(value.get(16..).unwrap_or_default())? as u32;
-                self.member(Ipv6Addr::from(octets).into(), interface, name == IPV6_ADD_MEMBERSHIP)?;
-            }
-            MCAST_JOIN_GROUP | MCAST_LEAVE_GROUP => self.member_by_address(value, name == MCAST_JOIN_GROUP)?,
+            IPV6_MULTICAST_ALL => self.multicast_all6 = on()?,
             IPV6_MTU_DISCOVER => self.discover = word(value)?,
             IPV6_MTU if word(value)? < 1280 => return Err(Errno::EINVAL),
             IPV6_MTU => {}
@@ -347,6 +328,7 @@ impl Settings {
             IPV6_MULTICAST_HOPS => self.multicast_ttl.into(),
             IPV6_MULTICAST_LOOP => self.multicast_loop.into(),
             IPV6_MULTICAST_IF => self.multicast_interface as i32,
+            IPV6_MULTICAST_ALL => self.multicast_all6.into(),
             IPV6_MTU_DISCOVER => self.discover,
             IPV6_RECVERR => self.receive_errors6.into(),
             IPV6_RECVPKTINFO => self.packet_info6.into(),
@@ -433,6 +415,7 @@ impl Settings {
         bound: bool,
     ) -> Option<Result<()>> {
         match (level, family) {
+            (SOL_IP | SOL_IPV6, _) if super::multicast::is_one(level, name) => Some(Err(Errno::EPROTO)),
             (SOL_IP, _) => Some(self.set_v4(name, value)),
             (SOL_IPV6, Family::V6) => Some(self.set_v6(name, value, bound)),
             (SOL_IPV6, Family::V4) => Some(Err(Errno::ENOPROTOOPT)),

@@ -40,6 +40,9 @@ impl DatagramSocket {
         }
         let settings = self.settings.lock();
         let mut device = settings.device;
+        if device == 0 && !target.ip.is_multicast() {
+            device = settings.unicast_interface;
+        }
         if target.ip.is_multicast() && settings.multicast_interface != 0 {
             device = settings.multicast_interface;
         }
@@ -80,6 +83,7 @@ impl DatagramSocket {
             tos: wishes.tos.unwrap_or_else(|| settings.tos_for(target.ip)),
             whole: settings.whole(),
             quiet: !settings.multicast_loop,
+            options: &settings.header_options,
         };
         let stamped = (self.options.timestamping.load(Ordering::Relaxed) != 0).then(|| data.clone());
         let result = match self.flavour {

@@ -154,7 +154,7 @@ fn receivers(packet: &Packet, header: &Header, source: (IpAddr, u16), port: u16)
     for socket in found {
         let Some(score) = score(&socket, source, to, header.interface) else { continue };
         if many {
-            let wants = !to.is_multicast() || wants_group(&socket, to, header.interface);
+            let wants = !to.is_multicast() || socket.wants_group(to, header.source, header.interface);
             if wants {
                 chosen.push(socket);
             }
@@ -178,12 +178,6 @@ fn receivers(packet: &Packet, header: &Header, source: (IpAddr, u16), port: u16)
         chosen.push(one);
     }
     chosen
-}
-
-fn wants_group(socket: &DatagramSocket, group: IpAddr, interface: u32) -> bool {
-    let settings = socket.settings.lock();
-    let everything = settings.multicast_all && settings.groups.is_empty() && socket.family == Family::V4;
-    settings.is_member(group, interface) || everything && interface == 1
 }
 
 /// Receives a datagram.

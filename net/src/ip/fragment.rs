@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use base::{Errno, NANOS_PER_SEC, Nanos, Result};
 use hal::sync::{Once, SpinLock};
 
-use super::{Header, Outgoing, header_len, icmp, transmit, v4, v6};
+use super::{Header, Outgoing, icmp, transmit, v4, v6};
 use crate::alarm::{Alarm, Rings};
 use crate::backlog;
 use crate::packet::{Packet, Rope};
@@ -76,7 +76,7 @@ fn patience() -> Nanos {
 pub(super) fn output(mut packet: Box<Packet>, out: &Outgoing, path: &Path, most: usize) -> Result<()> {
     super::finish_checksum(&mut packet, out);
     let v6 = out.source.is_ipv6();
-    let overhead = header_len(out.source) + if v6 { 8 } else { 0 };
+    let overhead = out.header_len() + if v6 { 8 } else { 0 };
     let room = (most.checked_sub(overhead).ok_or(Errno::EMSGSIZE)?) & !7;
     if room == 0 || packet.len() > 65535 {
         return Err(Errno::EMSGSIZE);

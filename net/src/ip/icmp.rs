@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use base::{Errno, NANOS_PER_SEC, Result};
 
-use super::{Header, Outgoing, default_ttl, output, protocol, set_checksum};
+use super::{Header, Outgoing, default_ttl, membership, output, protocol, set_checksum};
 use crate::checksum::Sum;
 use crate::inet::{ping, raw, udp};
 use crate::link::{self, discovery};
@@ -163,6 +163,7 @@ fn complain(packet: &mut Packet, header: &Header, kind: u8, code: u8, about: [u8
         tos: 0xc0,
         whole: false,
         quiet: false,
+        options: &[],
     };
     // Nobody waits for the outcome of a complaint.
     let [a, b, c, d] = about;
@@ -190,6 +191,7 @@ pub(super) fn input(mut packet: Box<Packet>, header: Header) {
         (ECHO_REPLY, true) | (ECHO_REPLY_6, false) => ping::input(packet, header),
         (discovery::ROUTER_ADVERTISEMENT..=discovery::ADVERTISEMENT, false) => discovery::input(packet, &header, head),
         (UNREACHABLE | TIME_EXCEEDED | PARAMETER, true) => report(packet, &header, head),
+        (membership::QUERY_6, false) => membership::input_v6(&packet, &header),
         (REDIRECT, true) => on_redirect(packet, &header, head),
         (discovery::REDIRECT, false) => discovery::redirected(packet, &header),
         (UNREACHABLE_6 | TOO_BIG_6 | TIME_EXCEEDED_6 | PARAMETER_6, false) => report(packet, &header, head),
@@ -248,6 +250,7 @@ fn answer(mut packet: Box<Packet>, header: &Header, mut head: [u8; HEADER], kind
         tos: header.tos,
         whole: false,
         quiet: false,
+        options: &[],
     };
     // An echo that cannot be sent is lost like one that the network loses.
     let _ = send(head, body, &out, &path);

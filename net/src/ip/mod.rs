@@ -1,8 +1,11 @@
 //! The Internet layer: headers of IPv4 (RFC 791) and IPv6 (RFC 8200), sending, receiving, and handing up to the protocols.
 
+pub(crate) use v4::OPTIONS_MAX;
+
 pub mod forward;
 pub(crate) mod fragment;
 pub mod icmp;
+pub(crate) mod membership;
 mod v4;
 mod v6;
 
@@ -19,7 +22,7 @@ use crate::link::{self, Interface};
 use crate::packet::{Addressed, Checksum, Packet};
 use crate::route::{self, Kind, Path};
 use crate::statistics::{self, Counter};
-use crate::tcp;
+use crate::{backlog, tcp};
 
 /// Protocol numbers.
 #[allow(missing_docs, reason = "protocols(5) has them")]
@@ -54,7 +57,7 @@ pub struct Header {
 
 /// What the header of a packet to be sent is to say.
 #[derive(Clone, Copy, Debug)]
-pub struct Outgoing {
+pub struct Outgoing<'a> {
     /// From.
     pub source: IpAddr,
     /// To.
@@ -69,6 +72,15 @@ pub struct Outgoing {
     pub whole: bool,
     /// Not to come back to this machine's own members of a group.
     pub quiet: bool,
+    /// Options of the IPv4 header, a multiple of four bytes.
+    pub options: &'a [u8],
+}
+
+impl Outgoing<'_> {
+    /// Bytes of the header.
+    pub fn header_len(&self) -> usize {
+        header_len(self.source) + if self.source.is_ipv4() { self.options.len() } else { 0 }
+    }
 }
 
 /// The time to live of packets (`net.ipv4.ip_default_ttl`).
@@ -88,7 +100,7 @@ pub fn header_len(ip: IpAddr) -> usize {
 /// goes.
 pub fn set_checksum(packet: &mut Packet, out: &Outgoing, at: usize) {
     let value = Sum::pseudo(out.source, out.destination, out.protocol, packet.len()).folded();
-    packet.checksum = Checksum::Partial { start: header_len(out.source) as u16, offset: at as u16 };
+    packet.checksum = Checksum::Partial { start: out.header_len() as u16, offset: at as u16 };
     if let Some(field) = packet.head_mut().get_mut(at..at + 2) {
         field.copy_from_slice(&value.to_be_bytes());
     }
@@ -110,7 +122,7 @@ pub fn output(mut packet: Box<Packet>, out: &Outgoing, path: &Path) -> Result<()
     statistics::add(Counter::IpOutRequests, 1);
     packet.quiet = out.quiet;
     let most = path.mtu();
-    let len = packet.len() + header_len(out.source);
+    let len = packet.len() + out.header_len();
     if len > most && packet.segment_size == 0 {
         if out.whole {
             return Err(Errno::EMSGSIZE);
@@ -130,22 +142,39 @@ pub fn transmit(packet: Box<Packet>, path: &Path) -> Result<()> {
     if !path.interface.is_up() {
         return Err(Errno::ENETDOWN);
     }
-    if matches!(path.kind, Kind::Multicast | Kind::Broadcast) && !path.interface.is_loopback() && !packet.quiet {
+    if matches!(path.kind, Kind::Multicast | Kind::Broadcast) && !path.interface.is_loopback() {
         // This machine may be among the receivers.
-        loop_back(&packet);
+        loop_back(&packet, path);
+        if path.kind == Kind::Multicast && stays_here(&packet) {
+            return Ok(());
+        }
     }
     path.interface.transmit(packet, path.next_hop);
     Ok(())
 }
 
-/// Gives this machine's members of a group their copy.
-fn loop_back(packet: &Packet) {
-    if let Some(lo) = link::by_index(1) {
+/// Gives this machine's members of a group, or all that listen to a broadcast, their copy: as if it had come in where it goes out.
+fn loop_back(packet: &Packet, path: &Path) {
+    let wanted = match path.kind {
+        Kind::Multicast => !packet.quiet && path.interface.listens_to(path.next_hop, path.source),
+        _ => true,
+    };
+    if wanted {
         let mut copy = Box::new(packet.clone());
-        copy.addressed = Addressed::Multicast;
-        let next_hop = IpAddr::V4(core::net::Ipv4Addr::LOCALHOST);
-        lo.transmit(copy, next_hop);
+        copy.interface = path.interface.index;
+        copy.addressed = Addressed::Loopback;
+        if copy.checksum != Checksum::Unknown {
+            copy.checksum = Checksum::Good;
+        }
+        // Like any packet that finds no room it is lost.
+        let _ = backlog::push(copy);
     }
+}
+
+/// A group's packet without a hop to live is for this machine only, as is one to a group that has its scope there.
+fn stays_here(packet: &Packet) -> bool {
+    let head = packet.head();
+    if packet.is_v6() { head.get(25).is_some_and(|scope| scope & 0xf <= 1) } else { head.get(8) == Some(&0) }
 }
 
 /// Receives a packet that begins with its IP header, without locks held.
@@ -166,7 +195,7 @@ pub fn input(mut packet: Box<Packet>) {
     if packet.addressed == Addressed::Other {
         return;
     }
-    if is_martian(&packet, &header) {
+    if packet.addressed != Addressed::Loopback && is_martian(&packet, &header) {
         statistics::add(Counter::IpInAddrErrors, 1);
         return;
     }
@@ -231,8 +260,10 @@ fn is_for_us(packet: &Packet, header: &Header) -> bool {
         // Nobody else may speak to, or as, this machine's own addresses.
         return false;
     }
+    if header.destination.is_multicast() {
+        return interface.is_loopback() || interface.listens_to(header.destination, header.source);
+    }
     interface.is_loopback()
-        || header.destination.is_multicast()
         || route::is_broadcast(header.destination, &interface)
         || route::is_local(header.destination)
 }
@@ -247,6 +278,7 @@ fn deliver(mut packet: Box<Packet>, header: Header) {
         protocol::UDP | protocol::UDPLITE => udp::input(packet, header),
         protocol::ICMP if header.source.is_ipv4() => icmp::input(packet, header),
         protocol::ICMPV6 if header.source.is_ipv6() => icmp::input(packet, header),
+        protocol::IGMP if header.source.is_ipv4() => membership::input(&packet, &header),
         // The end of an IPv6 header's chain: nothing follows, and nobody complains.
         v6::NOTHING if header.source.is_ipv6() => {}
         _ if !taken => {

@@ -10,7 +10,7 @@ use crate::packet::Packet;
 
 /// Bytes without extensions.
 pub(super) const HEADER: usize = 40;
-const HOP_BY_HOP: u8 = 0;
+pub(super) const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 /// The fragment header.
 pub(super) const FRAGMENT: u8 = 44;

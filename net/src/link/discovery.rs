@@ -31,7 +31,7 @@ const FROM_ROUTER: u8 = 9;
 const ROUTER_METRIC: u32 = 1024;
 
 /// The group of everyone whose address ends in the same three bytes.
-fn solicited_node(ip: Ipv6Addr) -> Ipv6Addr {
+pub(super) fn solicited_node(ip: Ipv6Addr) -> Ipv6Addr {
     let o = ip.octets();
     Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, o[13], o[14], o[15]])
 }
@@ -68,6 +68,7 @@ fn send(interface: &Interface, head: [u8; 8], body: &[u8], source: Ipv6Addr, to:
         tos: 0,
         whole: true,
         quiet: false,
+        options: &[],
     };
     if let Ok(body) = Filler::new().bytes(body) {
         // Who does not hear it will ask again, and so will we.

@@ -13,11 +13,13 @@ use hal::sync::SpinLock;
 use super::bridge::Bridge;
 use super::conf::{V4, V6, Values};
 use super::device::Device;
+use super::group::Groups;
 use super::queue::Queue;
 use super::veth::Veth;
 use super::vlan::Vlan;
 use super::{discovery, ethernet, flag, neighbour, scope};
 use crate::af_packet;
+use crate::ip::membership::Reporter;
 use crate::packet::{Addressed, Checksum, Packet};
 use crate::{backlog, netlink, route, worker};
 
@@ -183,6 +185,9 @@ pub struct Interface {
     pub(super) wanted: [AtomicU32; 2],
     /// Its settings.
     pub(crate) conf: Values,
+    /// The groups that are listened to here, and who tells routers of them.
+    pub(super) groups: Groups,
+    pub(crate) reporter: Arc<Reporter>,
     /// Another name (IFLA_IFALIAS).
     pub(crate) alias: SpinLock<String>,
     /// What waits to be sent, and in which order it goes.

@@ -10,6 +10,7 @@ pub mod device;
 pub(crate) mod discovery;
 pub mod ethernet;
 mod ethtool;
+pub(crate) mod group;
 pub mod interface;
 pub mod ioctl;
 pub mod neighbour;
@@ -32,6 +33,7 @@ use dev::NetDevice;
 use hal::sync::{Once, SpinLock};
 
 use crate::alarm::{Alarm, Rings};
+use crate::ip::membership;
 use crate::{netlink, route, worker};
 use device::Device;
 pub use interface::{Address, Counts, Interface, Medium};
@@ -170,6 +172,8 @@ pub fn add(plan: Plan) -> Result<Arc<Interface>> {
         queue_len: AtomicU32::new(queue_len),
         wanted: [AtomicU32::new(0), AtomicU32::new(0)],
         conf: conf::Values::for_new(),
+        groups: Default::default(),
+        reporter: membership::Reporter::new(index),
         alias: SpinLock::new(String::new()),
         queue,
         counts: Counts::default(),

@@ -1,6 +1,7 @@
 //! `/proc/net`, the same for every process, and `/proc/sys/net`.
 
 mod conf;
+mod groups;
 mod sockets;
 mod statistics;
 mod sysctl;
@@ -48,7 +49,10 @@ pub fn directory() -> Node {
         ("arp", text(arp)),
         ("dev", text(dev)),
         ("if_inet6", text(if_inet6)),
-        ("igmp", text(|| "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n".into())),
+        ("igmp", text(groups::igmp)),
+        ("igmp6", text(groups::igmp6)),
+        ("mcfilter", text(|| groups::filters(true))),
+        ("mcfilter6", text(|| groups::filters(false))),
         ("ipv6_route", text(ipv6_route)),
         ("netlink", text(sockets::netlink)),
         ("netstat", text(statistics::netstat)),

@@ -10,7 +10,7 @@ use base::{Errno, Result};
 use fs::procfs::{Node, dir, file, file_rw, register_sysctl};
 
 use super::conf;
-use crate::inet::{ping, port};
+use crate::inet::{multicast, ping, port};
 use crate::ip::{fragment, icmp};
 use crate::options::{BUFFER_DEFAULT, BUFFER_MAX};
 use crate::tcp::congestion;
@@ -129,6 +129,8 @@ fn ipv4() -> Node {
         ("conf", conf::conf(true)),
         ("icmp_echo_ignore_all", number(&icmp::ECHO_IGNORE_ALL, 1)),
         ("icmp_echo_ignore_broadcasts", number(&icmp::ECHO_IGNORE_BROADCASTS, 1)),
+        ("igmp_max_memberships", number(&multicast::GROUPS_MAX, i32::MAX as u32)),
+        ("igmp_max_msf", number(&multicast::SOURCES_MAX, i32::MAX as u32)),
         ("ip_default_ttl", number(&crate::ip::DEFAULT_TTL, 255)),
         ("ip_forward", conf::forwarding()),
         ("ip_local_port_range", port_range()),

@@ -56,6 +56,7 @@ impl Link {
             tos: self.tos,
             whole: true,
             quiet: false,
+            options: &[],
         };
         let (from, to, mss) = (self.local.port, self.remote.port, self.mss);
         let Ok(path) = self.path() else { return };
