@@ -82,14 +82,14 @@ fn receive(fd: &OwnedFd) -> (Vec<u8>, libc::sockaddr_ll) {
     (bytes, from)
 }
 
-fn checksum(bytes: &[u8]) -> u16 {
+pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     let sum: u32 = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0))).sum();
     let sum = (sum & 0xffff) + (sum >> 16);
     !((sum & 0xffff) + (sum >> 16)) as u16
 }
 
 /// An IPv4 packet with a UDP datagram without checksum.
-fn datagram(from: [u8; 4], to: [u8; 4], ports: (u16, u16), data: &[u8]) -> Vec<u8> {
+pub(crate) fn datagram(from: [u8; 4], to: [u8; 4], ports: (u16, u16), data: &[u8]) -> Vec<u8> {
     let total = 28 + data.len() as u16;
     let mut ip = vec![0x45, 0, 0, 0, 0, 1, 0, 0, 64, 17, 0, 0];
     ip[2..4].copy_from_slice(&total.to_be_bytes());

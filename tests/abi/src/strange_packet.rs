@@ -1,5 +1,6 @@
 //! Packets that are malformed in every layer, written to a tap interface: the machine has to survive them.
 
+use crate::packet_socket::{checksum, datagram};
 use crate::sys::*;
 use std::mem::zeroed;
 use std::net::{TcpListener, UdpSocket};
