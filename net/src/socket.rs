@@ -54,6 +54,8 @@ bitflags! {
         const MORE = 0x8000;
         /// MSG_WAITFORONE.
         const WAITFORONE = 0x10000;
+        /// MSG_ZEROCOPY.
+        const ZEROCOPY = 0x400_0000;
         /// MSG_FASTOPEN.
         const FASTOPEN = 0x2000_0000;
         /// MSG_CMSG_CLOEXEC.

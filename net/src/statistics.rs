@@ -20,7 +20,7 @@ counters! {
     IpFragOks, IpFragCreates, IpForwDatagrams,
     IcmpInMsgs, IcmpInErrors, IcmpOutMsgs,
     TcpActiveOpens, TcpPassiveOpens, TcpAttemptFails, TcpEstabResets, TcpInSegs, TcpOutSegs, TcpRetransSegs, TcpInErrs,
-    TcpOutRsts,
+    TcpOutRsts, TcpFastOpenActive, TcpFastOpenPassive,
     UdpInDatagrams, UdpNoPorts, UdpInErrors, UdpOutDatagrams, UdpRcvbufErrors, UdpInCsumErrors,
     SyncookiesSent, SyncookiesRecv, SyncookiesFailed, ListenOverflows, ListenDrops, TimeWaited, TimeWaitRecycled,
 }

@@ -404,6 +404,12 @@ impl Socket for DatagramSocket {
         }
         let result = self.send_data(data, target, &path, &wishes);
         backlog::run();
+        if result.is_ok() && message.flags.contains(MessageFlags::ZEROCOPY) && self.options.flag(option::SO_ZEROCOPY) {
+            // The data was copied: the program's memory is free at once.
+            let number = self.options.zero_copies.fetch_add(1, Ordering::Relaxed);
+            self.failures.lock().release(number, self.options.receive_buffer.load(Ordering::Relaxed));
+            self.news.wake_for(Events::ERR, usize::MAX);
+        }
         result
     }
 

@@ -137,6 +137,8 @@ pub(super) fn netstat() -> String {
             ("TWRecycled", n(TimeWaitRecycled)),
             ("ListenOverflows", n(ListenOverflows)),
             ("ListenDrops", n(ListenDrops)),
+            ("TCPFastOpenActive", n(TcpFastOpenActive)),
+            ("TCPFastOpenPassive", n(TcpFastOpenPassive)),
         ],
     )
 }

@@ -13,14 +13,23 @@ use super::conf;
 use crate::inet::{multicast, ping, port};
 use crate::ip::{fragment, icmp};
 use crate::options::{BUFFER_DEFAULT, BUFFER_MAX};
-use crate::tcp::congestion;
 use crate::tcp::sysctl as tcp;
 use crate::tcp::{BACKLOG_MAX, SYN_BACKLOG, SYN_COOKIES, SYNACK_RETRIES};
+use crate::tcp::{congestion, fast_open};
+
+/// A number as in C: decimal, hexadecimal or octal.
+fn based(word: &str) -> Option<u32> {
+    match word.strip_prefix("0x").or(word.strip_prefix("0X")) {
+        Some(digits) => u32::from_str_radix(digits, 16).ok(),
+        None if word.len() > 1 && word.starts_with('0') => u32::from_str_radix(&word[1..], 8).ok(),
+        None => word.parse().ok(),
+    }
+}
 
 /// The numbers in what was written. `EINVAL`.
 fn numbers(data: &[u8]) -> Result<Vec<u32>> {
     let text = core::str::from_utf8(data).map_err(|_| Errno::EINVAL)?;
-    text.split_ascii_whitespace().map(|word| word.parse().map_err(|_| Errno::EINVAL)).collect()
+    text.split_ascii_whitespace().map(|word| based(word).ok_or(Errno::EINVAL)).collect()
 }
 
 fn one(data: &[u8], most: u32) -> Result<u32> {
@@ -123,6 +132,30 @@ fn flush_routes() -> Node {
     )
 }
 
+/// Keys for fast opening, each as four words in hexadecimal.
+fn fast_open_key() -> Node {
+    let text = |key: [u32; 4]| key.map(|word| format!("{word:08x}")).join("-");
+    let parse = |part: &str| -> Option<[u32; 4]> {
+        let words: Option<Vec<u32>> = part.split('-').map(|word| u32::from_str_radix(word, 16).ok()).collect();
+        words?.try_into().ok()
+    };
+    file_rw(
+        move || {
+            let (first, second) = fast_open::keys();
+            let second = second.map_or(String::new(), |key| format!(",{}", text(key)));
+            Ok(format!("{}{second}\n", text(first)).into_bytes())
+        },
+        move |data| {
+            let data = core::str::from_utf8(data).map_err(|_| Errno::EINVAL)?.trim();
+            let (first, second) = data.split_once(',').map_or((data, None), |(first, second)| (first, Some(second)));
+            let second = second.map(|key| parse(key).ok_or(Errno::EINVAL)).transpose()?;
+            fast_open::set_keys((parse(first).ok_or(Errno::EINVAL)?, second));
+            Ok(())
+        },
+    )
+    .mode(0o600)
+}
+
 fn ipv4() -> Node {
     let names = || Ok((congestion::AVAILABLE.join(" ") + "\n").into_bytes());
     dir(vec![
@@ -139,17 +172,25 @@ fn ipv4() -> Node {
         ("ipfrag_time", number(&fragment::PATIENCE, 3600)),
         ("ping_group_range", ping_range()),
         ("route", dir(vec![("flush", flush_routes()), ("min_pmtu", fixed("552\n")), ("mtu_expires", fixed("600\n"))])),
+        ("tcp_abort_on_overflow", number(&tcp::ABORT_ON_OVERFLOW, 1)),
         ("tcp_allowed_congestion_control", file(names)),
         ("tcp_available_congestion_control", file(names)),
         ("tcp_congestion_control", congestion_control()),
+        ("tcp_early_retrans", number(&tcp::EARLY_RETRANS, 4)),
+        ("tcp_ecn", number(&tcp::ECN, 2)),
+        ("tcp_fastopen", number(&fast_open::MODE, u32::MAX)),
+        ("tcp_fastopen_key", fast_open_key()),
         ("tcp_fin_timeout", number(&tcp::FIN_TIMEOUT, 3600)),
         ("tcp_keepalive_intvl", number(&tcp::KEEPALIVE_INTERVAL, 32767)),
         ("tcp_keepalive_probes", number(&tcp::KEEPALIVE_PROBES, 127)),
         ("tcp_keepalive_time", number(&tcp::KEEPALIVE_TIME, 32767)),
         ("tcp_max_syn_backlog", number(&SYN_BACKLOG, 1 << 20)),
+        ("tcp_notsent_lowat", number(&tcp::NOTSENT_LOWAT, u32::MAX)),
+        ("tcp_orphan_retries", number(&tcp::ORPHAN_RETRIES, 255)),
         ("tcp_retries2", number(&tcp::RETRIES2, 255)),
         ("tcp_rmem", triple(&tcp::RECEIVE)),
         ("tcp_sack", number(&tcp::SACK, 1)),
+        ("tcp_slow_start_after_idle", number(&tcp::SLOW_START_AFTER_IDLE, 1)),
         ("tcp_syn_retries", number(&tcp::SYN_RETRIES, 127)),
         ("tcp_synack_retries", number(&SYNACK_RETRIES, 255)),
         ("tcp_syncookies", number(&SYN_COOKIES, 2)),

@@ -69,7 +69,9 @@ impl Connection {
             self.loss.duplicates += 1;
         }
         self.probes = 0;
-        if progress.delivered == 0 && !progress.advanced && self.loss.duplicates == 0 {
+        self.pass_marks(effects);
+        let echoes = self.ecn.on && segment.has(Flags::ECE);
+        if progress.delivered == 0 && !progress.advanced && self.loss.duplicates == 0 && !echoes {
             return true;
         }
         self.measure(now, segment, &mut progress);
@@ -230,7 +232,10 @@ impl Connection {
         if ended {
             self.end_recovery();
         }
-        if self.lost > 0 && self.loss.state == Recovery::Open {
+        if self.ecn.on && segment.has(Flags::ECE) && !segment.has(Flags::SYN) {
+            self.take_echo(now, progress.delivered);
+        }
+        if self.lost > 0 && matches!(self.loss.state, Recovery::Open | Recovery::Reduce) {
             self.enter_recovery(now);
         }
         let (delivery_rate, round_start, app_limited) = self.rate(now, progress);
@@ -249,7 +254,7 @@ impl Connection {
                 || self.window.in_slow_start() && self.window.size < 2 * in_flight,
             mss: self.send.mss as u32,
         };
-        if self.loss.state == Recovery::Repair && !self.algorithm.steers_recovery() {
+        if self.is_reducing() && !self.algorithm.steers_recovery() {
             self.reduce(progress.delivered);
         } else if progress.delivered > 0 && (!ended || self.algorithm.steers_recovery()) {
             self.algorithm.on_ack(&mut self.window, &ack);
@@ -301,8 +306,21 @@ impl Connection {
         self.loss.reorder_timer = next;
     }
 
+    /// Is the window being reduced in proportion to what arrives?
+    pub(super) fn is_reducing(&self) -> bool {
+        matches!(self.loss.state, Recovery::Repair | Recovery::Reduce)
+    }
+
     pub(super) fn enter_recovery(&mut self, now: Nanos) {
+        if self.loss.state != Recovery::Reduce {
+            self.begin_reduction(now);
+        }
         self.loss.state = Recovery::Repair;
+        self.loss.high = self.send.nxt;
+    }
+
+    /// From now on the window shrinks towards what the congestion control sets as the threshold.
+    pub(super) fn begin_reduction(&mut self, now: Nanos) {
         self.loss.high = self.send.nxt;
         self.loss.undo = Some(Undo { window: self.window.size, threshold: self.window.threshold, stamp: 0 });
         self.loss.flight_at_start = (self.flying + self.lost + self.sacked).max(1);
@@ -330,7 +348,7 @@ impl Connection {
     }
 
     fn end_recovery(&mut self) {
-        if self.loss.state == Recovery::Repair && !self.algorithm.steers_recovery() {
+        if self.is_reducing() && !self.algorithm.steers_recovery() {
             self.window.size = self.window.threshold.max(2);
         }
         self.loss.state = Recovery::Open;
@@ -424,7 +442,8 @@ impl Connection {
     pub(super) fn arm_retransmit(&mut self, now: Nanos) {
         let rto = self.rtt.timeout();
         let may_probe = self.sack
-            && self.loss.state == Recovery::Open
+            && matches!(self.loss.state, Recovery::Open | Recovery::Reduce)
+            && self.settings.tail_probes
             && self.loss.probed.is_none()
             && self.rtt.smoothed != 0
             && self.rtt.backoff == 0

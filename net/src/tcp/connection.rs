@@ -11,9 +11,13 @@ use bitflags::bitflags;
 
 use super::congestion::{Algorithm, Window};
 pub(super) use super::control_block::{Flight, Loss, Receive, Recovery, Send, SendTimer, Sent, Undo};
+use super::ecn::Ecn;
+use super::fast_open::Fast;
+use super::mark::Marks;
 use super::rtt::{MS, RoundTrip};
-use super::segment::{Flags, Segment};
+use super::segment::{FastOpen, Flags, Segment};
 use super::seq::Seq;
+use crate::packet::Rope;
 
 /// The states of RFC 9293, with Linux's numbers. (LISTEN is not a connection's.)
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,6 +53,8 @@ bitflags! {
         const CLOSED = 0x10;
         /// Urgent data is announced.
         const URGENT = 0x20;
+        /// Something has become of data that the user wanted to hear of.
+        const NOTICE = 0x40;
     }
 }
 
@@ -88,6 +94,18 @@ pub struct Settings {
     pub timestamps: bool,
     /// Offer window scaling (`tcp_window_scaling`).
     pub scaling: bool,
+    /// ECN: never, asked for and accepted, accepted (`tcp_ecn`).
+    pub ecn: u32,
+    /// Repetitions for a connection without a user (`tcp_orphan_retries`).
+    pub orphan_retries: u32,
+    /// Probe for losses of the last segments (`tcp_early_retrans`).
+    pub tail_probes: bool,
+    /// Begin with a small window after a pause (`tcp_slow_start_after_idle`).
+    pub restart_after_idle: bool,
+    /// SO_MAX_PACING_RATE in bytes a second; `u64::MAX` for none.
+    pub max_pacing: u64,
+    /// TCP_NOTSENT_LOWAT, or `tcp_notsent_lowat`.
+    pub unsent_low: usize,
     /// The least, first and largest send buffer (`tcp_wmem`).
     pub send_buffers: [usize; 3],
     /// The same for receiving (`tcp_rmem`).
@@ -112,6 +130,12 @@ impl Default for Settings {
             sack: true,
             timestamps: true,
             scaling: true,
+            ecn: 2,
+            orphan_retries: 8,
+            tail_probes: true,
+            restart_after_idle: true,
+            max_pacing: u64::MAX,
+            unsent_low: u32::MAX as usize,
             send_buffers: SEND_BUFFER,
             receive_buffers: RECEIVE_BUFFER,
         }
@@ -138,6 +162,8 @@ pub struct Agreed {
     pub sack: bool,
     /// The peer's last timestamp; `None` for no timestamps.
     pub timestamp: Option<u32>,
+    /// ECN.
+    pub ecn: bool,
 }
 
 /// Counts for TCP_INFO.
@@ -179,6 +205,9 @@ pub struct Connection {
     pub(super) path: Path,
     pub(super) sack: bool,
     pub(super) timestamps: bool,
+    pub(super) ecn: Ecn,
+    pub(super) fast: Fast,
+    pub(super) marks: Marks,
     /// The peer's last timestamp, and when it came.
     pub(super) peer_stamp: u32,
     pub(super) peer_stamp_at: Nanos,
@@ -244,6 +273,9 @@ impl Connection {
             path,
             sack: false,
             timestamps: false,
+            ecn: Ecn::default(),
+            fast: Fast::default(),
+            marks: Marks::default(),
             peer_stamp: 0,
             peer_stamp_at: 0,
             stamp_offset: offset,
@@ -279,6 +311,19 @@ impl Connection {
         random: (u32, u32),
         out: Out,
     ) -> Connection {
+        Connection::connect_fast(now, path, settings, algorithm, random, (None, Rope::new()), out)
+    }
+
+    /// Opens actively with the option for fast opening, and with data if it has a cookie (RFC 7413, 4.1.2).
+    pub fn connect_fast(
+        now: Nanos,
+        path: Path,
+        settings: Settings,
+        algorithm: Box<dyn Algorithm>,
+        random: (u32, u32),
+        (option, data): (Option<FastOpen>, Rope),
+        out: Out,
+    ) -> Connection {
         let iss = Seq(random.0);
         let mut this = Connection::new(path, settings, algorithm, iss, random.1);
         this.state = State::SynSent;
@@ -289,6 +334,7 @@ impl Connection {
         this.stalled_at = now;
         this.delivered_at = now;
         this.last_heard = now;
+        this.offer_fast(option, data);
         this.queue_mark(now, Flags::SYN);
         this.transmit(now, 0, out);
         this.arm_retransmit(now);
@@ -334,6 +380,7 @@ impl Connection {
             self.send.mss = self.send.mss.saturating_sub(super::segment::TIMESTAMPS_LEN).max(MIN_MSS - 12);
         }
         self.sack = agreed.sack;
+        self.ecn.on = agreed.ecn;
         match agreed.scale {
             Some(scale) => {
                 self.send.scale = scale.min(14);

@@ -127,6 +127,8 @@ pub(super) struct Receive {
 pub(super) enum Recovery {
     /// Nothing is missing.
     Open,
+    /// The peer tells of congestion: the window shrinks, and nothing is missing.
+    Reduce,
     /// A loss is being repaired.
     Repair,
     /// A time-out has happened.

@@ -19,15 +19,21 @@ impl Connection {
         let ca_state = match self.loss.state {
             Recovery::Open if self.sacked > 0 => 1,
             Recovery::Open => 0,
+            Recovery::Reduce => 2,
             Recovery::Repair => 3,
             Recovery::Timeout => 4,
         };
         const TIMESTAMPS: u8 = 1;
         const SACK: u8 = 2;
         const SCALE: u8 = 4;
+        const ECN: u8 = 8;
+        const ECN_SEEN: u8 = 0x10;
+        const SYN_DATA: u8 = 0x20;
         let mut options = if self.timestamps { TIMESTAMPS } else { 0 };
         options |= if self.sack { SACK } else { 0 };
         options |= if self.receive.scale != 0 { SCALE } else { 0 };
+        options |= if self.ecn.on { ECN } else { 0 } | if self.ecn.seen { ECN_SEEN } else { 0 };
+        options |= if self.fast.acknowledged { SYN_DATA } else { 0 };
         let limited = u8::from(self.app_limited != 0);
         out.extend_from_slice(&[
             self.state as u8,
@@ -67,9 +73,9 @@ impl Connection {
             self.loss.retransmitted as u32,
         ];
         words.iter().for_each(|word| out.extend_from_slice(&word.to_ne_bytes()));
-        let pacing = self.algorithm.pacing_rate().unwrap_or(u64::MAX);
+        let pacing = self.pacing_rate().unwrap_or(u64::MAX);
         let c = &self.counts;
-        for long in [pacing, u64::MAX, c.bytes_acked, c.bytes_received] {
+        for long in [pacing, self.settings.max_pacing, c.bytes_acked, c.bytes_received] {
             out.extend_from_slice(&long.to_ne_bytes());
         }
         let words =
@@ -80,7 +86,7 @@ impl Connection {
             out.extend_from_slice(&long.to_ne_bytes());
         }
         out.extend_from_slice(&(c.delivered as u32).to_ne_bytes());
-        out.extend_from_slice(&0u32.to_ne_bytes());
+        out.extend_from_slice(&self.ecn.delivered.to_ne_bytes());
         out.extend_from_slice(&c.bytes_sent.to_ne_bytes());
         out.extend_from_slice(&c.bytes_again.to_ne_bytes());
         for word in [0u32, u32::from(self.loss.reordered), c.early, self.send.window as u32] {

@@ -53,7 +53,7 @@ impl Link {
             destination: self.remote.ip,
             protocol: protocol::TCP,
             ttl: self.ttl,
-            tos: self.tos,
+            tos: self.tos & !3 | segment.codepoint,
             whole: true,
             quiet: false,
             options: &[],

@@ -8,8 +8,9 @@ use base::{NANOS_PER_SEC, Nanos};
 use hal::sync::SpinLock;
 
 use super::connection::{Agreed, Connection, Effects, Path as Limits, SCALE, State};
+use super::fast_open::Verdict;
 use super::link::{Link, answer, refuse};
-use super::segment::{Flags, Options, Segment};
+use super::segment::{FastOpen, Flags, Options, Segment};
 use super::seq::Seq;
 use super::socket::TcpSocket;
 use super::sysctl;
@@ -38,6 +39,8 @@ pub(super) struct Listener {
     pub(super) backlog: usize,
     /// How many are half open.
     pub(super) requests: usize,
+    /// How many were opened fast and are not confirmed yet.
+    pub(super) unconfirmed: usize,
 }
 
 impl Listener {
@@ -47,6 +50,8 @@ impl Listener {
 }
 
 struct Progress {
+    /// It was answered without data, which TCP_DEFER_ACCEPT waits for.
+    answered: bool,
     repeated: u32,
     due: Nanos,
 }
@@ -63,8 +68,12 @@ pub(crate) struct Request {
     stamp_offset: u32,
     progress: SpinLock<Progress>,
     alarm: Alarm,
+    /// The cookie that the peer has asked for.
+    fast_open: Option<FastOpen>,
 }
 
+/// The flags by which a SYN asks for ECN.
+const ECN_OFFER: Flags = Flags::ECE.union(Flags::CWR);
 /// The window of a SYN-ACK.
 const WINDOW: u16 = 65535;
 
@@ -126,7 +135,9 @@ impl Request {
 
     fn answer(&self, now: Nanos) {
         let stamp = clock(now, self.stamp_offset);
-        self.link().send(syn_ack(self.iss, self.irs, &self.agreed, self.limits.mss, stamp));
+        let mut segment = syn_ack(self.iss, self.irs, &self.agreed, self.limits.mss, stamp);
+        segment.options.fast_open = self.fast_open.clone();
+        self.link().send(segment);
     }
 }
 
@@ -134,7 +145,7 @@ fn syn_ack(iss: Seq, irs: Seq, agreed: &Agreed, mss: u16, stamp: u32) -> Segment
     Segment {
         seq: iss,
         ack: irs + 1,
-        flags: Flags::SYN | Flags::ACK,
+        flags: Flags::SYN | Flags::ACK | if agreed.ecn { Flags::ECE } else { Flags::empty() },
         window: WINDOW,
         options: Options {
             mss: Some(mss),
@@ -164,7 +175,11 @@ impl Rings for Request {
         progress.repeated += 1;
         progress.due = now + (NANOS_PER_SEC << progress.repeated.min(7));
         self.alarm.set(Some(progress.due), || Some(self.clone()));
+        let waits = progress.answered && progress.repeated < self.listener.defers_accept();
         drop(progress);
+        if waits {
+            return;
+        }
         statistics::add(Counter::TcpRetransSegs, 1);
         self.answer(now);
     }
@@ -228,6 +243,7 @@ fn on_syn(listener: &Arc<TcpSocket>, syn: Segment, header: &Header, ports: (u16,
         scale: syn.options.scale,
         sack: syn.options.sack_permitted,
         timestamp: syn.options.timestamps.map(|(value, _)| value),
+        ecn: syn.flags & ECN_OFFER == ECN_OFFER && syn.codepoint == 0,
     });
     let state = listener.with_listener(|l| (l.is_full(), l.requests >= l.backlog.max(8).min(most_requests())));
     let Some((accept_full, requests_full)) = state else { return };
@@ -242,6 +258,7 @@ fn on_syn(listener: &Arc<TcpSocket>, syn: Segment, header: &Header, ports: (u16,
         statistics::add(Counter::SyncookiesSent, 1);
         let iss = cookie::make(now, local_end, remote_end, syn.seq, agreed.mss.unwrap_or(536));
         let stamp = cookie::stamp(clock(now, offset), &agreed);
+        let agreed = Agreed { ecn: false, ..agreed };
         let agreed = if agreed.timestamp.is_some() { agreed } else { Agreed { scale: None, sack: false, ..agreed } };
         answer(syn_ack(iss, syn.seq, &agreed, limits.mss, stamp), header, ports);
         return;
@@ -250,17 +267,28 @@ fn on_syn(listener: &Arc<TcpSocket>, syn: Segment, header: &Header, ports: (u16,
         statistics::add(Counter::ListenDrops, 1);
         return;
     }
+    let iss = initial_sequence(now, local_end, remote_end);
+    let verdict = listener.judge_fast(&syn, remote.ip, local.ip);
+    let option = match verdict {
+        Verdict::Usual(option) => option,
+        Verdict::Fast(option) => {
+            let fresh = Fresh { local, remote, limits, agreed, offset, iss };
+            open_fast(now, listener, syn, fresh, option);
+            return;
+        }
+    };
     let request = Arc::new(Request {
         listener: listener.clone(),
         local,
         remote,
-        iss: initial_sequence(now, local_end, remote_end),
+        iss,
         irs: syn.seq,
         agreed,
         limits,
         stamp_offset: offset,
-        progress: SpinLock::new(Progress { repeated: 0, due: now + NANOS_PER_SEC }),
+        progress: SpinLock::new(Progress { answered: false, repeated: 0, due: now + NANOS_PER_SEC }),
         alarm: Alarm::default(),
+        fast_open: option,
     });
     if !table::insert(request.key(), Entry::Request(request.clone())) {
         return;
@@ -269,6 +297,40 @@ fn on_syn(listener: &Arc<TcpSocket>, syn: Segment, header: &Header, ports: (u16,
     request.answer(now);
     let _held = request.progress.lock();
     request.alarm.set(Some(now + NANOS_PER_SEC), || Some(request.clone()));
+}
+
+/// A connection that is to be opened fast.
+struct Fresh {
+    local: Endpoint,
+    remote: Endpoint,
+    limits: Limits,
+    agreed: Agreed,
+    offset: u32,
+    iss: Seq,
+}
+
+/// Opens a connection with the data of its SYN, before the peer has confirmed that it is where it says.
+fn open_fast(now: Nanos, listener: &Arc<TcpSocket>, syn: Segment, fresh: Fresh, option: Option<FastOpen>) {
+    let Fresh { local, remote, limits, agreed, offset, iss } = fresh;
+    let (ttl, tos) = listener.header_fields(remote.ip);
+    let device = if remote.scope != 0 { remote.scope } else { listener.bound_to().device };
+    let link = Link { local, remote, ttl, tos, device, path: None, mss: limits.mss };
+    let numbers = (iss, syn.seq);
+    let child = make_child(now, listener, link, limits, numbers, agreed, offset);
+    if !table::insert(((local.ip, local.port), (remote.ip, remote.port)), Entry::Socket(child.clone())) {
+        return;
+    }
+    child.confirm_with(listener);
+    child.drive(|connection, now, out| ((), connection.open_fast(now, &syn, option, out)));
+    let queued = listener.with_listener(|queue| {
+        queue.unconfirmed += 1;
+        queue.waiting.push_back(child.clone());
+    });
+    statistics::add(Counter::TcpFastOpenPassive, 1);
+    match queued {
+        Some(()) => listener.announce_connection(),
+        None => child.abort(),
+    }
 }
 
 fn most_requests() -> usize {
@@ -303,11 +365,22 @@ pub(super) fn on_request_segment(request: &Arc<Request>, segment: Segment, heade
         request.acknowledge(now);
         return;
     }
+    if segment.span() == 0 {
+        let mut progress = request.progress.lock();
+        if progress.repeated < request.listener.defers_accept() {
+            progress.answered = true;
+            return;
+        }
+    }
     let full = request.listener.with_listener(|listener| listener.is_full());
     match full {
         // The client believes to be connected; it will send again, or we our SYN-ACK.
         Some(true) => {
             statistics::add(Counter::ListenOverflows, 1);
+            if sysctl::ABORT_ON_OVERFLOW.load(Ordering::Relaxed) != 0 {
+                forget(request);
+                refuse(&segment, header, ports);
+            }
             return;
         }
         None => {

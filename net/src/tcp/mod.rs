@@ -7,10 +7,13 @@ pub mod congestion;
 pub mod connection;
 mod control_block;
 mod cookie;
+mod ecn;
+pub(crate) mod fast_open;
 mod info;
 mod input;
 mod link;
 mod listener;
+pub(crate) mod mark;
 mod opening;
 mod option;
 mod output;
@@ -58,6 +61,7 @@ pub(crate) fn input(mut packet: Box<Packet>, header: Header) {
     packet.pull(len);
     let Ok(payload) = packet.into_rope() else { return };
     segment.payload = payload;
+    segment.codepoint = header.tos & 3;
     table::receive(segment, &header, ports);
 }
 

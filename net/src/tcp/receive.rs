@@ -151,6 +151,11 @@ impl Connection {
         }
     }
 
+    /// Takes what came with a SYN.
+    pub(super) fn take_syn_data(&mut self, payload: Rope, effects: &mut Effects) {
+        self.append(payload, effects);
+    }
+
     fn find_urgent_byte(&mut self, payload: &Rope) {
         let (nxt, len) = (self.receive.nxt, payload.len());
         let Some(urgent) = self.receive.urgent.filter(|u| u.after(nxt) && !u.after(nxt + len)) else { return };

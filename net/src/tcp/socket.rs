@@ -16,13 +16,16 @@ use mm::{Sink, Source};
 use sched::{Sleep, WaitQueue};
 
 use super::connection::{Connection, Effects, Out, Settings, State};
+use super::fast_open::{self, Keys, Verdict};
 use super::link::Link;
 use super::listener::Listener;
+use super::mark::Wish;
 use super::segment::Segment;
 use super::seq::Seq;
 use super::sysctl;
 use super::{congestion, opening, option as options, table, transfer};
 use crate::alarm::{Alarm, Rings};
+use crate::inet::errors::ErrorQueue;
 use crate::inet::port::Binding;
 use crate::inet::{self, Endpoint, Family};
 use crate::ip::icmp::Report;
@@ -62,10 +65,21 @@ pub(super) struct Core {
     pub(super) listed: bool,
     /// connect(2) has told its outcome.
     pub(super) told: bool,
-    pub(super) defer_accept: i32,
+    pub(super) defer_accept: u32,
     pub(super) window_clamp: i32,
     pub(super) unsent_low: u32,
+    /// TCP_FASTOPEN: connections that may be opened fast and unconfirmed; TCP_FASTOPEN_KEY.
     pub(super) fast_open: i32,
+    pub(super) fast_keys: Option<Keys>,
+    /// TCP_FASTOPEN_CONNECT, and where a connection is to be opened with the first data.
+    pub(super) fast_connect: bool,
+    pub(super) deferred: Option<Endpoint>,
+    /// The listener that counts this one as unconfirmed.
+    parent: Weak<TcpSocket>,
+    /// TCP_INQ.
+    pub(super) tells_queue: bool,
+    /// The number that timestamps of sent data count from.
+    pub(super) stamps_from: u32,
 }
 
 /// What a listener is bound to, as the table of listeners wants to know.
@@ -85,6 +99,8 @@ pub struct TcpSocket {
     pub(super) core: SpinLock<Core>,
     pub(super) filler: sched::Mutex<Filler>,
     pub(super) reading: sched::Mutex<()>,
+    /// What became of data that was sent, for recvmsg(2) with MSG_ERRQUEUE.
+    pub(super) failures: SpinLock<ErrorQueue>,
     alarm: Alarm,
     /// Waited on for data and connections.
     pub(super) news: Arc<WaitQueue>,
@@ -126,9 +142,16 @@ impl TcpSocket {
                 window_clamp: 0,
                 unsent_low: 0,
                 fast_open: 0,
+                fast_keys: None,
+                fast_connect: false,
+                deferred: None,
+                parent: Weak::new(),
+                tells_queue: false,
+                stamps_from: 0,
             }),
             filler: sched::Mutex::new(Filler::new()),
             reading: sched::Mutex::new(()),
+            failures: SpinLock::default(),
             alarm: Alarm::default(),
             news: Arc::new(WaitQueue::new()),
             room: Arc::new(WaitQueue::new()),
@@ -210,9 +233,13 @@ impl TcpSocket {
         if again > 0 {
             statistics::add(Counter::TcpRetransSegs, again);
         }
+        let notices = if connection.has_notices() { connection.take_notices() } else { Vec::new() };
         let deadline = connection.deadline();
         self.alarm.set(deadline, || self.me.upgrade().map(|me| me as Arc<dyn Rings>));
         drop(core);
+        if !notices.is_empty() {
+            self.tell_notices(&notices);
+        }
         if !effects.is_empty() {
             self.tell(effects);
         }
@@ -222,6 +249,9 @@ impl TcpSocket {
     /// Tells those who wait what has happened.
     fn tell(&self, effects: Effects) {
         let over = effects.intersects(Effects::CLOSED | Effects::FAILED);
+        if over || effects.contains(Effects::CONNECTED) {
+            self.opened();
+        }
         let mut read = Events::empty();
         let mut write = Events::empty();
         if effects.contains(Effects::READABLE) {
@@ -247,6 +277,56 @@ impl TcpSocket {
         if effects.contains(Effects::CLOSED) {
             self.forget();
         }
+    }
+
+    /// The opening is over: a cookie that came is kept, and a listener that waited for it counts it no more.
+    fn opened(&self) {
+        let (cookie, ends, parent) = {
+            let mut core = self.core.lock();
+            let ends = (core.link.local.ip, core.link.remote.ip);
+            let parent = core::mem::take(&mut core.parent);
+            let Role::Open(connection) = &mut core.role else { return };
+            (connection.take_cookie(), ends, parent)
+        };
+        if let Some(known) = cookie {
+            fast_open::remember(ends.0, ends.1, known);
+        }
+        if let Some(parent) = parent.upgrade() {
+            parent.with_listener(|listener| listener.unconfirmed = listener.unconfirmed.saturating_sub(1));
+        }
+    }
+
+    /// Until it is confirmed, a listener counts it.
+    pub(super) fn confirm_with(&self, listener: &TcpSocket) {
+        self.core.lock().parent = listener.me.clone();
+    }
+
+    /// Seconds of TCP_DEFER_ACCEPT, as repetitions of the answer to a SYN.
+    pub(super) fn defers_accept(&self) -> u32 {
+        self.core.lock().defer_accept
+    }
+
+    /// What is to be done with a SYN that asks for, or brings, a fast opening.
+    pub(super) fn judge_fast(&self, syn: &Segment, client: IpAddr, server: IpAddr) -> Verdict {
+        if syn.options.fast_open.is_none() && syn.payload.is_empty() || !fast_open::allows(fast_open::mode::SERVER) {
+            return Verdict::Usual(None);
+        }
+        let (most, keys) = {
+            let core = self.core.lock();
+            (usize::try_from(core.fast_open).unwrap_or(0), core.fast_keys)
+        };
+        if self.with_listener(|listener| listener.unconfirmed >= most) != Some(false) {
+            return Verdict::Usual(None);
+        }
+        fast_open::judge(keys.unwrap_or_else(fast_open::keys), syn, client, server)
+    }
+
+    /// Queues what is to be told of data that was sent.
+    fn tell_notices(&self, notices: &[Wish]) {
+        for notice in notices {
+            self.failures.lock().note(notice, &self.options);
+        }
+        self.news.wake_for(Events::ERR, usize::MAX);
     }
 
     /// Nothing comes for this connection any more: out of the table with it.
@@ -470,7 +550,7 @@ impl Socket for TcpSocket {
     fn peer_name(&self) -> Result<Vec<u8>> {
         let core = self.core.lock();
         match &core.role {
-            Role::Open(connection) if connection.state() != State::Closed && !connection.is_opening() => {
+            Role::Open(connection) if connection.state() != State::Closed && !connection.awaits_peer() => {
                 Ok(core.link.remote.encode(self.family))
             }
             _ => Err(Errno::ENOTCONN),

@@ -31,6 +31,18 @@ numbers! {
     TIMESTAMPS = 1;
     /// Window scaling.
     WINDOW_SCALING = 1;
+    /// ECN: 0 never, 1 asked for and accepted, 2 accepted.
+    ECN = 2;
+    /// Repetitions for a connection without a user; 0 for the usual 8.
+    ORPHAN_RETRIES = 0;
+    /// An opening for which the accept queue has no room is reset.
+    ABORT_ON_OVERFLOW = 0;
+    /// A pause makes the window small again.
+    SLOW_START_AFTER_IDLE = 1;
+    /// Probes for losses of the last segments: 3 and 4 on, others off.
+    EARLY_RETRANS = 3;
+    /// Bytes that may wait unsent.
+    NOTSENT_LOWAT = u32::MAX;
     /// Connections in TIME_WAIT make room for new ones to the same end: 0 never, 1 always, 2 on the loopback interface.
     TIME_WAIT_REUSE = 2;
 }
@@ -67,6 +79,8 @@ pub(super) fn settings() -> Settings {
         linger2: seconds(&FIN_TIMEOUT),
         syn_retries: SYN_RETRIES.load(Ordering::Relaxed),
         retries: RETRIES2.load(Ordering::Relaxed),
+        // Until the program sets its own.
+        unsent_low: 0,
         ..Settings::default()
     }
 }
@@ -78,6 +92,17 @@ pub(super) fn refresh(settings: &mut Settings) {
     settings.scaling = is_on(&WINDOW_SCALING);
     settings.send_buffers = sizes(&SEND);
     settings.receive_buffers = sizes(&RECEIVE);
+    settings.ecn = ECN.load(Ordering::Relaxed);
+    settings.orphan_retries = match ORPHAN_RETRIES.load(Ordering::Relaxed) {
+        0 => 8,
+        retries => retries,
+    };
+    settings.restart_after_idle = is_on(&SLOW_START_AFTER_IDLE);
+    settings.tail_probes = EARLY_RETRANS.load(Ordering::Relaxed) >= 3;
+    settings.unsent_low = match settings.unsent_low {
+        0 => NOTSENT_LOWAT.load(Ordering::Relaxed) as usize,
+        own => own,
+    };
 }
 
 /// What of a peer's offers is accepted.
@@ -87,5 +112,6 @@ pub(super) fn accepted(offered: Agreed) -> Agreed {
         scale: offered.scale.filter(|_| is_on(&WINDOW_SCALING)),
         sack: offered.sack && is_on(&SACK),
         timestamp: offered.timestamp.filter(|_| is_on(&TIMESTAMPS)),
+        ecn: offered.ecn && is_on(&ECN),
     }
 }
