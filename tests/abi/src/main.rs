@@ -36,6 +36,7 @@ mod memory;
 mod mmap_file;
 mod mount;
 mod mqueue;
+mod multicast;
 mod overlay;
 mod packet_socket;
 mod pipe;
@@ -49,6 +50,7 @@ mod session;
 mod signal;
 mod signal_info;
 mod socket_inet;
+mod socket_tcp;
 mod strange_packet;
 mod thread;
 mod timer;
@@ -81,7 +83,9 @@ const THEMES: &[&[Case]] = &[
     mount::CASES,
     mqueue::CASES,
     overlay::CASES,
+    multicast::CASES,
     packet_socket::CASES,
+    socket_tcp::CASES,
     strange_packet::CASES,
     pipe::CASES,
     poll::CASES,

@@ -1,5 +1,6 @@
 //! Packet sockets, classic BPF filters, tun interfaces, and tables of sockets by netlink.
 
+use crate::strange_packet::tap_interface;
 use crate::sys::*;
 use std::mem::{size_of, zeroed};
 use std::net::{TcpListener, UdpSocket};

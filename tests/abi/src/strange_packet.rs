@@ -32,7 +32,7 @@ cases! {
 }
 
 /// A tap interface with the address 10.214.8.1/24 that is up, and its name.
-fn tap_interface() -> (OwnedFd, String) {
+pub(crate) fn tap_interface() -> (OwnedFd, String) {
     let tap = open("/dev/net/tun", libc::O_RDWR | libc::O_NONBLOCK);
     let mut request: libc::ifreq = unsafe { zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"qtap%d") {
