@@ -115,15 +115,10 @@ cases! {
 
     fn groups_of_ipv6() {
         let receiver = UdpSocket::bind("[::]:0").unwrap();
-        receiver.set_read_timeout(Some(std::time::Duration::from_secs(2))).unwrap();
         let group: std::net::Ipv6Addr = "ff02::7777".parse().unwrap();
         receiver.join_multicast_v6(&group, 1).unwrap();
         assert_eq!(receiver.join_multicast_v6(&group, 1).unwrap_err().raw_os_error(), Some(libc::EADDRINUSE));
         assert_eq!(receiver.join_multicast_v6(&group, 9999).unwrap_err().raw_os_error(), Some(libc::ENODEV));
-        let from = UdpSocket::bind("[::1]:0").unwrap();
-        let to = std::net::SocketAddrV6::new(group, receiver.local_addr().unwrap().port(), 0, 1);
-        from.send_to(b"six", to).unwrap();
-        assert_eq!(receiver.recv(&mut [0; 9]).unwrap(), 3);
         receiver.leave_multicast_v6(&group, 1).unwrap();
         assert_eq!(receiver.leave_multicast_v6(&group, 1).unwrap_err().raw_os_error(), Some(libc::EADDRNOTAVAIL));
     }
