@@ -12,6 +12,7 @@ use super::ring::{Layout, Ring};
 use super::{PacketSocket, fanout};
 use crate::filter;
 use crate::link::{self, interface::Appetite};
+use crate::netlink::message::word_of;
 
 pub(super) const SOL_PACKET: i32 = 263;
 const ADD_MEMBERSHIP: i32 = 1;
@@ -134,10 +135,6 @@ fn set_ring(socket: &PacketSocket, value: &[u8], sending: bool) -> Result<()> {
     Ok(())
 }
 
-fn word(value: &[u8]) -> Result<u32> {
-    value.first_chunk::<4>().map(|b| u32::from_ne_bytes(*b)).ok_or(Errno::EINVAL)
-}
-
 fn has_ring(socket: &PacketSocket) -> bool {
     socket.receive_ring.lock().is_some() || socket.send_ring.lock().is_some()
 }
@@ -149,7 +146,7 @@ pub(super) fn set(socket: &PacketSocket, name: i32, value: &[u8]) -> Result<()> 
         ADD_MEMBERSHIP | DROP_MEMBERSHIP => return membership(socket, value, name == ADD_MEMBERSHIP),
         RX_RING | TX_RING => return set_ring(socket, value, name == TX_RING),
         FANOUT => {
-            let word = word(value)?;
+            let word = word_of(value)?;
             let flags = (word >> 16) as u16 & 0xff00;
             return fanout::join(socket, word as u16, (word >> 16) as u8, flags);
         }
@@ -160,7 +157,7 @@ pub(super) fn set(socket: &PacketSocket, name: i32, value: &[u8]) -> Result<()> 
         }
         _ => {}
     }
-    let n = word(value)?;
+    let n = word_of(value)?;
     match name {
         VERSION if has_ring(socket) => return Err(Errno::EBUSY),
         VERSION if n > 2 => return Err(Errno::EINVAL),

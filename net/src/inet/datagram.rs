@@ -56,6 +56,8 @@ pub(super) struct State {
     /// UDP_SEGMENT.
     pub(super) segment: u16,
     pub(super) no_checksum: bool,
+    /// UDP_GRO.
+    pub(super) lumps: bool,
     /// UDPLITE_SEND_CSCOV and UDPLITE_RECV_CSCOV: bytes that the checksum covers, has to cover.
     pub(super) coverage: [u16; 2],
 }
@@ -101,6 +103,7 @@ impl DatagramSocket {
                 corked: false,
                 segment: 0,
                 no_checksum: false,
+                lumps: false,
                 coverage: [0; 2],
             }),
             inbox: SpinLock::new(Inbox::default()),
@@ -138,6 +141,11 @@ impl DatagramSocket {
             self.news.wake_for(Events::READABLE, 1);
         }
         pushed
+    }
+
+    /// Does it take datagrams that were sent as one lump as such?
+    pub(super) fn takes_lumps(&self) -> bool {
+        self.state.lock().lumps
     }
 
     /// Does it want what a source sends to a group, as it came in by an interface?
@@ -269,8 +277,9 @@ impl DatagramSocket {
                 received.len = whole;
             }
         }
+        let port = self.state.lock().local.port;
         let settings = self.settings.lock();
-        received.control.messages = control::write(&settings, self.family, datagram);
+        received.control.messages = control::write(&settings, self.family, datagram, port);
         drop(settings);
         crate::options::stamp(&self.options, datagram.received, &mut received.control.messages);
         let flags = self.options.timestamping.load(Ordering::Relaxed);

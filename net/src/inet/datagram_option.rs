@@ -49,6 +49,7 @@ impl DatagramSocket {
         const SOL_UDP: i32 = 17;
         const UDP_CORK: i32 = 1;
         const UDP_SEGMENT: i32 = 103;
+        const UDP_GRO: i32 = 104;
         const SOL_UDPLITE: i32 = 136;
         const SO_NO_CHECK: i32 = 11;
         let state = self.state.lock();
@@ -56,6 +57,7 @@ impl DatagramSocket {
         match (at, name) {
             (SOL_UDP, UDP_CORK) if self.flavour.is_udp() => number(state.corked.into()),
             (SOL_UDP, UDP_SEGMENT) if self.flavour.is_udp() => number(state.segment.into()),
+            (SOL_UDP, UDP_GRO) if self.flavour.is_udp() => number(state.lumps.into()),
             (SOL_UDPLITE, 10 | 11) if self.flavour == Flavour::UdpLite => {
                 number(state.coverage[(name - 10) as usize].into())
             }
@@ -99,8 +101,10 @@ impl DatagramSocket {
                 self.state.lock().segment = u16::try_from(value).map_err(|_| Errno::EINVAL)?;
                 Ok(())
             }
-            // Datagrams that were sent as one lump are received one by one here: nothing to join.
-            UDP_GRO => Err(Errno::ENOPROTOOPT),
+            UDP_GRO => {
+                self.state.lock().lumps = value != 0;
+                Ok(())
+            }
             _ => Err(Errno::ENOPROTOOPT),
         }
     }

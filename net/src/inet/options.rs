@@ -49,7 +49,7 @@ const IPV6_RECVTCLASS: i32 = 66;
 const IPV6_TCLASS: i32 = 67;
 const IPV6_FREEBIND: i32 = 78;
 /// Requests for header options that we never see in packets: only kept.
-const IPV6_KEPT: [i32; 8] = [33, 53, 56, 57, 58, 60, 70, 77];
+const IPV6_KEPT: [i32; 9] = [33, 53, 56, 57, 58, 60, 70, 74, 77];
 const IP_KEPT: [i32; 6] = [6, 7, 18, 20, 21, 25];
 
 /// What the options of a socket are set to.
@@ -433,6 +433,18 @@ impl Settings {
             (crate::options::level::SOL_SOCKET, _) => self.get_socket(name),
             _ => None,
         }
+    }
+}
+
+impl Settings {
+    /// Is a flag at IPPROTO_IP set that is only kept?
+    pub(super) fn keeps_v4(&self, name: i32) -> bool {
+        has_bit(self.kept, name)
+    }
+
+    /// Is a flag at IPPROTO_IPV6 set that is only kept?
+    pub(super) fn keeps_v6(&self, name: i32) -> bool {
+        has_bit(self.kept6, name)
     }
 }
 

@@ -92,6 +92,7 @@ pub(crate) fn input(packet: Box<Packet>, header: Header) {
         ttl: header.ttl,
         tos: header.tos,
         received: sched::time::realtime(),
+        segment: 0,
     };
     // A reply that finds no room is lost.
     let _ = socket.receive_datagram(datagram);

@@ -19,6 +19,8 @@ pub(super) struct Datagram {
     pub(super) tos: u8,
     /// On the real-time clock.
     pub(super) received: Nanos,
+    /// The size of the datagrams that it is a lump of; 0 for a single one.
+    pub(super) segment: u16,
 }
 
 /// What waits on a socket.

@@ -87,7 +87,7 @@ impl DatagramSocket {
         };
         let stamped = (self.options.timestamping.load(Ordering::Relaxed) != 0).then(|| data.clone());
         let result = match self.flavour {
-            Flavour::Udp => udp::send(data, local.port, target.port, &out, path, no_checksum),
+            Flavour::Udp => udp::send(data, local.port, target.port, &out, path, no_checksum, wishes.segment),
             Flavour::UdpLite => udp::send_lite(data, local.port, target.port, &out, path, coverage),
             Flavour::Ping => ping::send(data, local.port, &out, path),
             Flavour::Raw(_) => raw::send(data, &out, path, &settings),
@@ -130,18 +130,15 @@ impl DatagramSocket {
         let len = data.len();
         let segment = usize::from(if wishes.segment != 0 { wishes.segment } else { self.state.lock().segment });
         if segment == 0 || len <= segment || self.flavour != Flavour::Udp {
-            self.transmit(data, target, path, wishes)?;
+            self.transmit(data, target, path, &control::Wishes { segment: 0, ..*wishes })?;
             return Ok(len);
         }
         const SEGMENTS_MAX: usize = 64;
-        if len.div_ceil(segment) > SEGMENTS_MAX {
+        let headers = if target.ip.is_ipv4() { 28 } else { 48 };
+        if len.div_ceil(segment) > SEGMENTS_MAX || segment + headers > path.mtu() {
             return Err(Errno::EINVAL);
         }
-        let mut rest = data;
-        while !rest.is_empty() {
-            let part = rest.split_to(segment);
-            self.transmit(part, target, path, wishes)?;
-        }
+        self.transmit(data, target, path, &control::Wishes { segment: segment as u16, ..*wishes })?;
         Ok(len)
     }
 }

@@ -52,14 +52,23 @@ pub(crate) fn all() -> Vec<Arc<DatagramSocket>> {
     sockets.iter().flat_map(|table| table.values()).flatten().cloned().collect()
 }
 
-/// Sends a datagram. Errors of `output`.
-pub(super) fn send(data: Rope, from: u16, to: u16, out: &Outgoing, path: &Path, no_checksum: bool) -> Result<()> {
+/// Sends a datagram, or several of `segment` bytes as one lump that is cut as late as possible. Errors of `output`.
+pub(super) fn send(
+    data: Rope,
+    from: u16,
+    to: u16,
+    out: &Outgoing,
+    path: &Path,
+    no_checksum: bool,
+    segment: u16,
+) -> Result<()> {
     let len = data.len() + HEADER;
     let mut header = [0; HEADER];
     header[..2].copy_from_slice(&from.to_be_bytes());
     header[2..4].copy_from_slice(&to.to_be_bytes());
     header[4..6].copy_from_slice(&(len as u16).to_be_bytes());
     let mut packet = packet_with_header(data, &header)?;
+    packet.segment_size = segment;
     if !no_checksum || out.source.is_ipv6() {
         set_checksum(&mut packet, out, 6);
     }
@@ -215,6 +224,7 @@ pub(crate) fn input(mut packet: Box<Packet>, header: Header) {
     }
     receivers.retain(|socket| filter::passes(&socket.options, &packet));
     packet.pull(HEADER);
+    let segment = packet.segment_size;
     let Ok(data) = packet.into_rope() else { return };
     let scope = if route::is_link_local(header.source) { header.interface } else { 0 };
     let datagram = Datagram {
@@ -225,11 +235,21 @@ pub(crate) fn input(mut packet: Box<Packet>, header: Header) {
         ttl: header.ttl,
         tos: header.tos,
         received: sched::time::realtime(),
+        segment,
     };
     for socket in receivers {
-        let counter =
-            if socket.receive_datagram(datagram.clone()) { Counter::UdpInDatagrams } else { Counter::UdpRcvbufErrors };
-        statistics::add(counter, 1);
+        let give = |datagram: Datagram| {
+            let taken = socket.receive_datagram(datagram);
+            statistics::add(if taken { Counter::UdpInDatagrams } else { Counter::UdpRcvbufErrors }, 1);
+        };
+        if segment == 0 || socket.takes_lumps() {
+            give(datagram.clone());
+            continue;
+        }
+        let mut rest = datagram.data.clone();
+        while !rest.is_empty() {
+            give(Datagram { data: rest.split_to(segment.into()), segment: 0, ..datagram.clone() });
+        }
     }
 }
 

@@ -101,7 +101,7 @@ impl Tunnel {
         const TSO: u32 = 6;
         let offloads = if self.flags & kind::VNET_HDR != 0 { self.offloads.load(Ordering::Relaxed) } else { 0 };
         let mut packet = packet;
-        if packet.segment_size != 0 && offloads & TSO == 0 {
+        if packet.segment_size != 0 && (offloads & TSO == 0 || !packet.is_tcp()) {
             segmentation::cut(packet).into_iter().for_each(|part| self.send(interface, part));
             return;
         }
@@ -361,7 +361,12 @@ pub(crate) fn vnet_header(packet: &Packet) -> [u8; VNET] {
         out[8..10].copy_from_slice(&offset.to_le_bytes());
     }
     if packet.segment_size != 0 {
-        out[1] = if packet.is_v6() { 4 } else { 1 };
+        // VIRTIO_NET_HDR_GSO_TCPV4, TCPV6, UDP_L4.
+        out[1] = match (packet.is_tcp(), packet.is_v6()) {
+            (true, false) => 1,
+            (true, true) => 4,
+            (false, _) => 5,
+        };
         out[2..4].copy_from_slice(&(packet.head().len() as u16).to_le_bytes());
         out[4..6].copy_from_slice(&packet.segment_size.to_le_bytes());
     }

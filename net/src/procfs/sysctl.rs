@@ -158,7 +158,8 @@ fn fast_open_key() -> Node {
 
 fn ipv4() -> Node {
     let names = || Ok((congestion::AVAILABLE.join(" ") + "\n").into_bytes());
-    dir(vec![
+    let kept = tcp::KEPT.iter().map(|(name, cell)| (*name, number(cell, i32::MAX as u32)));
+    let mut entries = vec![
         ("conf", conf::conf(true)),
         ("icmp_echo_ignore_all", number(&icmp::ECHO_IGNORE_ALL, 1)),
         ("icmp_echo_ignore_broadcasts", number(&icmp::ECHO_IGNORE_BROADCASTS, 1)),
@@ -176,17 +177,22 @@ fn ipv4() -> Node {
         ("tcp_allowed_congestion_control", file(names)),
         ("tcp_available_congestion_control", file(names)),
         ("tcp_congestion_control", congestion_control()),
+        ("tcp_dsack", number(&tcp::DSACK, 1)),
         ("tcp_early_retrans", number(&tcp::EARLY_RETRANS, 4)),
         ("tcp_ecn", number(&tcp::ECN, 2)),
         ("tcp_fastopen", number(&fast_open::MODE, u32::MAX)),
         ("tcp_fastopen_key", fast_open_key()),
+        ("tcp_frto", number(&tcp::FRTO, 2)),
         ("tcp_fin_timeout", number(&tcp::FIN_TIMEOUT, 3600)),
         ("tcp_keepalive_intvl", number(&tcp::KEEPALIVE_INTERVAL, 32767)),
         ("tcp_keepalive_probes", number(&tcp::KEEPALIVE_PROBES, 127)),
         ("tcp_keepalive_time", number(&tcp::KEEPALIVE_TIME, 32767)),
         ("tcp_max_syn_backlog", number(&SYN_BACKLOG, 1 << 20)),
+        ("tcp_moderate_rcvbuf", number(&tcp::MODERATE_RCVBUF, 1)),
         ("tcp_notsent_lowat", number(&tcp::NOTSENT_LOWAT, u32::MAX)),
         ("tcp_orphan_retries", number(&tcp::ORPHAN_RETRIES, 255)),
+        ("tcp_reordering", number(&tcp::REORDERING, 300)),
+        ("tcp_rfc1337", number(&tcp::RFC1337, 1)),
         ("tcp_retries2", number(&tcp::RETRIES2, 255)),
         ("tcp_rmem", triple(&tcp::RECEIVE)),
         ("tcp_sack", number(&tcp::SACK, 1)),
@@ -198,7 +204,10 @@ fn ipv4() -> Node {
         ("tcp_tw_reuse", number(&tcp::TIME_WAIT_REUSE, 2)),
         ("tcp_window_scaling", number(&tcp::WINDOW_SCALING, 1)),
         ("tcp_wmem", triple(&tcp::SEND)),
-    ])
+    ];
+    entries.extend(kept);
+    entries.sort_by_key(|(name, _)| *name);
+    dir(entries)
 }
 
 fn ipv6() -> Node {

@@ -30,9 +30,6 @@ struct Progress {
     echo: u32,
 }
 
-/// Duplicates that show a loss where the peer has no SACK.
-const DUPLICATES: u32 = 3;
-
 impl Connection {
     /// Takes the acknowledgement of a segment in a synchronised state. False if the segment is to be dropped.
     pub(super) fn take_ack(&mut self, now: Nanos, segment: &Segment, effects: &mut Effects, out: Out) -> bool {
@@ -266,7 +263,7 @@ impl Connection {
         let hint = progress_or.into();
         if !self.sack {
             let partial = hint.advanced && self.loss.state == Recovery::Repair && self.send.una.before(self.loss.high);
-            let third = self.loss.duplicates == DUPLICATES && self.loss.state == Recovery::Open;
+            let third = self.loss.duplicates == self.settings.duplicates && self.loss.state == Recovery::Open;
             let first = self.send.queue.front().map(|sent| sent.flight);
             if (partial || third) && first == Some(Flight::Flying) {
                 let mss = self.send.mss;
@@ -279,11 +276,12 @@ impl Connection {
         if self.loss.rack_at == 0 {
             return;
         }
-        let patience = if !self.loss.reordered && (self.loss.state != Recovery::Open || self.sacked >= DUPLICATES) {
-            0
-        } else {
-            (self.rtt.least / 4).min(self.rtt.smoothed)
-        };
+        let patience =
+            if !self.loss.reordered && (self.loss.state != Recovery::Open || self.sacked >= self.settings.duplicates) {
+                0
+            } else {
+                (self.rtt.least / 4).min(self.rtt.smoothed)
+            };
         let mut next: Option<Nanos> = None;
         for index in 0..self.send.queue.len() {
             let Some(sent) = self.send.queue.get(index) else { break };
@@ -366,7 +364,11 @@ impl Connection {
             self.timestamps && undo.stamp != 0 && echo != 0 && (echo.wrapping_sub(undo.stamp) as i32) < 0
         });
         // F-RTO (RFC 5682) without timestamps: data that was never repeated is acknowledged after a time-out.
-        let original = self.loss.state == Recovery::Timeout && progress.original && self.sack && undo.stamp != 0;
+        let original = self.settings.spurious_timeouts
+            && self.loss.state == Recovery::Timeout
+            && progress.original
+            && self.sack
+            && undo.stamp != 0;
         let unrepeated = original && self.send.una.before(self.loss.high) && self.lost > 0;
         if !echoed_before && !unrepeated {
             return;

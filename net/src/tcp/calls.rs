@@ -66,10 +66,13 @@ impl Connection {
     /// Bytes that may be added to what is to be sent; 0 where that would exceed the buffer.
     pub fn room(&self) -> usize {
         // Who has set a limit to what waits unsent gets no further.
-        if self.unsent() >= self.settings.unsent_low {
-            return 0;
-        }
-        self.send.limit.saturating_sub(self.queued())
+        let unsent = self.settings.unsent_low.saturating_sub(self.unsent());
+        self.send.limit.saturating_sub(self.queued()).min(unsent)
+    }
+
+    /// Is the room to be kept to the byte, because the user has limited what waits unsent?
+    pub fn is_limited(&self) -> bool {
+        self.settings.unsent_low < u32::MAX as usize
     }
 
     fn queued(&self) -> usize {

@@ -92,14 +92,26 @@ pub struct Settings {
     pub sack: bool,
     /// Offer timestamps (`tcp_timestamps`).
     pub timestamps: bool,
-    /// Offer window scaling (`tcp_window_scaling`).
+    /// Offer window scaling (`tcp_window_scaling`), and by how many bits: for the most that the receive buffer grows to.
     pub scaling: bool,
+    /// The scale.
+    pub scale: u8,
     /// ECN: never, asked for and accepted, accepted (`tcp_ecn`).
     pub ecn: u32,
     /// Repetitions for a connection without a user (`tcp_orphan_retries`).
     pub orphan_retries: u32,
     /// Probe for losses of the last segments (`tcp_early_retrans`).
     pub tail_probes: bool,
+    /// Report duplicates (`tcp_dsack`).
+    pub duplicate_reports: bool,
+    /// Undo time-outs that were spurious (`tcp_frto`).
+    pub spurious_timeouts: bool,
+    /// Duplicates that show a loss (`tcp_reordering`).
+    pub duplicates: u32,
+    /// The receive buffer follows what the user takes (`tcp_moderate_rcvbuf`).
+    pub follows_reader: bool,
+    /// A reset does not end TIME_WAIT (`tcp_rfc1337`).
+    pub keeps_time_wait: bool,
     /// Begin with a small window after a pause (`tcp_slow_start_after_idle`).
     pub restart_after_idle: bool,
     /// SO_MAX_PACING_RATE in bytes a second; `u64::MAX` for none.
@@ -130,10 +142,16 @@ impl Default for Settings {
             sack: true,
             timestamps: true,
             scaling: true,
+            scale: SCALE,
             ecn: 2,
             orphan_retries: 8,
             tail_probes: true,
             restart_after_idle: true,
+            duplicate_reports: true,
+            spurious_timeouts: true,
+            duplicates: 3,
+            follows_reader: true,
+            keeps_time_wait: false,
             max_pacing: u64::MAX,
             unsent_low: u32::MAX as usize,
             send_buffers: SEND_BUFFER,
@@ -243,7 +261,7 @@ pub struct Connection {
 
 /// How long TIME_WAIT lasts.
 pub const TIME_WAIT: Nanos = 60 * NANOS_PER_SEC;
-/// The window scale that is offered: for the most that the receive buffer grows to.
+/// The window scale that is offered for the usual largest receive buffer.
 pub const SCALE: u8 = 7;
 /// The first and the largest receive buffer (`net.ipv4.tcp_rmem`).
 pub const RECEIVE_BUFFER: [usize; 3] = [4096, 131_072, 6_291_456];
@@ -329,7 +347,7 @@ impl Connection {
         this.state = State::SynSent;
         this.timestamps = this.settings.timestamps;
         this.sack = this.settings.sack;
-        this.receive.scale = if this.settings.scaling { SCALE } else { 0 };
+        this.receive.scale = if this.settings.scaling { this.settings.scale } else { 0 };
         this.apply_max_segment();
         this.stalled_at = now;
         this.delivered_at = now;
@@ -384,7 +402,7 @@ impl Connection {
         match agreed.scale {
             Some(scale) => {
                 self.send.scale = scale.min(14);
-                self.receive.scale = SCALE;
+                self.receive.scale = self.settings.scale;
             }
             None => {
                 self.send.scale = 0;

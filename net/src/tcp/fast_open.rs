@@ -193,7 +193,7 @@ impl Connection {
             self.send.unsent.advance(taken);
             self.send.nxt += taken;
             self.counts.data_out += 1;
-            self.fast.acknowledged = true;
+            self.fast.acknowledged = taken == self.fast.with_syn;
         }
         self.fast.with_syn = 0;
     }
@@ -210,6 +210,7 @@ impl Connection {
         if !syn.payload.is_empty() {
             self.counts.data_in += 1;
             self.take_syn_data(syn.payload.clone(), &mut effects);
+            self.fast.acknowledged = true;
         }
         self.queue_mark(now, Flags::SYN);
         self.transmit(now, 0, out);

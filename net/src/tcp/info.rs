@@ -11,6 +11,16 @@ use super::rtt::MS;
 pub(super) const SIZE: usize = 240;
 
 impl Connection {
+    /// Bytes a second that window and round trip make, with the headroom that a paced sender would take.
+    fn window_rate(&self) -> u64 {
+        let percent = if self.window.size < self.window.threshold / 2 { 200 } else { 120 };
+        let window = u64::from(self.window.size.max(self.flying)) * self.send.mss as u64;
+        match self.rtt.smoothed {
+            0 => u64::MAX,
+            rtt => (window * percent / 100).saturating_mul(1_000_000) / (rtt / 1000).max(1),
+        }
+    }
+
     /// The structure as of now.
     pub fn info(&self, now: Nanos) -> Vec<u8> {
         let mut out = Vec::with_capacity(SIZE);
@@ -73,7 +83,7 @@ impl Connection {
             self.loss.retransmitted as u32,
         ];
         words.iter().for_each(|word| out.extend_from_slice(&word.to_ne_bytes()));
-        let pacing = self.pacing_rate().unwrap_or(u64::MAX);
+        let pacing = self.pacing_rate().unwrap_or_else(|| self.window_rate());
         let c = &self.counts;
         for long in [pacing, self.settings.max_pacing, c.bytes_acked, c.bytes_received] {
             out.extend_from_slice(&long.to_ne_bytes());

@@ -108,8 +108,8 @@ impl Connection {
 
     fn in_time_wait(&mut self, now: Nanos, segment: Segment, out: Out) -> Effects {
         if segment.has(Flags::RST) {
-            // A reset does not end it early (RFC 1337).
-            return Effects::empty();
+            let exact = segment.seq == self.receive.nxt && !self.is_stale(now, &segment);
+            return if exact && !self.settings.keeps_time_wait { self.die(None) } else { Effects::empty() };
         }
         if segment.has(Flags::FIN) {
             self.end_timer = Some(now + TIME_WAIT);

@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use base::{NANOS_PER_SEC, Nanos};
 use hal::sync::SpinLock;
 
-use super::connection::{Agreed, Connection, Effects, Path as Limits, SCALE, State};
+use super::connection::{Agreed, Connection, Effects, Path as Limits, State};
 use super::fast_open::Verdict;
 use super::link::{Link, answer, refuse};
 use super::segment::{FastOpen, Flags, Options, Segment};
@@ -127,7 +127,7 @@ impl Request {
             seq: self.iss + 1,
             ack: self.irs + 1,
             flags: Flags::ACK,
-            window: WINDOW >> self.agreed.scale.map_or(0, |_| SCALE),
+            window: WINDOW >> self.agreed.scale.map_or(0, |_| sysctl::scale()),
             options: Options { timestamps: self.agreed.timestamp.map(|theirs| (stamp, theirs)), ..Options::default() },
             ..Segment::default()
         });
@@ -149,7 +149,7 @@ fn syn_ack(iss: Seq, irs: Seq, agreed: &Agreed, mss: u16, stamp: u32) -> Segment
         window: WINDOW,
         options: Options {
             mss: Some(mss),
-            scale: agreed.scale.map(|_| SCALE),
+            scale: agreed.scale.map(|_| sysctl::scale()),
             sack_permitted: agreed.sack,
             timestamps: agreed.timestamp.map(|theirs| (stamp, theirs)),
             ..Options::default()

@@ -88,7 +88,8 @@ impl Connection {
             options.fast_open = self.fast.option.take();
         } else if self.sack {
             let room = if self.timestamps { 3 } else { 4 };
-            let blocks = self.receive.duplicate.take().into_iter().chain(self.receive.blocks.iter().copied());
+            let duplicate = self.receive.duplicate.take().filter(|_| self.settings.duplicate_reports);
+            let blocks = duplicate.into_iter().chain(self.receive.blocks.iter().copied());
             options.blocks.extend(blocks.take(room));
         }
         options

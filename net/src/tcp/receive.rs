@@ -361,7 +361,7 @@ impl Connection {
             return;
         }
         let wanted = 4 * self.receive.copied_in_round + 32 * usize::from(self.receive.advertised_mss).min(4096);
-        if !self.receive.fixed && wanted > self.receive.limit {
+        if !self.receive.fixed && self.settings.follows_reader && wanted > self.receive.limit {
             self.receive.limit = wanted.min(self.settings.receive_buffers[2]).max(self.receive.limit);
         }
         self.receive.copied_in_round = 0;

@@ -86,7 +86,7 @@ fn send_and_open(
     let (deferred, open) = {
         let core = socket.core.lock();
         let open = match &core.role {
-            Role::Open(connection) => Some(connection.is_opening()),
+            Role::Open(connection) => Some((connection.is_opening(), core.told)),
             _ => None,
         };
         (core.deferred, open)
@@ -96,8 +96,14 @@ fn send_and_open(
         return Err(Errno::EOPNOTSUPP);
     }
     match open {
-        Some(true) => return Err(Errno::EALREADY),
-        Some(false) => return Err(Errno::EISCONN),
+        Some((true, _)) => return Err(Errno::EALREADY),
+        Some((false, true)) => return Err(Errno::EISCONN),
+        // The first call after the opening is one like any other.
+        Some((false, false)) => {
+            socket.core.lock().told = true;
+            let flags = message.flags - MessageFlags::FASTOPEN;
+            return send(socket, caller, source, Outgoing { to: None, flags, ..message }, nonblocking);
+        }
         None => {}
     }
     let to = match (deferred, message.to) {
@@ -149,7 +155,8 @@ fn wait_room(socket: &TcpSocket, nonblocking: bool) -> Result<usize> {
         let Role::Open(connection) = &mut core.role else { return Some(Err(Errno::EPIPE)) };
         let room = if connection.awaits_peer() { 0 } else { connection.room() };
         if room > 0 {
-            return Some(Ok(room));
+            // Else a piece may exceed the buffer's limit a little, so that small buffers don't cut everything into slices.
+            return Some(Ok(if connection.is_limited() { room } else { room.max(PIECE / 4) }));
         }
         connection.want_room();
         nonblocking.then_some(Err(Errno::EAGAIN))
@@ -172,8 +179,7 @@ fn send_piece(socket: &TcpSocket, source: &mut Source, flags: MessageFlags, nonb
         return Ok(0);
     }
     let mut filler = socket.filler.lock();
-    // A piece may exceed the buffer's limit a little, so that small buffers don't cut everything into slices.
-    let data = filler.take(source, PIECE.min(room.max(PIECE / 4)))?;
+    let data = filler.take(source, PIECE.min(room))?;
     let n = data.len();
     let last = source.remaining() == 0;
     let more = !last || flags.contains(MessageFlags::MORE);
@@ -247,6 +253,10 @@ fn receive_unconnected(socket: &TcpSocket) -> Result<Received> {
     let mut core = socket.core.lock();
     if let Some(error) = core.error.take() {
         return Err(error);
+    }
+    // Where connect(2) was put off until there is something to send, nothing can have come.
+    if core.deferred.is_some() {
+        return Err(Errno::EAGAIN);
     }
     // A socket that was shut down for reading is at its end even if it was never connected.
     if core.shut_read { Ok(Received::default()) } else { Err(Errno::ENOTCONN) }
