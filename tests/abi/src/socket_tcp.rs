@@ -37,8 +37,11 @@ fn address(port: u16) -> libc::sockaddr_in {
     raw
 }
 
+/// The bytes of a message, and the level, type and data of its control message.
+type Message = (Vec<u8>, (i32, i32), Vec<u8>);
+
 /// The level, type and data of the only control message that comes with one of recvmsg(2), and its bytes.
-fn message(fd: &impl AsRawFd, flags: i32) -> Result<(Vec<u8>, (i32, i32), Vec<u8>), i32> {
+fn message(fd: &impl AsRawFd, flags: i32) -> Result<Message, i32> {
     let (mut bytes, mut control) = (vec![0u8; 100], [0u64; 32]);
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     let mut header: libc::msghdr = unsafe { zeroed() };
