@@ -143,6 +143,11 @@ impl DatagramSocket {
         pushed
     }
 
+    /// Has a packet at least the time to live that is wanted (IP_MINTTL, IPV6_MINHOPCOUNT)?
+    pub(super) fn lives_enough(&self, source: IpAddr, ttl: u8) -> bool {
+        ttl >= self.settings.lock().least_ttl[usize::from(source.is_ipv6())]
+    }
+
     /// Does it take datagrams that were sent as one lump as such?
     pub(super) fn takes_lumps(&self) -> bool {
         self.state.lock().lumps
@@ -468,8 +473,8 @@ impl Socket for DatagramSocket {
         Ok((self.inbox.lock().first().map_or(0, |d| d.data.len()), 0))
     }
 
-    fn set_option(&self, _caller: &Caller, level: i32, name: i32, value: &[u8]) -> Option<Result<()>> {
-        self.set_own_option(level, name, value)
+    fn set_option(&self, caller: &Caller, level: i32, name: i32, value: &[u8]) -> Option<Result<()>> {
+        self.set_own_option(caller, level, name, value)
     }
 
     fn get_option(&self, level: i32, name: i32) -> Option<Result<Vec<u8>>> {

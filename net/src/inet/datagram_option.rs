@@ -5,13 +5,14 @@ use alloc::vec::Vec;
 use base::{Errno, Result};
 
 use super::datagram::{DatagramSocket, Flavour};
-use super::options::{IP_MTU, SOL_IP, SOL_IPV6, word};
+use super::options::{IP_MTU, SOL_IP, SOL_IPV6, Setter, word};
 use super::{Family, multicast};
 use crate::options::level;
+use crate::socket::{Caller, Socket};
 
 impl DatagramSocket {
     /// Sets an option of the network layer or the protocol; `None` where it is none of theirs.
-    pub(super) fn set_own_option(&self, at: i32, name: i32, value: &[u8]) -> Option<Result<()>> {
+    pub(super) fn set_own_option(&self, caller: &Caller, at: i32, name: i32, value: &[u8]) -> Option<Result<()>> {
         const SOL_UDP: i32 = 17;
         const SOL_RAW: i32 = 255;
         const SOL_UDPLITE: i32 = 136;
@@ -20,7 +21,7 @@ impl DatagramSocket {
         const IPV6_CHECKSUM: i32 = 7;
         match (at, self.flavour) {
             (SOL_RAW, Flavour::Raw(_)) if name == IPV6_CHECKSUM && self.family == Family::V6 => {
-                return Some(self.settings.lock().set_v6(IPV6_CHECKSUM, value, false));
+                return Some(self.settings.lock().set_v6(IPV6_CHECKSUM, value));
             }
             (SOL_UDP, Flavour::Udp | Flavour::UdpLite) => return Some(self.set_udp(name, value)),
             (SOL_UDPLITE, Flavour::UdpLite) => return Some(self.set_coverage(name, value)),
@@ -41,7 +42,7 @@ impl DatagramSocket {
             return Some(result);
         }
         let bound = self.state.lock().binding.is_some();
-        self.settings.lock().set(self.family, at, name, value, bound)
+        self.settings.lock().set(self.family, at, name, value, Setter::new(caller, self.kind(), bound))
     }
 
     /// An option of the network layer or the protocol.

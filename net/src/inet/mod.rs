@@ -22,7 +22,7 @@ use base::{Capability, Errno, Result};
 
 pub use address::{Endpoint, Family};
 pub use options::Settings;
-pub(crate) use options::{IP_MTU, SOL_IP, SOL_IPV6};
+pub(crate) use options::{IP_MTU, SOL_IP, SOL_IPV6, Setter};
 
 use crate::ip::protocol;
 use crate::socket::{Caller, Socket};

@@ -4,11 +4,12 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::sync::atomic::Ordering;
 
-use base::{Errno, Result};
+use base::{Capability, Errno, Result};
 
 use super::address::Family;
 use crate::ip::{OPTIONS_MAX, default_ttl, protocol};
 use crate::link;
+use crate::socket::{Caller, SocketKind};
 
 /// Levels.
 pub(crate) const SOL_IP: i32 = 0;
@@ -26,6 +27,8 @@ const IP_RECVTOS: i32 = 13;
 pub(crate) const IP_MTU: i32 = 14;
 const IP_FREEBIND: i32 = 15;
 const IP_TRANSPARENT: i32 = 19;
+const IP_MINTTL: i32 = 21;
+const IP_NODEFRAG: i32 = 22;
 const IP_MULTICAST_IF: i32 = 32;
 const IP_MULTICAST_TTL: i32 = 33;
 const IP_MULTICAST_LOOP: i32 = 34;
@@ -47,10 +50,51 @@ const IPV6_RECVHOPLIMIT: i32 = 51;
 const IPV6_DONTFRAG: i32 = 62;
 const IPV6_RECVTCLASS: i32 = 66;
 const IPV6_TCLASS: i32 = 67;
+const IPV6_MINHOPCOUNT: i32 = 73;
+const IPV6_TRANSPARENT: i32 = 75;
+const IPV6_UNICAST_IF: i32 = 76;
 const IPV6_FREEBIND: i32 = 78;
 /// Requests for header options that we never see in packets: only kept.
-const IPV6_KEPT: [i32; 9] = [33, 53, 56, 57, 58, 60, 70, 74, 77];
-const IP_KEPT: [i32; 6] = [6, 7, 18, 20, 21, 25];
+const IPV6_KEPT: [i32; 10] = [31, 33, 53, 56, 57, 58, 60, 70, 74, 77];
+const IP_KEPT: [i32; 7] = [6, 7, 18, 20, IP_NODEFRAG, 25, 26];
+
+/// Who sets an option, on what kind of socket.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setter {
+    /// A raw socket.
+    pub(crate) raw: bool,
+    /// A stream.
+    pub(crate) stream: bool,
+    /// It has an address, so IPV6_V6ONLY is settled.
+    pub(crate) bound: bool,
+    /// The caller may speak for any address.
+    pub(crate) privileged: bool,
+}
+
+impl Setter {
+    /// The caller's rights, for a socket of that kind.
+    pub(crate) fn new(caller: &Caller, kind: SocketKind, bound: bool) -> Setter {
+        let cred = &caller.fs.cred;
+        Setter {
+            raw: kind == SocketKind::Raw,
+            stream: kind == SocketKind::Stream,
+            bound,
+            privileged: cred.capable(Capability::NetRaw) || cred.capable(Capability::NetAdmin),
+        }
+    }
+
+    /// What the option cannot be set for. `ENOPROTOOPT`, `EINVAL`, `EPERM`.
+    fn check(self, level: i32, name: i32, on: bool) -> Result<()> {
+        match (level, name) {
+            (SOL_IP, IP_HDRINCL | IP_NODEFRAG) if !self.raw => Err(Errno::ENOPROTOOPT),
+            (SOL_IP, IP_MULTICAST_TTL | IP_MULTICAST_IF) if self.stream => Err(Errno::EINVAL),
+            (SOL_IPV6, IPV6_MULTICAST_HOPS | IPV6_MULTICAST_IF) if self.stream => Err(Errno::ENOPROTOOPT),
+            (SOL_IPV6, IPV6_V6ONLY) if self.bound => Err(Errno::EINVAL),
+            (SOL_IP, IP_TRANSPARENT) | (SOL_IPV6, IPV6_TRANSPARENT) if on && !self.privileged => Err(Errno::EPERM),
+            _ => Ok(()),
+        }
+    }
+}
 
 /// What the options of a socket are set to.
 #[derive(Clone, Debug)]
@@ -82,6 +126,8 @@ pub struct Settings {
     pub header_included: bool,
     pub checksum_at: i32,
     pub dont_fragment: bool,
+    /// Packets with less time to live are not taken: of IPv4 and IPv6.
+    pub least_ttl: [u8; 2],
     pub unicast_interface: u32,
     /// IP_OPTIONS.
     pub header_options: Vec<u8>,
@@ -122,6 +168,7 @@ impl Default for Settings {
             header_included: false,
             checksum_at: -1,
             dont_fragment: false,
+            least_ttl: [0; 2],
             unicast_interface: 0,
             header_options: Vec::new(),
             no_port: false,
@@ -131,6 +178,17 @@ impl Default for Settings {
             kept6: 0,
         }
     }
+}
+
+/// A number that fits a byte. `EINVAL`.
+fn byte(value: &[u8]) -> Result<u8> {
+    u8::try_from(number(value)?).map_err(|_| Errno::EINVAL)
+}
+
+/// The index of an interface, in network order as with no other option. `EINVAL`, `EADDRNOTAVAIL`.
+fn unicast_interface(value: &[u8]) -> Result<u32> {
+    let index = u32::from_be(word(value)? as u32);
+    if index != 0 && link::by_index(index).is_none() { Err(Errno::EADDRNOTAVAIL) } else { Ok(index) }
 }
 
 /// IP_OPTIONS as they go into headers: padded to whole words. `EINVAL` for too many, for malformed ones, and for source routes, which nobody takes.
@@ -222,6 +280,7 @@ impl Settings {
             IP_RECVERR => self.receive_errors = on()?,
             IP_RECVTTL => self.receive_ttl = on()?,
             IP_RECVTOS => self.receive_tos = on()?,
+            IP_MINTTL => self.least_ttl[0] = byte(value)?,
             IP_FREEBIND => self.free_bind = on()?,
             IP_TRANSPARENT => self.transparent = on()?,
             IP_BIND_ADDRESS_NO_PORT => self.no_port = on()?,
@@ -234,14 +293,7 @@ impl Settings {
                 self.multicast_source = v4_at(value, at).filter(|a| !a.is_unspecified());
             }
             IP_OPTIONS => self.header_options = header_options(value)?,
-            IP_UNICAST_IF => {
-                // In network order, as with no other option.
-                let index = u32::from_be(word(value)? as u32);
-                if index != 0 && link::by_index(index).is_none() {
-                    return Err(Errno::EADDRNOTAVAIL);
-                }
-                self.unicast_interface = index;
-            }
+            IP_UNICAST_IF => self.unicast_interface = unicast_interface(value)?,
             name if IP_KEPT.contains(&name) => set_bit(&mut self.kept, name, on()?),
             _ => return Err(Errno::ENOPROTOOPT),
         }
@@ -259,6 +311,7 @@ impl Settings {
             IP_RECVERR => self.receive_errors.into(),
             IP_RECVTTL => self.receive_ttl.into(),
             IP_RECVTOS => self.receive_tos.into(),
+            IP_MINTTL => self.least_ttl[0].into(),
             IP_FREEBIND => self.free_bind.into(),
             IP_TRANSPARENT => self.transparent.into(),
             IP_BIND_ADDRESS_NO_PORT => self.no_port.into(),
@@ -276,11 +329,10 @@ impl Settings {
         Ok(value.to_ne_bytes().to_vec())
     }
 
-    /// Sets an option at IPPROTO_IPV6. `bound`: it has an address, so IPV6_V6ONLY is settled. `ENOPROTOOPT`, `EINVAL`.
-    pub(crate) fn set_v6(&mut self, name: i32, value: &[u8], bound: bool) -> Result<()> {
+    /// Sets an option at IPPROTO_IPV6. `ENOPROTOOPT`, `EINVAL`.
+    pub(crate) fn set_v6(&mut self, name: i32, value: &[u8]) -> Result<()> {
         let on = || word(value).map(|n| n != 0);
         match name {
-            IPV6_V6ONLY if bound => return Err(Errno::EINVAL),
             IPV6_V6ONLY => self.v6_only = on()?,
             IPV6_UNICAST_HOPS => self.hops = Settings::hop_limit(word(value)?)?,
             IPV6_MULTICAST_HOPS => self.multicast_ttl = Settings::hop_limit(word(value)?)?.unwrap_or(1),
@@ -296,7 +348,13 @@ impl Settings {
                 self.multicast_interface = index;
             }
             IPV6_MULTICAST_ALL => self.multicast_all6 = on()?,
-            IPV6_MTU_DISCOVER => self.discover = word(value)?,
+            IPV6_MTU_DISCOVER => match word(value)? {
+                how @ 0..=5 => self.discover = how,
+                _ => return Err(Errno::EINVAL),
+            },
+            IPV6_MINHOPCOUNT => self.least_ttl[1] = byte(value)?,
+            IPV6_TRANSPARENT => self.transparent = on()?,
+            IPV6_UNICAST_IF => self.unicast_interface = unicast_interface(value)?,
             IPV6_MTU if word(value)? < 1280 => return Err(Errno::EINVAL),
             IPV6_MTU => {}
             IPV6_RECVERR => self.receive_errors6 = on()?,
@@ -336,6 +394,9 @@ impl Settings {
             IPV6_RECVTCLASS => self.receive_class.into(),
             IPV6_TCLASS => self.class.into(),
             IPV6_DONTFRAG => self.dont_fragment.into(),
+            IPV6_MINHOPCOUNT => self.least_ttl[1].into(),
+            IPV6_TRANSPARENT => self.transparent.into(),
+            IPV6_UNICAST_IF => self.unicast_interface.to_be() as i32,
             IPV6_FREEBIND => self.free_bind.into(),
             IPV6_CHECKSUM => self.checksum_at,
             name if IPV6_KEPT.contains(&name) => has_bit(self.kept6, name).into(),
@@ -412,12 +473,15 @@ impl Settings {
         level: i32,
         name: i32,
         value: &[u8],
-        bound: bool,
+        setter: Setter,
     ) -> Option<Result<()>> {
+        if let Err(error) = setter.check(level, name, value.iter().any(|byte| *byte != 0)) {
+            return Some(Err(error));
+        }
         match (level, family) {
             (SOL_IP | SOL_IPV6, _) if super::multicast::is_one(level, name) => Some(Err(Errno::EPROTO)),
             (SOL_IP, _) => Some(self.set_v4(name, value)),
-            (SOL_IPV6, Family::V6) => Some(self.set_v6(name, value, bound)),
+            (SOL_IPV6, Family::V6) => Some(self.set_v6(name, value)),
             (SOL_IPV6, Family::V4) => Some(Err(Errno::ENOPROTOOPT)),
             (crate::options::level::SOL_SOCKET, _) => self.set_socket(name, value),
             _ => None,

@@ -222,7 +222,8 @@ pub(crate) fn input(mut packet: Box<Packet>, header: Header) {
         icmp::unreachable(&mut packet, &header, Unreachable::Port);
         return;
     }
-    receivers.retain(|socket| filter::passes(&socket.options, &packet));
+    receivers
+        .retain(|socket| filter::passes(&socket.options, &packet) && socket.lives_enough(header.source, header.ttl));
     packet.pull(HEADER);
     let segment = packet.segment_size;
     let Ok(data) = packet.into_rope() else { return };

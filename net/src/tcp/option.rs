@@ -7,10 +7,11 @@ use core::sync::atomic::Ordering;
 
 use super::connection::{Connection, Effects, Settings, State};
 use super::socket::{Core, Role, TcpSocket};
-use super::{congestion, fast_open};
+use super::{congestion, fast_open, sysctl};
 use crate::backlog;
+use crate::inet::Setter;
 use crate::options::{Options, option};
-use crate::socket::Caller;
+use crate::socket::{Caller, Socket};
 
 const SOL_TCP: i32 = 6;
 const NODELAY: i32 = 1;
@@ -43,7 +44,8 @@ pub(super) fn set(socket: &TcpSocket, caller: &Caller, level: i32, name: i32, va
         return Some(set_tcp(socket, caller, name, value));
     }
     let bound = socket.core.lock().link.local.port != 0;
-    let result = socket.settings.lock().set(socket.family, level, name, value, bound);
+    let result =
+        socket.settings.lock().set(socket.family, level, name, value, Setter::new(caller, socket.kind(), bound));
     if result.is_some() {
         refresh_link(socket);
     }
@@ -113,7 +115,8 @@ fn set_tcp(socket: &TcpSocket, caller: &Caller, name: i32, value: &[u8]) -> Resu
 
 /// Passes the settings on to the connection.
 fn apply(socket: &TcpSocket, quick: bool) {
-    let settings = socket.core.lock().settings.clone();
+    let mut settings = socket.core.lock().settings.clone();
+    sysctl::refresh(&mut settings);
     socket.drive(|connection, now, out| {
         connection.settings = settings;
         connection.settings_changed(now, out);
