@@ -194,6 +194,48 @@ cases! {
         assert_eq!(get(&client, libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE), -1);
     }
 
+    fn options_that_are_set_late_leave_the_rest_alone() {
+        let (client, mut server) = connection();
+        ok!(set(&client, TCP, libc::TCP_NODELAY, 1));
+        client.set_write_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+        (&client).write_all(&[1; 100]).unwrap();
+        let mut poll = libc::pollfd { fd: client.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+        assert_eq!(ok!(libc::poll(&mut poll, 1, 0)), 1);
+        server.read_exact(&mut [0; 100]).unwrap();
+        ok!(set(&client, TCP, libc::TCP_NOTSENT_LOWAT, 1000));
+        assert_eq!(get(&client, TCP, libc::TCP_NOTSENT_LOWAT), 1000);
+        (&client).write_all(&[1; 5000]).unwrap();
+        server.read_exact(&mut [0; 5000]).unwrap();
+    }
+
+    fn options_are_for_some_sockets_and_callers() {
+        let (client, _server) = connection();
+        err!(set(&client, 0, libc::IP_MULTICAST_TTL, 3), libc::EINVAL);
+        err!(set(&client, 0, 3, 1), libc::ENOPROTOOPT);
+        ok!(set(&client, 0, libc::IP_MINTTL, 5));
+        assert_eq!(get(&client, 0, libc::IP_MINTTL), 5);
+        err!(set(&client, 0, libc::IP_MINTTL, 256), libc::EINVAL);
+        in_child(move || {
+            become_nobody();
+            err!(set(&client, 0, libc::IP_TRANSPARENT, 1), libc::EPERM);
+            ok!(set(&client, 0, libc::IP_TRANSPARENT, 0));
+        });
+    }
+
+    fn lumps_of_datagrams_are_cut_unless_the_receiver_takes_them() {
+        const SEGMENT: i32 = 103;
+        const GRO: i32 = 104;
+        let udp = || std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (from, to) = (udp(), udp());
+        ok!(set(&from, libc::IPPROTO_UDP, SEGMENT, 100));
+        from.send_to(&[1; 250], to.local_addr().unwrap()).unwrap();
+        let mut data = [0; 500];
+        assert_eq!([0, 1, 2].map(|_| to.recv(&mut data).unwrap()), [100, 100, 50]);
+        ok!(set(&to, libc::IPPROTO_UDP, GRO, 1));
+        from.send_to(&[1; 90], to.local_addr().unwrap()).unwrap();
+        assert_eq!(to.recv(&mut data).unwrap(), 90);
+    }
+
     fn settings_of_tcp_are_there() {
         for name in ["ecn", "fastopen", "slow_start_after_idle", "notsent_lowat", "early_retrans", "abort_on_overflow"] {
             let text = std::fs::read_to_string(format!("/proc/sys/net/ipv4/tcp_{name}")).unwrap();
