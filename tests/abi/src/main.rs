@@ -30,9 +30,11 @@ mod futex;
 mod futex_pi;
 mod identity;
 mod io_uring;
+mod landlock;
 mod lease;
 mod loop_device;
 mod memory;
+mod memory_lock;
 mod mmap_file;
 mod mount;
 mod mqueue;
@@ -46,6 +48,7 @@ mod procfs;
 mod pty;
 mod resource;
 mod sched;
+mod seccomp;
 mod session;
 mod signal;
 mod signal_info;
@@ -77,8 +80,10 @@ const THEMES: &[&[Case]] = &[
     identity::CASES,
     loop_device::CASES,
     io_uring::CASES,
+    landlock::CASES,
     lease::CASES,
     memory::CASES,
+    memory_lock::CASES,
     mmap_file::CASES,
     mount::CASES,
     mqueue::CASES,
@@ -94,6 +99,7 @@ const THEMES: &[&[Case]] = &[
     pty::CASES,
     resource::CASES,
     sched::CASES,
+    seccomp::CASES,
     session::CASES,
     signal::CASES,
     signal_info::CASES,
