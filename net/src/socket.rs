@@ -216,6 +216,11 @@ pub trait Socket: Any + Send + Sync {
         let _ = (level, name);
         None
     }
+    /// An option whose value depends on what the program has put into its buffer.
+    fn get_option_for(&self, level: i32, name: i32, given: &[u8]) -> Option<Result<Vec<u8>>> {
+        let _ = given;
+        self.get_option(level, name)
+    }
     /// An option at SOL_SOCKET was set.
     fn option_changed(&self, name: i32) {
         let _ = name;

@@ -407,7 +407,11 @@ impl Socket for PacketSocket {
     }
 
     fn get_option(&self, level: i32, name: i32) -> Option<Result<Vec<u8>>> {
-        (level == option::SOL_PACKET).then(|| option::get(self, name))
+        self.get_option_for(level, name, &[])
+    }
+
+    fn get_option_for(&self, level: i32, name: i32, given: &[u8]) -> Option<Result<Vec<u8>>> {
+        (level == option::SOL_PACKET).then(|| option::get(self, name, given))
     }
 
     fn is_listening(&self) -> bool {

@@ -183,8 +183,8 @@ pub(super) fn set(socket: &PacketSocket, name: i32, value: &[u8]) -> Result<()> 
     Ok(())
 }
 
-/// An option. `ENOPROTOOPT`.
-pub(super) fn get(socket: &PacketSocket, name: i32) -> Result<Vec<u8>> {
+/// An option; `given` is what the program's buffer has. `ENOPROTOOPT`, `EINVAL`.
+pub(super) fn get(socket: &PacketSocket, name: i32, given: &[u8]) -> Result<Vec<u8>> {
     let flags = &socket.flags;
     let value: u32 = match name {
         STATISTICS => {
@@ -208,8 +208,12 @@ pub(super) fn get(socket: &PacketSocket, name: i32) -> Result<Vec<u8>> {
         QDISC_BYPASS => flags.bypass.load(Ordering::Relaxed).into(),
         IGNORE_OUTGOING => flags.ignore_outgoing.load(Ordering::Relaxed).into(),
         ROLLOVER_STATS => return Err(Errno::EINVAL),
-        // Asked with a version in the buffer, which does not come here: that of the newest.
-        HDRLEN => [32, 32, 48][flags.version.load(Ordering::Relaxed).min(2) as usize],
+        // The bytes of a frame's header, of the version that is asked for.
+        HDRLEN => match word_of(given)? {
+            0 | 1 => 32,
+            2 => 48,
+            _ => return Err(Errno::EINVAL),
+        },
         _ => return Err(Errno::ENOPROTOOPT),
     };
     Ok(value.to_ne_bytes().to_vec())

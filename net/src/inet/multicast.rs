@@ -166,21 +166,24 @@ impl Memberships {
                 };
                 self.source(group, (word_at(value, 0)?, None), source, change)
             }
-            IP_MSFILTER => {
-                let count = word_at(value, 12)? as usize;
-                let sources = (0..check_count(count)?).map(|i| v4_at(value, 16 + 4 * i).map(IpAddr::from));
-                let sources: Result<Vec<IpAddr>> = sources.collect();
-                self.filter(v4_at(value, 0)?.into(), (0, Some(v4_at(value, 4)?)), word_at(value, 8)?, sources?)
-            }
-            MCAST_MSFILTER => {
-                let at = FIRST + STORAGE;
-                let count = word_at(value, at + 4)? as usize;
-                let sources = (0..check_count(count)?).map(|i| address_at(value, at + 8 + i * STORAGE, v4));
-                let sources: Result<Vec<IpAddr>> = sources.collect();
-                self.filter(address_at(value, FIRST, v4)?, (word_at(value, 0)?, None), word_at(value, at)?, sources?)
-            }
+            IP_MSFILTER | MCAST_MSFILTER => self.set_filter(name, value, v4),
             _ => Err(Errno::ENOPROTOOPT),
         }
+    }
+
+    /// IP_MSFILTER and MCAST_MSFILTER: the whole filter of a group.
+    fn set_filter(&mut self, name: i32, value: &[u8], v4: bool) -> Result<()> {
+        if name == IP_MSFILTER {
+            let count = word_at(value, 12)? as usize;
+            let sources = (0..check_count(count)?).map(|i| v4_at(value, 16 + 4 * i).map(IpAddr::from));
+            let sources: Result<Vec<IpAddr>> = sources.collect();
+            return self.filter(v4_at(value, 0)?.into(), (0, Some(v4_at(value, 4)?)), word_at(value, 8)?, sources?);
+        }
+        let at = FIRST + STORAGE;
+        let count = word_at(value, at + 4)? as usize;
+        let sources = (0..check_count(count)?).map(|i| address_at(value, at + 8 + i * STORAGE, v4));
+        let sources: Result<Vec<IpAddr>> = sources.collect();
+        self.filter(address_at(value, FIRST, v4)?, (word_at(value, 0)?, None), word_at(value, at)?, sources?)
     }
 
     fn find(&mut self, group: IpAddr, interface: &Interface) -> Option<usize> {

@@ -238,19 +238,22 @@ pub(crate) fn input(mut packet: Box<Packet>, header: Header) {
         received: sched::time::realtime(),
         segment,
     };
-    for socket in receivers {
-        let give = |datagram: Datagram| {
-            let taken = socket.receive_datagram(datagram);
-            statistics::add(if taken { Counter::UdpInDatagrams } else { Counter::UdpRcvbufErrors }, 1);
-        };
-        if segment == 0 || socket.takes_lumps() {
-            give(datagram.clone());
-            continue;
-        }
-        let mut rest = datagram.data.clone();
-        while !rest.is_empty() {
-            give(Datagram { data: rest.split_to(segment.into()), segment: 0, ..datagram.clone() });
-        }
+    receivers.iter().for_each(|socket| give(socket, &datagram));
+}
+
+/// Gives a socket a datagram, or one after the other those of a lump that it does not take as such.
+fn give(socket: &DatagramSocket, datagram: &Datagram) {
+    let give = |datagram: Datagram| {
+        let taken = socket.receive_datagram(datagram);
+        statistics::add(if taken { Counter::UdpInDatagrams } else { Counter::UdpRcvbufErrors }, 1);
+    };
+    if datagram.segment == 0 || socket.takes_lumps() {
+        give(datagram.clone());
+        return;
+    }
+    let mut rest = datagram.data.clone();
+    while !rest.is_empty() {
+        give(Datagram { data: rest.split_to(datagram.segment.into()), segment: 0, ..datagram.clone() });
     }
 }
 

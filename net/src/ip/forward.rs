@@ -28,15 +28,7 @@ pub(super) fn input(mut packet: Box<Packet>, header: &Header) {
         icmp::time_exceeded(&mut packet, header, 0);
         return;
     }
-    let mut flow = Flow::to(header.destination, 0);
-    flow.source = Some(header.source);
-    flow.input = header.interface;
-    flow.mark = packet.mark;
-    flow.tos = header.tos;
-    packet.unpull(header.len);
-    flow.hash = packet.flow_hash();
-    packet.pull(header.len);
-    let path = match route::find(&flow) {
+    let path = match route::find(&flow_of(&mut packet, header)) {
         Ok(path) if path.kind == Kind::Unicast => path,
         Ok(_) => return,
         Err(error) => {
@@ -78,6 +70,19 @@ pub(super) fn input(mut packet: Box<Packet>, header: &Header) {
     }
     // What cannot be sent is lost like anything on the way.
     let _ = transmit(packet, &path);
+}
+
+/// What the way of a packet depends on.
+fn flow_of(packet: &mut Packet, header: &Header) -> Flow {
+    let mut flow = Flow::to(header.destination, 0);
+    flow.source = Some(header.source);
+    flow.input = header.interface;
+    flow.mark = packet.mark;
+    flow.tos = header.tos;
+    packet.unpull(header.len);
+    flow.hash = packet.flow_hash();
+    packet.pull(header.len);
+    flow
 }
 
 /// Bytes of the transport header that each segment of a packet has.

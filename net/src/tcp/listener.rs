@@ -229,6 +229,33 @@ fn ends(header: &Header, ports: (u16, u16)) -> (Endpoint, Endpoint) {
     (local, Endpoint { ip: header.source, port: ports.0, scope })
 }
 
+/// What a SYN offers, as far as this machine takes it.
+fn offered(syn: &Segment) -> Agreed {
+    sysctl::accepted(Agreed {
+        mss: syn.options.mss,
+        scale: syn.options.scale,
+        sack: syn.options.sack_permitted,
+        timestamp: syn.options.timestamps.map(|(value, _)| value),
+        ecn: syn.flags & ECN_OFFER == ECN_OFFER && syn.codepoint == 0,
+    })
+}
+
+/// Answers a SYN of which nothing is remembered: options that the timestamp cannot carry are left out.
+fn answer_with_cookie(
+    iss: Seq,
+    stamp: u32,
+    syn: &Segment,
+    agreed: Agreed,
+    limits: Limits,
+    header: &Header,
+    ports: (u16, u16),
+) {
+    statistics::add(Counter::SyncookiesSent, 1);
+    let agreed = Agreed { ecn: false, ..agreed };
+    let agreed = if agreed.timestamp.is_some() { agreed } else { Agreed { scale: None, sack: false, ..agreed } };
+    answer(syn_ack(iss, syn.seq, &agreed, limits.mss, stamp), header, ports);
+}
+
 fn on_syn(listener: &Arc<TcpSocket>, syn: Segment, header: &Header, ports: (u16, u16)) {
     let now = sched::time::now();
     let (local, remote) = ends(header, ports);
@@ -238,13 +265,7 @@ fn on_syn(listener: &Arc<TcpSocket>, syn: Segment, header: &Header, ports: (u16,
     if let Some(most) = listener.max_segment() {
         limits.mss = limits.mss.min(most);
     }
-    let agreed = sysctl::accepted(Agreed {
-        mss: syn.options.mss,
-        scale: syn.options.scale,
-        sack: syn.options.sack_permitted,
-        timestamp: syn.options.timestamps.map(|(value, _)| value),
-        ecn: syn.flags & ECN_OFFER == ECN_OFFER && syn.codepoint == 0,
-    });
+    let agreed = offered(&syn);
     let state = listener.with_listener(|l| (l.is_full(), l.requests >= l.backlog.max(8).min(most_requests())));
     let Some((accept_full, requests_full)) = state else { return };
     if accept_full {
@@ -255,12 +276,9 @@ fn on_syn(listener: &Arc<TcpSocket>, syn: Segment, header: &Header, ports: (u16,
     let cookies = SYN_COOKIES.load(Ordering::Relaxed);
     let offset = stamp_offset(local_end, remote_end);
     if cookies == 2 || requests_full && cookies == 1 {
-        statistics::add(Counter::SyncookiesSent, 1);
         let iss = cookie::make(now, local_end, remote_end, syn.seq, agreed.mss.unwrap_or(536));
         let stamp = cookie::stamp(clock(now, offset), &agreed);
-        let agreed = Agreed { ecn: false, ..agreed };
-        let agreed = if agreed.timestamp.is_some() { agreed } else { Agreed { scale: None, sack: false, ..agreed } };
-        answer(syn_ack(iss, syn.seq, &agreed, limits.mss, stamp), header, ports);
+        answer_with_cookie(iss, stamp, &syn, agreed, limits, header, ports);
         return;
     }
     if requests_full {
@@ -337,40 +355,46 @@ fn most_requests() -> usize {
     SYN_BACKLOG.load(Ordering::Relaxed) as usize
 }
 
-/// A segment for a request.
-pub(super) fn on_request_segment(request: &Arc<Request>, segment: Segment, header: &Header, ports: (u16, u16)) {
-    let now = sched::time::now();
+/// Does a segment complete the opening? If not, it is dealt with.
+fn completes(now: Nanos, request: &Arc<Request>, segment: &Segment, header: &Header, ports: (u16, u16)) -> bool {
     if segment.has(Flags::RST) {
         if segment.seq == request.irs + 1 {
             forget(request);
             statistics::add(Counter::TcpAttemptFails, 1);
         }
-        return;
+        return false;
     }
     if segment.has(Flags::SYN) {
         // The SYN again: our answer was lost. Another SYN is none of ours.
         if segment.seq == request.irs {
             request.answer(now);
         }
-        return;
+        return false;
     }
     if !segment.has(Flags::ACK) {
-        return;
+        return false;
     }
     if segment.ack != request.iss + 1 {
-        refuse(&segment, header, ports);
-        return;
+        refuse(segment, header, ports);
+        return false;
     }
-    if !request.is_acceptable(&segment) {
+    if !request.is_acceptable(segment) {
         request.acknowledge(now);
-        return;
+        return false;
     }
-    if segment.span() == 0 {
-        let mut progress = request.progress.lock();
-        if progress.repeated < request.listener.defers_accept() {
-            progress.answered = true;
-            return;
-        }
+    let mut progress = request.progress.lock();
+    if segment.span() == 0 && progress.repeated < request.listener.defers_accept() {
+        progress.answered = true;
+        return false;
+    }
+    true
+}
+
+/// A segment for a request.
+pub(super) fn on_request_segment(request: &Arc<Request>, segment: Segment, header: &Header, ports: (u16, u16)) {
+    let now = sched::time::now();
+    if !completes(now, request, &segment, header, ports) {
+        return;
     }
     let full = request.listener.with_listener(|listener| listener.is_full());
     match full {

@@ -18,6 +18,7 @@ mod opening;
 mod option;
 mod output;
 mod receive;
+mod report;
 pub mod rtt;
 pub mod segment;
 pub mod seq;

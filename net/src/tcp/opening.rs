@@ -249,14 +249,8 @@ pub(super) fn connect_with(
     wait_opened(socket).map(|()| len)
 }
 
-/// Sends the SYN, perhaps with an option for fast opening and with data.
-fn begin(
-    socket: &TcpSocket,
-    caller: Option<&Caller>,
-    to: Endpoint,
-    option: Option<FastOpen>,
-    data: Rope,
-) -> Result<()> {
+/// The ends of a connection to be, the way between them, and the port if it was chosen now.
+fn choose_ends(socket: &TcpSocket, caller: Option<&Caller>, to: Endpoint) -> Result<(Link, Option<Arc<Binding>>)> {
     let mut to = to;
     if to.ip.is_unspecified() {
         to.ip = if to.ip.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
@@ -273,23 +267,34 @@ fn begin(
     if local_ip.is_ipv4() != to.ip.is_ipv4() {
         return Err(Errno::ENETUNREACH);
     }
-    let remote = (to.ip, to.port);
     let binding = match port {
         Some(_) => None,
         None => {
             let user = caller.map_or(socket.options.owner.load(Ordering::Relaxed), |caller| caller.fs.cred.euid);
             let claim = claim(socket, local_ip, user);
-            Some(PORTS.bind_any(claim, true, |port| is_free((local_ip, port), remote))?)
+            Some(PORTS.bind_any(claim, true, |port| is_free((local_ip, port), (to.ip, to.port)))?)
         }
     };
-    let local =
-        Endpoint { ip: local_ip, port: port.or(binding.as_ref().map(|b| b.port)).unwrap_or(0), scope: to.scope };
+    let port = port.or(binding.as_ref().map(|b| b.port)).unwrap_or(0);
+    let local = Endpoint { ip: local_ip, port, scope: to.scope };
     let (ttl, tos) = socket.header_fields(to.ip);
     let device = if to.scope != 0 { to.scope } else { socket.settings.lock().device };
-    let mut link = Link { local, remote: to, ttl, tos, device, path: Some(path), mss: u16::MAX };
+    Ok((Link { local, remote: to, ttl, tos, device, path: Some(path), mss: u16::MAX }, binding))
+}
+
+/// Sends the SYN, perhaps with an option for fast opening and with data.
+fn begin(
+    socket: &TcpSocket,
+    caller: Option<&Caller>,
+    to: Endpoint,
+    option: Option<FastOpen>,
+    data: Rope,
+) -> Result<()> {
+    let (mut link, binding) = choose_ends(socket, caller, to)?;
     let limits = link.limits()?;
     link.mss = limits.mss;
-    let key = ((local.ip, local.port), remote);
+    let remote = (link.remote.ip, link.remote.port);
+    let key = ((link.local.ip, link.local.port), remote);
     if !is_free(key.0, remote) || !table::insert(key, Entry::Socket(socket.me.upgrade().ok_or(Errno::EINVAL)?)) {
         return Err(Errno::EADDRNOTAVAIL);
     }

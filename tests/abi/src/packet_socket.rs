@@ -308,6 +308,18 @@ cases! {
         assert_eq!(u16::from_ne_bytes([answer[first + 4], answer[first + 5]]), 3, "the only one");
     }
 
+    fn headers_of_rings_have_the_size_of_their_version() {
+        const HDRLEN: i32 = 11;
+        let fd = packet(libc::SOCK_RAW, 0);
+        let size = |version: i32| {
+            let (mut value, mut len) = (version, 4u32);
+            let result =
+                unsafe { libc::getsockopt(fd.as_raw_fd(), SOL_PACKET, HDRLEN, (&raw mut value).cast(), &mut len) };
+            if result == 0 { value } else { -errno() }
+        };
+        assert_eq!([size(0), size(1), size(2), size(3)], [32, 32, 48, -libc::EINVAL]);
+    }
+
     fn requests_for_links_that_are_wrong() {
         let link = |index: u32| {
             let mut body = vec![0; 4];
