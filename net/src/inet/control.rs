@@ -15,6 +15,8 @@ const IP_TTL: i32 = 2;
 const IPV6_PKTINFO: i32 = 50;
 const IPV6_HOPLIMIT: i32 = 52;
 const IPV6_TCLASS: i32 = 67;
+const IP_RECVOPTS: i32 = 6;
+const IP_RETOPTS: i32 = 7;
 const IP_ORIGDSTADDR: i32 = 20;
 const IPV6_ORIGDSTADDR: i32 = 74;
 
@@ -83,6 +85,11 @@ pub(super) fn write(settings: &Settings, family: Family, datagram: &Datagram, po
         }
         if settings.receive_tos {
             put(SOL_IP, IP_TOS, alloc::vec![datagram.tos]);
+        }
+        for kind in [IP_RECVOPTS, IP_RETOPTS] {
+            if settings.keeps_v4(kind) && !datagram.options.is_empty() {
+                put(SOL_IP, kind, datagram.options.clone());
+            }
         }
         if settings.keeps_v4(IP_ORIGDSTADDR) {
             put(SOL_IP, IP_ORIGDSTADDR, Endpoint::new(datagram.to, port).encode(Family::V4));

@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering;
 use base::{Capability, Errno, Result};
 
 use super::address::Family;
-use crate::ip::{OPTIONS_MAX, default_ttl, protocol};
+use crate::ip::{LOOSE_ROUTE, OPTIONS_MAX, STRICT_ROUTE, default_ttl, protocol};
 use crate::link;
 use crate::socket::{Caller, SocketKind};
 
@@ -193,8 +193,6 @@ fn unicast_interface(value: &[u8]) -> Result<u32> {
 
 /// IP_OPTIONS as they go into headers: padded to whole words. `EINVAL` for too many, for malformed ones, and for source routes, which nobody takes.
 fn header_options(value: &[u8]) -> Result<Vec<u8>> {
-    const LOOSE_ROUTE: u8 = 0x83;
-    const STRICT_ROUTE: u8 = 0x89;
     if value.len() > OPTIONS_MAX {
         return Err(Errno::EINVAL);
     }
@@ -204,6 +202,7 @@ fn header_options(value: &[u8]) -> Result<Vec<u8>> {
             (0, _) => break,
             (1, _) => tail,
             (&(LOOSE_ROUTE | STRICT_ROUTE), _) => return Err(Errno::EINVAL),
+            (7 | 68, [_, pointer, ..]) if *pointer < 4 => return Err(Errno::EINVAL),
             (_, [len, ..]) if *len >= 2 && usize::from(*len) <= rest.len() => &rest[usize::from(*len)..],
             _ => return Err(Errno::EINVAL),
         };

@@ -169,6 +169,7 @@ fn give(socket: &DatagramSocket, packet: &Packet, header: &Header) {
         ttl: header.ttl,
         tos: header.tos,
         received: sched::time::realtime(),
+        options: Vec::new(),
         segment: 0,
     };
     // A packet that finds no room is lost.

@@ -16,6 +16,7 @@ use super::sending::packet_with_header;
 use crate::checksum::Sum;
 use crate::filter;
 use crate::hash::{self, Table};
+use crate::ip;
 use crate::ip::icmp::{self, Report, Unreachable};
 use crate::ip::{Header, Outgoing, checksum_ok, output, protocol, set_checksum};
 use crate::options::option;
@@ -224,6 +225,7 @@ pub(crate) fn input(mut packet: Box<Packet>, header: Header) {
     }
     receivers
         .retain(|socket| filter::passes(&socket.options, &packet) && socket.lives_enough(header.source, header.ttl));
+    let options = ip::options_of(&mut packet, &header);
     packet.pull(HEADER);
     let segment = packet.segment_size;
     let Ok(data) = packet.into_rope() else { return };
@@ -236,6 +238,7 @@ pub(crate) fn input(mut packet: Box<Packet>, header: Header) {
         ttl: header.ttl,
         tos: header.tos,
         received: sched::time::realtime(),
+        options,
         segment,
     };
     receivers.iter().for_each(|socket| give(socket, &datagram));

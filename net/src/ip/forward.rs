@@ -58,6 +58,8 @@ pub(super) fn input(mut packet: Box<Packet>, header: &Header) {
     }
     packet.unpull(header.len);
     step(&mut packet, v4);
+    let own = route::source_for(&path.interface, header.destination, path.next_hop);
+    super::option::record_in(&mut packet, header, own);
     statistics::add(Counter::IpForwDatagrams, 1);
     packet.hops = 0;
     if len > path.mtu() {

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use base::{Errno, NANOS_PER_SEC, Result};
 
-use super::{Header, Outgoing, default_ttl, membership, output, protocol, set_checksum};
+use super::{Header, Outgoing, default_ttl, membership, option, output, protocol, set_checksum};
 use crate::checksum::Sum;
 use crate::inet::{ping, raw, udp};
 use crate::link::{self, discovery};
@@ -130,6 +130,11 @@ pub(crate) fn too_big(packet: &mut Packet, header: &Header, mtu: usize) {
     }
 }
 
+/// Tells the sender of a packet that a field of its header, so many bytes on, makes no sense.
+pub(crate) fn parameter_problem(packet: &mut Packet, header: &Header, at: u8) {
+    complain(packet, header, PARAMETER, 0, [at, 0, 0, 0]);
+}
+
 /// Tells the sender of an IPv4 packet of a better neighbour for its destination.
 pub(crate) fn redirect(packet: &mut Packet, header: &Header, better: IpAddr) {
     const FOR_HOST: u8 = 1;
@@ -228,10 +233,11 @@ fn answer(mut packet: Box<Packet>, header: &Header, mut head: [u8; HEADER], kind
         return;
     }
     let Ok(path) = route::lookup(header.source, 0) else { return };
+    let options = option::for_answer(&mut packet, header);
     packet.pull(HEADER);
     if kind == TIMESTAMP_REPLY {
         // Milliseconds since midnight, when it came and when it left.
-        let now = (sched::time::realtime() / (NANOS_PER_SEC / 1000) % 86_400_000) as u32;
+        let now = option::time_of_day();
         if !packet.ensure(12) {
             return;
         }
@@ -250,7 +256,7 @@ fn answer(mut packet: Box<Packet>, header: &Header, mut head: [u8; HEADER], kind
         tos: header.tos,
         whole: false,
         quiet: false,
-        options: &[],
+        options: if header.source.is_ipv4() { options.bytes() } else { &[] },
     };
     // An echo that cannot be sent is lost like one that the network loses.
     let _ = send(head, body, &out, &path);

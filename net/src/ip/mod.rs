@@ -1,15 +1,17 @@
 //! The Internet layer: headers of IPv4 (RFC 791) and IPv6 (RFC 8200), sending, receiving, and handing up to the protocols.
 
-pub(crate) use v4::OPTIONS_MAX;
+pub(crate) use option::{LOOSE_ROUTE, OPTIONS_MAX, STRICT_ROUTE};
 
 pub mod forward;
 pub(crate) mod fragment;
 pub mod icmp;
 pub(crate) mod membership;
+mod option;
 mod v4;
 mod v6;
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -199,9 +201,18 @@ pub fn input(mut packet: Box<Packet>) {
         statistics::add(Counter::IpInAddrErrors, 1);
         return;
     }
+    if header.len > v4::HEADER && header.source.is_ipv4() && !option::accepts(&mut packet, &header) {
+        return;
+    }
     if !is_for_us(&packet, &header) {
         forward::input(packet, &header);
         return;
+    }
+    if header.len > v4::HEADER && header.source.is_ipv4() {
+        let one = route::is_local(header.destination);
+        let own =
+            if one { header.destination } else { route::lookup(header.source, 0).map_or(header.source, |p| p.source) };
+        option::record_in(&mut packet, &header, own);
     }
     match piece {
         None => deliver(packet, header),
@@ -266,6 +277,17 @@ fn is_for_us(packet: &Packet, header: &Header) -> bool {
     interface.is_loopback()
         || route::is_broadcast(header.destination, &interface)
         || route::is_local(header.destination)
+}
+
+/// The options of the IPv4 header of a packet that is at its transport header.
+pub(crate) fn options_of(packet: &mut Packet, header: &Header) -> Vec<u8> {
+    if header.len <= v4::HEADER || header.source.is_ipv6() {
+        return Vec::new();
+    }
+    packet.unpull(header.len);
+    let options = packet.head().get(v4::HEADER..header.len).map_or(Vec::new(), <[u8]>::to_vec);
+    packet.pull(header.len);
+    options
 }
 
 /// Hands a whole packet, still with its IP header, to who it is for.

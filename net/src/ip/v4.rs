@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicU16, Ordering};
 use base::Result;
 
 use super::fragment::Piece;
+use super::option::Options;
 use super::{Header, Outgoing};
 use crate::checksum;
 use crate::packet::{Checksum, Packet};
@@ -22,54 +23,6 @@ pub(super) fn identity() -> u16 {
     IDENTITY.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Most bytes of options.
-pub(crate) const OPTIONS_MAX: usize = 40;
-
-/// The options of one header, padded.
-struct Options {
-    bytes: [u8; OPTIONS_MAX],
-    len: usize,
-}
-
-impl Options {
-    fn all(options: &[u8]) -> Options {
-        let mut bytes = [0; OPTIONS_MAX];
-        let len = options.len().min(OPTIONS_MAX);
-        bytes[..len].copy_from_slice(&options[..len]);
-        Options { bytes, len: len.next_multiple_of(4) }
-    }
-
-    /// Those that every piece of a packet has to have (RFC 791, 3.1).
-    fn copied(options: &[u8]) -> Options {
-        const COPIED: u8 = 0x80;
-        let (mut bytes, mut used) = ([0; OPTIONS_MAX], 0);
-        for option in each_option(options).filter(|option| option[0] & COPIED != 0) {
-            bytes[used..used + option.len()].copy_from_slice(option);
-            used += option.len();
-        }
-        Options { bytes, len: used.next_multiple_of(4) }
-    }
-}
-
-/// The options in a header, each with its type and length; those of one byte are left out. What is malformed ends them.
-pub(crate) fn each_option(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
-    const END: u8 = 0;
-    const NOTHING: u8 = 1;
-    core::iter::from_fn(move || {
-        while rest.first() == Some(&NOTHING) {
-            rest = &rest[1..];
-        }
-        let len = match rest {
-            [END, ..] | [] => return None,
-            [_, len, ..] => usize::from(*len),
-            _ => return None,
-        };
-        let option = rest.get(..len).filter(|_| len >= 2)?;
-        rest = &rest[len..];
-        Some(option)
-    })
-}
-
 /// Puts the header in front. `piece`: the identity, the offset, and whether more follows.
 pub(super) fn push(
     packet: &mut Packet,
@@ -79,8 +32,9 @@ pub(super) fn push(
     piece: Option<(u16, usize, bool)>,
 ) -> Result<()> {
     let fresh = piece.is_none_or(|(_, offset, _)| offset == 0);
-    let options = if fresh { Options::all(out.options) } else { Options::copied(out.options) };
-    let len = HEADER + options.len;
+    let mut options = if fresh { Options::all(out.options) } else { Options::copied(out.options) };
+    options.record(source);
+    let len = HEADER + options.bytes().len();
     let total = packet.len() + len;
     let (identity, flags) = match piece {
         Some((identity, offset, more)) => (identity, (offset / 8) as u16 | if more { MORE } else { 0 }),
@@ -98,7 +52,7 @@ pub(super) fn push(
     header[10..12].fill(0);
     header[12..16].copy_from_slice(&source.octets());
     header[16..20].copy_from_slice(&destination.octets());
-    header[20..].copy_from_slice(&options.bytes[..options.len]);
+    header[20..].copy_from_slice(options.bytes());
     let sum = checksum::of(header);
     header[10..12].copy_from_slice(&sum.to_be_bytes());
     Ok(())

@@ -38,7 +38,7 @@ mod memory_lock;
 mod mmap_file;
 mod mount;
 mod mqueue;
-mod multicast;
+mod network_layer;
 mod overlay;
 mod packet_socket;
 mod pipe;
@@ -88,7 +88,7 @@ const THEMES: &[&[Case]] = &[
     mount::CASES,
     mqueue::CASES,
     overlay::CASES,
-    multicast::CASES,
+    network_layer::CASES,
     packet_socket::CASES,
     socket_tcp::CASES,
     strange_packet::CASES,

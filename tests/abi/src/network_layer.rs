@@ -1,4 +1,5 @@
-//! Groups: who is a member on which interface, and from which sources (ip(7), RFC 3678); the settings of interfaces.
+//! The network layer: groups, and who is a member on which interface and from which sources (ip(7), RFC 3678); options of headers; the settings of
+//! interfaces.
 
 use crate::sys::*;
 use std::mem::size_of;
@@ -121,6 +122,31 @@ cases! {
         assert_eq!(receiver.join_multicast_v6(&group, 9999).unwrap_err().raw_os_error(), Some(libc::ENODEV));
         receiver.leave_multicast_v6(&group, 1).unwrap();
         assert_eq!(receiver.leave_multicast_v6(&group, 1).unwrap_err().raw_os_error(), Some(libc::EADDRNOTAVAIL));
+    }
+
+    fn a_route_is_recorded() {
+        const OPTIONS: i32 = 4;
+        const RECEIVE_OPTIONS: i32 = 6;
+        let (to, port) = receiver();
+        let from = UdpSocket::bind("127.0.0.1:0").unwrap();
+        ok!(set(&to, 0, RECEIVE_OPTIONS, &1i32));
+        err!(set(&from, 0, OPTIONS, &[7u8, 11, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0]), libc::EINVAL);
+        ok!(set(&from, 0, OPTIONS, &[7u8, 11, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
+        from.send_to(b"where", ("127.0.0.1", port)).unwrap();
+        let (mut bytes, mut control) = ([0u8; 16], [0u64; 16]);
+        let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: 16 };
+        let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+        (header.msg_iov, header.msg_iovlen) = (&mut part, 1);
+        (header.msg_control, header.msg_controllen) = (control.as_mut_ptr().cast(), 128);
+        to.set_nonblocking(false).unwrap();
+        assert_eq!(ok!(libc::recvmsg(to.as_raw_fd(), &mut header, 0)), 5);
+        let raw: Vec<u8> = control.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        assert_eq!(raw[12..16], RECEIVE_OPTIONS.to_ne_bytes());
+        assert_eq!((raw[16], &raw[19..23]), (7, &LO[..]), "{raw:?}");
+        let mut none = [0u8; 40];
+        let mut len = 40u32;
+        ok!(libc::getsockopt(from.as_raw_fd(), 0, OPTIONS, none.as_mut_ptr().cast(), &mut len));
+        assert_eq!((len, none[0]), (12, 7));
     }
 
     fn interfaces_have_settings() {
