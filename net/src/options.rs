@@ -46,6 +46,7 @@ pub mod option {
     pub const SO_MAX_PACING_RATE: i32 = 47;
     pub const SO_INCOMING_CPU: i32 = 49;
     pub const SO_COOKIE: i32 = 57;
+    pub const SO_ZEROCOPY: i32 = 60;
     pub const SO_TXTIME: i32 = 61;
     pub const SO_NETNS_COOKIE: i32 = 71;
     pub const SO_TIMESTAMPNS: i32 = 35;
@@ -90,6 +91,10 @@ pub struct Options {
     fixed: AtomicU64,
     /// SO_TIMESTAMPING: SOF_TIMESTAMPING_*.
     pub timestamping: AtomicU32,
+    /// SO_MAX_PACING_RATE: bytes a second; `u64::MAX` for no limit.
+    pub max_pacing: AtomicU64,
+    /// Calls with MSG_ZEROCOPY so far.
+    pub(crate) zero_copies: AtomicU32,
     /// The number of the next message that is stamped.
     pub(crate) sent_number: AtomicU32,
     /// SO_ATTACH_FILTER.
@@ -115,6 +120,8 @@ impl Default for Options {
             priority: AtomicI32::new(0),
             fixed: AtomicU64::new(0),
             timestamping: AtomicU32::new(0),
+            max_pacing: AtomicU64::new(u64::MAX),
+            zero_copies: AtomicU32::new(0),
             sent_number: AtomicU32::new(0),
             filter: Filter::default(),
             inode: AtomicU64::new(0),
@@ -180,6 +187,7 @@ impl Options {
         let copy = |to: &AtomicU64, from: &AtomicU64| to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
         copy(&self.flags, &from.flags);
         copy(&self.fixed, &from.fixed);
+        copy(&self.max_pacing, &from.max_pacing);
         self.filter.inherit(&from.filter);
         copy(&self.send_timeout, &from.send_timeout);
         copy(&self.receive_timeout, &from.receive_timeout);
