@@ -20,6 +20,7 @@ mod attributes;
 pub mod block;
 pub mod boot;
 mod bytes;
+pub mod callers;
 pub mod chardev;
 mod context;
 mod crc32c;

@@ -14,8 +14,9 @@ mod io;
 mod mapping;
 mod page_cache;
 mod radix_tree;
+pub mod userfault;
 
-pub use address_space::{AddressSpace, FaultError, Limits, MapRequest, Usage};
+pub use address_space::{AddressSpace, FaultError, Fill, Limits, MapRequest, Usage};
 pub use io::{Sink, Source};
 pub use mapping::{Backing, Mappable, MappingInfo, MappingName, Prot};
 pub use page_cache::{

@@ -13,10 +13,10 @@ extern crate alloc;
 
 pub mod accounting;
 mod async_io;
+mod callers;
 pub mod credentials;
 pub mod exec;
 pub mod exit;
-mod fanotify;
 pub mod fork;
 pub mod fs_state;
 mod fuse;
@@ -50,7 +50,7 @@ pub fn init() {
     procfs::register();
     job_control::register();
     async_io::register();
-    fanotify::register();
+    callers::register();
     fuse::register();
 }
 

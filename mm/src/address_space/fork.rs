@@ -6,7 +6,9 @@ use core::sync::atomic::Ordering;
 use base::Result;
 use hal::paging::Batch;
 
+use super::userfault::forking;
 use super::{AddressSpace, no_memory};
+use crate::userfault::Change;
 
 impl AddressSpace {
     /// A copy for fork: private pages shared copy-on-write, MADV_DONTFORK left out, MADV_WIPEONFORK empty, locks not inherited. `ENOMEM`.
@@ -38,7 +40,10 @@ impl AddressSpace {
         if layout.locked > 0 {
             inherited.change(0, hal::user::USER_END, |m| m.locked = false);
         }
+        let changes = forking(&child, &mut inherited);
         drop(inherited);
+        drop(layout);
+        changes.into_iter().for_each(Change::tell);
         Ok(child)
     }
 }

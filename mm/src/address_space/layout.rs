@@ -8,10 +8,11 @@ use abi::PAGE_SIZE;
 use hal::user::USER_END;
 
 use super::Limits;
+use crate::userfault::Watch;
 use crate::{Backing, MappingInfo, MappingName, PageCache, Prot};
 
 /// Nothing is mapped below (vm.mmap_min_addr).
-pub(super) const LOWEST: usize = 0x1_0000;
+pub(crate) const LOWEST: usize = 0x1_0000;
 /// Pages that stay free below a mapping that grows down.
 pub(super) const STACK_GAP: usize = 256 * PAGE_SIZE;
 
@@ -31,6 +32,8 @@ pub(super) struct Mapping {
     /// The pages behind a file mapping or shared memory, and the index of the first.
     pub(super) cache: Option<(Arc<PageCache>, u64)>,
     pub(super) name: MappingName,
+    /// Who resolves faults in it.
+    pub(super) watch: Option<Watch>,
 }
 
 impl Mapping {
@@ -75,6 +78,7 @@ impl Mapping {
             && !next.grows_down
             && self.not_inherited == next.not_inherited
             && self.wiped_on_fork == next.wiped_on_fork
+            && Watch::same(&self.watch, &next.watch)
     }
 }
 
@@ -308,6 +312,7 @@ mod tests {
             backing: Backing::Anonymous,
             cache: None,
             name: MappingName::None,
+            watch: None,
         }
     }
 

@@ -1,11 +1,15 @@
 //! mmap(2), munmap(2) and brk(2).
 
+use alloc::vec::Vec;
+
 use abi::PAGE_SIZE;
 use base::{Errno, Result};
 use hal::user::USER_END;
 
 use super::layout::{LOWEST, Layout, Mapping, range_end};
+use super::userfault::unmapping;
 use super::{AddressSpace, MapRequest};
+use crate::userfault::Change;
 use crate::{Backing, MappingName, PageCache, Prot};
 
 /// Mappings at most (vm.max_map_count).
@@ -18,7 +22,8 @@ impl AddressSpace {
     pub fn map(&self, request: MapRequest) -> Result<usize> {
         let populate = request.populate || request.locked;
         let len = request.len;
-        let addr = self.map_locked(request)?;
+        let (addr, changes) = self.map_locked(request)?;
+        changes.into_iter().for_each(Change::tell);
         if populate {
             // As on Linux, that not all could be brought in is no error.
             let _ = self.populate(addr, addr + len, false);
@@ -26,7 +31,7 @@ impl AddressSpace {
         Ok(addr)
     }
 
-    fn map_locked(&self, request: MapRequest) -> Result<usize> {
+    fn map_locked(&self, request: MapRequest) -> Result<(usize, Vec<Change>)> {
         let mut layout = self.layout.write();
         let addr = place(&layout, &request)?;
         let end = range_end(addr, request.len).ok_or(Errno::ENOMEM)?;
@@ -48,8 +53,10 @@ impl AddressSpace {
         if let Some((cache, _)) = &cache {
             cache.add_mapper(&self.this);
         }
+        let mut changes = Vec::new();
         if request.fixed && !layout.is_free(addr, end) {
             let removed = layout.remove(addr, end);
+            changes = unmapping(&removed, addr, end);
             self.zap(addr, end)?;
             drop(removed);
         }
@@ -66,9 +73,10 @@ impl AddressSpace {
                 backing: request.backing,
                 cache,
                 name: request.name,
+                watch: None,
             },
         );
-        Ok(addr)
+        Ok((addr, changes))
     }
 
     /// munmap(2), of a page-aligned range. `EINVAL`, `ENOMEM`.
@@ -85,8 +93,10 @@ impl AddressSpace {
             }
             removed
         };
+        let changes = unmapping(&removed, addr, end);
         // The last reference to a file may go here, which may take locks of its own.
         drop(removed);
+        changes.into_iter().for_each(Change::tell);
         Ok(())
     }
 
@@ -134,6 +144,7 @@ impl AddressSpace {
                     backing: Backing::Anonymous,
                     cache: None,
                     name: MappingName::Heap,
+                    watch: None,
                 },
             );
         }

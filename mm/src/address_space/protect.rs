@@ -12,9 +12,10 @@ use abi::general::{
 use base::{Errno, Result};
 use hal::paging::{Batch, MapFlags};
 
-use super::fault::{flags_of, writable_at_once};
+use super::fault::{flags_of, kept, writable_at_once};
 use super::layout::range_end;
 use super::{AddressSpace, FaultError, no_memory};
+use crate::userfault::Change;
 use crate::{Backing, Prot};
 
 /// A page-aligned range; its length is rounded up. `EINVAL`, or `overflow` where it leaves the user half.
@@ -62,10 +63,9 @@ impl AddressSpace {
             let (from, to) = (start.max(addr), mapping.end.min(end));
             let (shared, private) = (flags_of(mapping, writable_at_once(mapping)), flags_of(mapping, false));
             let change = |old: MapFlags| {
-                let kept = if old.has(MapFlags::FILE) { MapFlags::FILE } else { MapFlags::NONE };
                 let keep_write = old.has(MapFlags::WRITE) && prot.contains(Prot::WRITE);
-                let flags = if mapping.shared { shared } else { private };
-                flags.with(kept).with(if keep_write { MapFlags::WRITE } else { MapFlags::NONE })
+                let flags = if mapping.shared && !old.has(MapFlags::GUARDED) { shared } else { private };
+                flags.with(kept(old)).with(if keep_write { MapFlags::WRITE } else { MapFlags::NONE })
             };
             self.page_table.lock().protect(from, to, &mut batch, change).map_err(no_memory)?;
         }
@@ -82,6 +82,9 @@ impl AddressSpace {
         if addr == end {
             return Ok(());
         }
+        if matches!(advice, MADV_DONTNEED | MADV_FREE | MADV_REMOVE) {
+            self.removing(addr, end).into_iter().for_each(Change::tell);
+        }
         match advice {
             MADV_DONTNEED | MADV_FREE => self.discard(addr, end, advice)?,
             MADV_REMOVE => self.remove_backing(addr, end)?,
@@ -91,6 +94,7 @@ impl AddressSpace {
                     FaultError::NotMapped | FaultError::NoMemory => Errno::ENOMEM,
                     FaultError::Denied => Errno::EINVAL,
                     FaultError::Bus => Errno::EFAULT,
+                    FaultError::Interrupted => Errno::EINTR,
                 });
             }
             MADV_DONTFORK | MADV_DOFORK => {
@@ -188,9 +192,9 @@ impl AddressSpace {
             let to = last.saturating_add(1).min(index + pages);
             if from < to {
                 let va = |i: u64| start + (i - index) as usize * PAGE_SIZE;
-                let flags = flags_of(mapping, false).with(MapFlags::FILE);
+                let flags = flags_of(mapping, false);
                 // Without memory for a table that a fork shares, the old entry stays: the page is only written once too rarely.
-                let _ = self.page_table.lock().protect(va(from), va(to), &mut batch, |_| flags);
+                let _ = self.page_table.lock().protect(va(from), va(to), &mut batch, |old| flags.with(kept(old)));
             }
         }
         self.finish(&mut batch);

@@ -1,5 +1,7 @@
 //! mremap(2).
 
+use alloc::vec::Vec;
+
 use abi::PAGE_SIZE;
 use abi::general::{MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE};
 use base::{Errno, Result};
@@ -7,7 +9,9 @@ use hal::paging::Batch;
 
 use super::layout::{LOWEST, range_end};
 use super::map::check_limits;
+use super::userfault::unmapping;
 use super::{AddressSpace, MapRequest, no_memory};
+use crate::userfault::Change;
 
 impl AddressSpace {
     /// mremap(2) with its flags: the new address. `EINVAL`, `EFAULT`, `ENOMEM`, `EAGAIN`.
@@ -28,14 +32,15 @@ impl AddressSpace {
             return Ok(old);
         }
         let result = self.remap_larger(old, old_len, new_len, flags, new)?;
-        let (addr, grown_from, locked) = result;
+        let (addr, grown_from, locked, changes) = result;
+        changes.into_iter().for_each(Change::tell);
         if locked && new_len > grown_from {
             let _ = self.populate(addr + grown_from, addr + new_len, false);
         }
         Ok(addr)
     }
 
-    /// Grows in place or moves: the address, the length that was there before, and whether the mapping is locked.
+    /// Grows in place or moves: the address, the length that was there before, whether the mapping is locked, and what is to be told.
     fn remap_larger(
         &self,
         old: usize,
@@ -43,7 +48,7 @@ impl AddressSpace {
         new_len: usize,
         flags: u32,
         new: usize,
-    ) -> Result<(usize, usize, bool)> {
+    ) -> Result<(usize, usize, bool, Vec<Change>)> {
         let mut layout = self.layout.write();
         let (start, mapping) = layout.find(old).ok_or(Errno::EFAULT)?;
         let old_end = range_end(old, old_len).ok_or(Errno::EINVAL)?;
@@ -70,7 +75,7 @@ impl AddressSpace {
                     layout.count(start, &found, false);
                 }
                 layout.insert(start, tail);
-                return Ok((old, old_len, mapping.locked));
+                return Ok((old, old_len, mapping.locked, Vec::new()));
             }
         }
         if flags & MREMAP_MAYMOVE == 0 {
@@ -83,17 +88,20 @@ impl AddressSpace {
         };
         let target_end = range_end(target, new_len).ok_or(Errno::ENOMEM)?;
         let replaced = layout.remove(target, target_end);
+        let mut changes = unmapping(&replaced, target, target_end);
         if !replaced.is_empty() {
             self.zap(target, target_end)?;
         }
         self.move_mapping(&mut layout, start, &mapping, (old, old_len.min(new_len)), (target, new_len), keep)?;
+        changes.extend(self.moving(&mut layout, (old, old_len), (target, target_end)));
         if !keep && old_len > 0 {
             let rest = layout.remove(old, old_end);
+            changes.extend(unmapping(&rest, old, old_end));
             self.zap(old, old_end)?;
             drop(rest);
         }
         drop(replaced);
-        Ok((target, old_len.min(new_len), mapping.locked))
+        Ok((target, old_len.min(new_len), mapping.locked, changes))
     }
 
     /// Makes the mapping at the target and takes the pages over.

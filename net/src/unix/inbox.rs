@@ -16,6 +16,8 @@ pub(super) struct Message {
     pub(super) data: Vec<u8>,
     /// How many of them were received (streams).
     pub(super) taken: usize,
+    /// It is the urgent byte (MSG_OOB) of a stream, not yet received.
+    pub(super) urgent: bool,
     /// The descriptors that go with it.
     pub(super) files: Vec<Arc<OpenFile>>,
     /// Their place in the count of descriptors under way.
@@ -44,6 +46,7 @@ impl Drop for Message {
 pub(super) struct Inbox {
     messages: VecDeque<Message>,
     bytes: usize,
+    has_urgent: bool,
     /// Nothing more comes: the other end has gone or shut down writing.
     pub(super) ended: bool,
     /// Nothing more is taken: this end has shut down reading, or is closed.
@@ -75,6 +78,11 @@ impl Inbox {
             return Err(message);
         }
         self.bytes += message.rest().len();
+        if message.urgent {
+            // A later one makes an earlier one a byte like any other.
+            self.messages.iter_mut().for_each(|earlier| earlier.urgent = false);
+            self.has_urgent = true;
+        }
         self.messages.push_back(message);
         Ok(())
     }
@@ -83,13 +91,42 @@ impl Inbox {
     pub(super) fn pop(&mut self) -> Option<Message> {
         let message = self.messages.pop_front()?;
         self.bytes -= message.rest().len();
+        self.has_urgent &= !message.urgent;
         Some(message)
     }
 
     /// Puts a message that was only looked at, or received in part, back to the front.
     pub(super) fn unpop(&mut self, message: Message) {
         self.bytes += message.rest().len();
+        self.has_urgent |= message.urgent;
         self.messages.push_front(message);
+    }
+
+    /// Is there an urgent byte?
+    pub(super) fn has_urgent(&self) -> bool {
+        self.has_urgent
+    }
+
+    /// Is it the next to be received?
+    pub(super) fn at_mark(&self) -> bool {
+        self.messages.front().is_some_and(|message| message.urgent)
+    }
+
+    /// The urgent byte. With `take` it leaves an empty message, before which a read stops, unless nothing comes before it.
+    pub(super) fn urgent(&mut self, take: bool) -> Option<u8> {
+        let at = self.messages.iter().position(|message| message.urgent)?;
+        let message = &mut self.messages[at];
+        let byte = *message.rest().first()?;
+        if take {
+            message.taken += 1;
+            message.urgent = false;
+            self.bytes -= 1;
+            self.has_urgent = false;
+            if at == 0 {
+                self.messages.pop_front();
+            }
+        }
+        Some(byte)
     }
 
     /// The files under way in it.
@@ -100,6 +137,7 @@ impl Inbox {
     /// Takes everything out.
     pub(super) fn drain(&mut self) -> VecDeque<Message> {
         self.bytes = 0;
+        self.has_urgent = false;
         core::mem::take(&mut self.messages)
     }
 }
@@ -137,11 +175,25 @@ mod tests {
         Message {
             data: data.to_vec(),
             taken: 0,
+            urgent: false,
             files: Vec::new(),
             inflight: Inflight::default(),
             sender: Ucred::NOBODY,
             from: Vec::new(),
         }
+    }
+
+    #[test]
+    fn the_last_urgent_byte_is_taken_out_of_line() {
+        let mut inbox = Inbox::default();
+        for (data, urgent) in [(b"a".as_slice(), true), (b"bc", false), (b"d", true), (b"e", false)] {
+            let mut message = message(data);
+            message.urgent = urgent;
+            assert!(inbox.push(message).is_ok());
+        }
+        assert!(inbox.has_urgent() && !inbox.at_mark());
+        assert_eq!((inbox.urgent(false), inbox.urgent(true), inbox.urgent(true)), (Some(b'd'), Some(b'd'), None));
+        assert_eq!((inbox.bytes(), inbox.has_urgent(), inbox.len()), (4, false, 4));
     }
 
     #[test]

@@ -52,6 +52,7 @@ mod socket_inet;
 mod thread;
 mod timer;
 mod unix_socket;
+mod userfaultfd;
 mod wait;
 
 use case::Case;
@@ -98,6 +99,7 @@ const THEMES: &[&[Case]] = &[
     thread::CASES,
     timer::CASES,
     unix_socket::CASES,
+    userfaultfd::CASES,
     wait::CASES,
 ];
 

@@ -1,10 +1,11 @@
-//! What fanotify asks of processes: who caused an event, and descriptors for who reads it.
+//! What files and memory ask of processes: who calls, and descriptors for the caller.
 
 use alloc::sync::Arc;
 
 use base::{Errno, Result};
-use fs::fanotify::{Callers, set_callers};
+use fs::callers::Callers;
 use fs::{Fd, OpenFile};
+use mm::AddressSpace;
 
 use crate::{Resource, pidfd, tree, try_current};
 
@@ -13,6 +14,14 @@ struct Answers;
 impl Callers for Answers {
     fn ids(&self) -> (i32, i32) {
         try_current().map_or((0, 0), |task| (task.pid(), task.tid()))
+    }
+
+    fn message_queue_limit(&self) -> u64 {
+        try_current().map_or(0, |task| task.rlimit(Resource::Msgqueue).0)
+    }
+
+    fn address_space(&self) -> Result<Arc<AddressSpace>> {
+        try_current().and_then(|task| task.process().address_space()).ok_or(Errno::ESRCH)
     }
 
     fn install(&self, open: Arc<OpenFile>, close_on_exec: bool) -> Result<Fd> {
@@ -26,7 +35,8 @@ impl Callers for Answers {
     }
 }
 
-/// Gives fanotify its answers. Once, at boot.
+/// Gives the answers. Once, at boot.
 pub(crate) fn register() {
-    set_callers(&Answers);
+    fs::callers::set(&Answers);
+    mm::userfault::set_thread_number(|| try_current().map_or(0, |task| task.tid()));
 }
