@@ -2,7 +2,7 @@
 //! is given up.
 
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use base::{Capability, Errno, Events, Result};
 use hal::sync::SpinLock;
@@ -12,7 +12,7 @@ use crate::async_notify::{self, OwnerCell};
 use crate::{Access, Fd, FileKind, FsContext, Inode, LockKind, OpenFile, OpenFlags};
 
 /// Seconds that a holder has to give a lease up (`fs.lease-break-time`).
-pub static BREAK_SECONDS: AtomicU32 = AtomicU32::new(45);
+pub static BREAK_SECONDS: AtomicU64 = AtomicU64::new(45);
 
 struct Lease {
     /// The open file that holds it.
@@ -75,7 +75,7 @@ impl Leases {
         let deadline = match BREAK_SECONDS.load(Ordering::Relaxed) {
             // As on Linux: they have all the time they want.
             0 => u64::MAX / 2,
-            seconds => now + u64::from(seconds) * 1_000_000_000,
+            seconds => now + seconds * 1_000_000_000,
         };
         let mut list = self.list.lock();
         list.retain_mut(|lease| !lease.is_over(now));

@@ -9,7 +9,7 @@ use base::{Errno, Events, Result};
 use hal::sync::{Once, SpinLock};
 use mm::{Backing, Mappable, PageCache, Sink, Source};
 
-use crate::async_notify::{AsyncOwner, Notifier, OwnerCell};
+use crate::async_notify::{self, AsyncOwner, Notifier, OwnerCell};
 use crate::directory_notify::DirectoryWatch;
 use crate::notify::{self, event};
 use crate::{

@@ -12,13 +12,14 @@ mod address_space;
 pub mod frames;
 mod io;
 mod mapping;
+pub mod overcommit;
 mod page_cache;
 mod radix_tree;
 pub mod userfault;
 
-pub use address_space::{AddressSpace, FaultError, Fill, Limits, MapRequest, Usage};
+pub use address_space::{AddressSpace, FaultError, Fill, Limits, MapRequest, Range, Usage};
 pub use io::{Sink, Source};
-pub use mapping::{Backing, Mappable, MappingInfo, MappingName, Prot};
+pub use mapping::{AccessOrder, Backing, Lock, Mappable, MappingInfo, MappingName, Prot};
 pub use page_cache::{
     Figures as DirtyFigures, PageCache, Pager, Pattern, drop_clean, figures as dirty_figures, shrink,
 };

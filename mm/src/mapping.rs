@@ -69,6 +69,37 @@ pub enum MappingName {
     Vvar,
 }
 
+/// Is a mapping kept in memory (mlock(2))?
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Lock {
+    /// No.
+    #[default]
+    No,
+    /// All of it, from the call on.
+    Now,
+    /// Each page from its first access on, MLOCK_ONFAULT.
+    OnFault,
+}
+
+impl Lock {
+    /// In either way?
+    pub fn is_locked(self) -> bool {
+        self != Lock::No
+    }
+}
+
+/// In which order a program means to access a mapping (madvise(2)).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum AccessOrder {
+    /// Nothing is known.
+    #[default]
+    Normal,
+    /// MADV_SEQUENTIAL.
+    Sequential,
+    /// MADV_RANDOM.
+    Random,
+}
+
 /// A mapping as `/proc/PID/maps` and `smaps` show it. Sizes in bytes.
 #[derive(Clone)]
 pub struct MappingInfo {
@@ -83,7 +114,17 @@ pub struct MappingInfo {
     /// MAP_GROWSDOWN.
     pub grows_down: bool,
     /// mlock'ed.
-    pub locked: bool,
+    pub lock: Lock,
+    /// MADV_DONTFORK.
+    pub not_inherited: bool,
+    /// MADV_WIPEONFORK.
+    pub wiped_on_fork: bool,
+    /// MADV_DONTDUMP.
+    pub not_dumped: bool,
+    /// MADV_SEQUENTIAL, MADV_RANDOM.
+    pub order: AccessOrder,
+    /// MAP_NORESERVE.
+    pub no_reserve: bool,
     /// What backs it.
     pub backing: Backing,
     /// Its name where it has no file.

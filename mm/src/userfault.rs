@@ -253,12 +253,6 @@ impl Monitor {
         Some(Stop { monitor: self.clone(), posted })
     }
 
-    /// A change begins: until it has been read of, no pages are put in.
-    pub(crate) fn begin(self: &Arc<Monitor>, message: Message) -> Change {
-        self.changing.fetch_add(1, Ordering::SeqCst);
-        Change { monitor: self.clone(), message }
-    }
-
     /// The next message, faults first; waits unless `nonblock`. `EAGAIN`, `ERESTARTSYS`.
     pub fn next(&self, nonblock: bool) -> Result<Message> {
         let take = || {
@@ -360,28 +354,15 @@ impl Drop for Stop {
     }
 }
 
-/// A change of the address space that its monitor is to be told of.
-pub(crate) struct Change {
+/// A change of the address space that its monitor is to be told of. Until it has been read of, no pages are put in.
+struct Change {
     monitor: Arc<Monitor>,
     message: Message,
 }
 
 impl Change {
-    pub(crate) fn is_of(&self, monitor: &Arc<Monitor>) -> bool {
-        Arc::ptr_eq(&self.monitor, monitor)
-    }
-
-    /// The child's monitor, where it is about a fork.
-    pub(crate) fn child(&self) -> Option<&Arc<Monitor>> {
-        match &self.message {
-            Message::Fork(child) => Some(child),
-            _ => None,
-        }
-    }
-
-    /// Tells, and waits until it has been read, or the thread is killed. Without locks.
-    pub(crate) fn tell(self) {
-        let fork = self.child().cloned();
+    /// Tells, and waits until it has been read, or the thread is killed.
+    fn tell(self) {
         let told = match self.monitor.put(self.message.clone()) {
             Some(stop) => {
                 let posted = stop.posted.clone();
@@ -390,7 +371,10 @@ impl Change {
             }
             None => false,
         };
-        if let Some(child) = fork.filter(|_| !told) {
+        if let Message::Fork(child) = &self.message
+            && !told
+        {
+            // Nobody will ever read what it is told.
             child.release();
         }
     }
@@ -399,5 +383,58 @@ impl Change {
 impl Drop for Change {
     fn drop(&mut self) {
         self.monitor.changing.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Changes that were begun under the lock of an address space, to be told without it.
+#[derive(Default)]
+pub(crate) struct Changes(Vec<Change>);
+
+impl Clone for Changes {
+    /// A copy of an address space has changed nothing.
+    fn clone(&self) -> Changes {
+        Changes::default()
+    }
+}
+
+impl Changes {
+    /// A change begins.
+    pub(crate) fn begin(&mut self, monitor: &Arc<Monitor>, message: Message) {
+        monitor.changing.fetch_add(1, Ordering::SeqCst);
+        self.0.push(Change { monitor: monitor.clone(), message });
+    }
+
+    /// A watched mapping was taken out together with all of `start..end`, which is told once to each monitor that asks for it.
+    pub(crate) fn unmapped(&mut self, watch: Option<&Watch>, start: usize, end: usize) {
+        let Some(Watch { monitor, .. }) = watch.filter(|watch| watch.monitor.has(Features::EVENT_UNMAP)) else {
+            return;
+        };
+        let is_same = |message: &Message| matches!(*message, Message::Unmap(from, to) if (from, to) == (start, end));
+        if !self.0.iter().any(|change| Arc::ptr_eq(&change.monitor, monitor) && is_same(&change.message)) {
+            self.begin(monitor, Message::Unmap(start, end));
+        }
+    }
+
+    /// The child's monitor in the place of the parent's, made by `make` the first time.
+    pub(crate) fn fork_of(&mut self, monitor: &Arc<Monitor>, make: impl FnOnce() -> Arc<Monitor>) -> Arc<Monitor> {
+        let known = self.0.iter().find_map(|change| match &change.message {
+            Message::Fork(child) if Arc::ptr_eq(&change.monitor, monitor) => Some(child.clone()),
+            _ => None,
+        });
+        known.unwrap_or_else(|| {
+            let child = make();
+            self.begin(monitor, Message::Fork(child.clone()));
+            child
+        })
+    }
+
+    /// Tells none of them.
+    pub(crate) fn forget(&mut self) {
+        self.0.clear();
+    }
+
+    /// Tells them all. Without locks.
+    pub(crate) fn tell(self) {
+        self.0.into_iter().for_each(Change::tell);
     }
 }

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use abi::PAGE_SIZE;
 use base::{Errno, Result};
 use hal::user::{USER_END, UserBuf, UserPtr};
-use mm::{Backing, MapRequest, Prot};
+use mm::{Backing, Lock, MapRequest, Prot, Range};
 use process::{Resource, tree};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -25,6 +25,7 @@ mod map {
     pub(super) const LOCKED: u32 = 0x2000;
     pub(super) const NORESERVE: u32 = 0x4000;
     pub(super) const POPULATE: u32 = 0x8000;
+    pub(super) const NONBLOCK: u32 = 0x1_0000;
     pub(super) const HUGETLB: u32 = 0x4_0000;
     pub(super) const FIXED_NOREPLACE: u32 = 0x10_0000;
     /// What MAP_SHARED_VALIDATE accepts.
@@ -38,7 +39,7 @@ mod map {
         | LOCKED
         | NORESERVE
         | POPULATE
-        | 0x1_0000
+        | NONBLOCK
         | 0x2_0000
         | HUGETLB
         | FIXED_NOREPLACE;
@@ -84,14 +85,19 @@ pub(crate) fn mmap(cx: &mut Context, a: Args) -> Result<usize> {
     if (fixed || no_replace) && !UserBuf::new(addr, len).in_user_half() {
         return Err(Errno::ENOMEM);
     }
+    let locked = flags & map::LOCKED != 0;
+    if locked {
+        check_lock(cx)?;
+    }
     let request = MapRequest {
         addr: addr & !(PAGE_SIZE - 1),
         shared,
         fixed,
         no_replace,
         grows_down: flags & map::GROWSDOWN != 0,
-        locked: flags & map::LOCKED != 0,
-        populate: flags & map::POPULATE != 0,
+        lock: if locked { Lock::Now } else { Lock::No },
+        may_lock: may_lock(cx),
+        populate: flags & (map::POPULATE | map::NONBLOCK) == map::POPULATE,
         no_reserve: flags & map::NORESERVE != 0,
         low: flags & map::LOW != 0,
         backing: backing(cx, a, len, shared, prot)?,
@@ -155,69 +161,63 @@ pub(crate) fn mremap(cx: &mut Context, a: Args) -> Result<usize> {
     const MAYMOVE: u32 = 1;
     const FIXED: u32 = 2;
     const DONTUNMAP: u32 = 4;
-    let (old, flags, new) = (a.size(0), a.uint(3), a.size(4));
+    let (start, flags, new) = (a.size(0), a.uint(3), a.size(4));
     let wrong = flags & !(MAYMOVE | FIXED | DONTUNMAP) != 0
-        || flags & FIXED != 0 && flags & MAYMOVE == 0
-        || flags & DONTUNMAP != 0 && (flags & MAYMOVE == 0 || a.size(1) != a.size(2))
-        || !old.is_multiple_of(PAGE_SIZE)
-        || flags & FIXED != 0 && !new.is_multiple_of(PAGE_SIZE);
-    let (old_len, new_len) = (pages(a.size(1)), pages(a.size(2)));
-    let (Some(old_len), Some(new_len), false) = (old_len, new_len, wrong) else { return Err(Errno::EINVAL) };
-    if new_len == 0 || new_len > USER_END {
+        || flags & (FIXED | DONTUNMAP) != 0 && flags & MAYMOVE == 0
+        || flags & DONTUNMAP != 0 && a.size(1) != a.size(2)
+        || !start.is_multiple_of(PAGE_SIZE);
+    let (len, new_len) = (pages(a.size(1)), pages(a.size(2)));
+    let (Some(len), Some(new_len), false) = (len, new_len, wrong) else { return Err(Errno::EINVAL) };
+    if new_len == 0 {
         return Err(Errno::EINVAL);
     }
-    cx.task.address_space().remap(old, old_len, new_len, flags, new)
+    let space = cx.task.address_space();
+    if !UserBuf::new(start, len).in_user_half() {
+        // As where nothing is mapped, or less than that.
+        return Err(if start < USER_END { Errno::EINVAL } else { Errno::EFAULT });
+    }
+    space.remap(Range { start, len }, new_len, flags, new, may_lock(cx))
 }
 
 pub(crate) fn madvise(cx: &mut Context, a: Args) -> Result<usize> {
-    let (addr, len) = range(a.size(0), a.size(1)).map_err(|_| Errno::EINVAL)?;
-    cx.task.address_space().advise(addr, len, a.uint(2))?;
+    cx.task.address_space().advise(a.size(0), a.size(1), a.uint(2))?;
     Ok(0)
 }
 
 pub(crate) fn brk(cx: &mut Context, a: Args) -> Result<usize> {
-    Ok(cx.task.address_space().brk(a.size(0)))
+    Ok(cx.task.address_space().brk(a.size(0), may_lock(cx)))
 }
 
-fn lock_range(cx: &Context, a: Args, lock: bool) -> Result<usize> {
-    let start = a.size(0) & !(PAGE_SIZE - 1);
-    let len = a.size(1).checked_add(a.size(0) - start).ok_or(Errno::ENOMEM)?;
-    let (start, len) = range(start, len)?;
-    if lock && cx.task.rlimit(Resource::Memlock).0 == 0 && !cx.task.cred().capable(base::Capability::IpcLock) {
-        return Err(Errno::EPERM);
-    }
-    if len > 0 {
-        cx.task.address_space().lock(start, len, lock)?;
-    }
+fn may_lock(cx: &Context) -> bool {
+    cx.task.cred().capable(base::Capability::IpcLock)
+}
+
+/// `EPERM` where no memory may be locked at all.
+fn check_lock(cx: &Context) -> Result<()> {
+    if cx.task.rlimit(Resource::Memlock).0 == 0 && !may_lock(cx) { Err(Errno::EPERM) } else { Ok(()) }
+}
+
+fn lock_range(cx: &Context, a: Args, mode: Lock) -> Result<usize> {
+    check_lock(cx)?;
+    cx.task.address_space().lock(a.size(0), a.size(1), mode, may_lock(cx))?;
     Ok(0)
 }
 
 pub(crate) fn mlock(cx: &mut Context, a: Args) -> Result<usize> {
-    lock_range(cx, a, true)
+    lock_range(cx, a, Lock::Now)
 }
 
 pub(crate) fn mlock2(cx: &mut Context, a: Args) -> Result<usize> {
     const MLOCK_ONFAULT: u32 = 1;
-    if a.uint(2) & !MLOCK_ONFAULT != 0 { Err(Errno::EINVAL) } else { lock_range(cx, a, true) }
+    match a.uint(2) {
+        0 => lock_range(cx, a, Lock::Now),
+        MLOCK_ONFAULT => lock_range(cx, a, Lock::OnFault),
+        _ => Err(Errno::EINVAL),
+    }
 }
 
 pub(crate) fn munlock(cx: &mut Context, a: Args) -> Result<usize> {
-    lock_range(cx, a, false)
-}
-
-fn lock_everything(cx: &Context, lock: bool) -> Result<usize> {
-    let space = cx.task.address_space();
-    let mut ranges: Vec<(usize, usize)> = Vec::new();
-    space.for_each_mapping(0, |mapping| {
-        let room = ranges.try_reserve(1).is_ok();
-        if room {
-            ranges.push((mapping.start, mapping.end - mapping.start));
-        }
-        room
-    });
-    for (start, len) in ranges {
-        space.lock(start, len, lock)?;
-    }
+    cx.task.address_space().lock(a.size(0), a.size(1), Lock::No, true)?;
     Ok(0)
 }
 
@@ -229,14 +229,17 @@ pub(crate) fn mlockall(cx: &mut Context, a: Args) -> Result<usize> {
     if flags & !(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) != 0 || flags & (MCL_CURRENT | MCL_FUTURE) == 0 {
         return Err(Errno::EINVAL);
     }
-    if cx.task.rlimit(Resource::Memlock).0 == 0 && !cx.task.cred().capable(base::Capability::IpcLock) {
-        return Err(Errno::EPERM);
-    }
-    if flags & MCL_CURRENT != 0 { lock_everything(cx, true) } else { Ok(0) }
+    check_lock(cx)?;
+    let mode = if flags & MCL_ONFAULT != 0 { Lock::OnFault } else { Lock::Now };
+    let current = (flags & MCL_CURRENT != 0).then_some(mode);
+    let future = if flags & MCL_FUTURE != 0 { mode } else { Lock::No };
+    cx.task.address_space().lock_all(current, future, may_lock(cx))?;
+    Ok(0)
 }
 
 pub(crate) fn munlockall(cx: &mut Context, _: Args) -> Result<usize> {
-    lock_everything(cx, false)
+    cx.task.address_space().lock_all(Some(Lock::No), Lock::No, true)?;
+    Ok(0)
 }
 
 pub(crate) fn msync(cx: &mut Context, a: Args) -> Result<usize> {

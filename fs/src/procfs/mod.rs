@@ -21,7 +21,7 @@ pub use node::{
     Check, FixedDir, Listed, Node, Opener, ProcDir, ProcFile, ProcLink, Shape, dir, file, file_rw, link, open_with,
 };
 
-pub use sysctl::register_sysctl;
+pub use sysctl::{number, register_sysctl};
 
 use crate::{FileKind, FileSystem, Inode};
 

@@ -5,10 +5,12 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use core::sync::atomic::Ordering;
+use core::ops::RangeInclusive;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use base::Errno;
 use hal::sync::{Once, SpinLock};
+use mm::overcommit;
 
 use crate::lease::BREAK_SECONDS;
 use crate::procfs::system::{SystemNumbers, fixed, numbers};
@@ -142,17 +144,22 @@ fn drop_caches() -> Node {
     file_rw(|| Ok(b"0\n".to_vec()), write).mode(0o200)
 }
 
-fn lease_break_time() -> Node {
-    let read = || Ok(format!("{}\n", BREAK_SECONDS.load(Ordering::Relaxed)).into_bytes());
-    let write = |data: &[u8]| {
+/// A number that can be changed within `range`. `EINVAL` for what is outside, or no number.
+pub fn number(value: &'static AtomicU64, range: RangeInclusive<u64>) -> Node {
+    let read = || Ok(format!("{}\n", value.load(Ordering::Relaxed)).into_bytes());
+    let write = move |data: &[u8]| {
         let text = core::str::from_utf8(data.trim_ascii()).map_err(|_| Errno::EINVAL)?;
-        // An `int`.
-        let seconds = text.parse::<i32>().ok().and_then(|seconds| u32::try_from(seconds).ok()).ok_or(Errno::EINVAL)?;
-        BREAK_SECONDS.store(seconds, Ordering::Relaxed);
+        let new = text.parse().ok().filter(|new| range.contains(new)).ok_or(Errno::EINVAL)?;
+        value.store(new, Ordering::Relaxed);
         Ok(())
     };
     file_rw(read, write).mode(0o644)
 }
+
+/// An `int` of C that is not negative.
+const INT: RangeInclusive<u64> = 0..=i32::MAX as u64;
+/// An `unsigned long` of C.
+const LONG: RangeInclusive<u64> = 0..=u64::MAX;
 
 fn memory() -> Node {
     directory(
@@ -163,11 +170,14 @@ fn memory() -> Node {
             ("dirty_ratio", fixed("20\n")),
             ("dirty_writeback_centisecs", fixed("500\n")),
             ("drop_caches", drop_caches()),
-            ("max_map_count", fixed("65530\n")),
+            ("admin_reserve_kbytes", number(&overcommit::ADMIN_RESERVE, LONG)),
+            ("max_map_count", number(&overcommit::MAX_MAPPINGS, INT)),
             ("mmap_min_addr", fixed("65536\n")),
-            ("overcommit_memory", fixed("0\n")),
-            ("overcommit_ratio", fixed("50\n")),
+            ("overcommit_kbytes", number(&overcommit::KBYTES, LONG)),
+            ("overcommit_memory", number(&overcommit::POLICY, overcommit::GUESS..=overcommit::NEVER)),
+            ("overcommit_ratio", number(&overcommit::RATIO, INT)),
             ("swappiness", fixed("60\n")),
+            ("user_reserve_kbytes", number(&overcommit::USER_RESERVE, LONG)),
         ],
     )
 }
@@ -186,7 +196,7 @@ fn limits() -> Node {
                     ("max_user_watches", fixed("65536\n")),
                 ]),
             ),
-            ("lease-break-time", lease_break_time()),
+            ("lease-break-time", number(&BREAK_SECONDS, INT)),
             ("leases-enable", fixed("1\n")),
             ("mount-max", fixed("100000\n")),
             ("nr_open", fixed("1048576\n")),

@@ -56,7 +56,7 @@ fn meminfo() -> Result<Vec<u8>> {
     let buffers: u64 = crate::block::list().iter().map(|device| device.cache().pages() as u64 * page).sum();
     // What could be had without swapping: nothing in a page cache without a device behind it can be dropped.
     let available = m.free;
-    let lines: [(&str, u64); 28] = [
+    let lines: [(&str, u64); 29] = [
         ("MemTotal", m.total),
         ("MemFree", m.free),
         ("MemAvailable", available),
@@ -84,7 +84,8 @@ fn meminfo() -> Result<Vec<u8>> {
         ("SUnreclaim", m.slab),
         ("KernelStack", m.kernel_stacks),
         ("PageTables", m.page_tables),
-        ("CommitLimit", m.total / 2),
+        ("CommitLimit", mm::overcommit::limit()),
+        ("Committed_AS", mm::overcommit::promised()),
     ];
     let mut out = String::new();
     for (name, bytes) in lines {

@@ -8,14 +8,17 @@ use hal::paging::Batch;
 
 use super::userfault::forking;
 use super::{AddressSpace, no_memory};
-use crate::userfault::Change;
+use crate::{Lock, overcommit};
 
 impl AddressSpace {
     /// A copy for fork: private pages shared copy-on-write, MADV_DONTFORK left out, MADV_WIPEONFORK empty, locks not inherited. `ENOMEM`.
     pub fn fork(&self) -> Result<Arc<AddressSpace>> {
         // For writing: no fault may make a page writable between sharing and flushing.
         let layout = self.layout.write();
-        let child = AddressSpace::with(layout.clone())?;
+        overcommit::check(layout.promised.bytes(), layout.total)?;
+        let mut copy = layout.clone();
+        copy.future = Lock::No;
+        let child = AddressSpace::with(copy)?;
         {
             let mut theirs = child.page_table.lock();
             self.page_table.lock().share_with(&mut theirs).map_err(no_memory)?;
@@ -38,12 +41,14 @@ impl AddressSpace {
             }
         }
         if layout.locked > 0 {
-            inherited.change(0, hal::user::USER_END, |m| m.locked = false);
+            inherited.change(0, hal::user::USER_END, |m| m.lock = Lock::No);
         }
-        let changes = forking(&child, &mut inherited);
+        // What the child has not is no news of the parent.
+        inherited.changes.forget();
+        let forks = forking(&child, &mut inherited);
         drop(inherited);
         drop(layout);
-        changes.into_iter().for_each(Change::tell);
+        forks.tell();
         Ok(child)
     }
 }

@@ -3,13 +3,15 @@
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use core::ops::Bound;
+use core::sync::atomic::Ordering;
 
 use abi::PAGE_SIZE;
 use hal::user::USER_END;
 
-use super::Limits;
-use crate::userfault::Watch;
-use crate::{Backing, MappingInfo, MappingName, PageCache, Prot};
+use super::{Limits, MapRequest};
+use crate::overcommit::{self, Promise};
+use crate::userfault::{Changes, Watch};
+use crate::{AccessOrder, Backing, Lock, MappingInfo, MappingName, PageCache, Prot};
 
 /// Nothing is mapped below (vm.mmap_min_addr).
 pub(crate) const LOWEST: usize = 0x1_0000;
@@ -23,11 +25,17 @@ pub(super) struct Mapping {
     pub(super) prot: Prot,
     pub(super) shared: bool,
     pub(super) grows_down: bool,
-    pub(super) locked: bool,
+    pub(super) lock: Lock,
     /// MADV_DONTFORK.
     pub(super) not_inherited: bool,
     /// MADV_WIPEONFORK.
     pub(super) wiped_on_fork: bool,
+    /// MADV_DONTDUMP.
+    pub(super) not_dumped: bool,
+    /// What madvise(2) said of the order of accesses.
+    pub(super) order: AccessOrder,
+    /// Not counted as memory that was promised, MAP_NORESERVE.
+    pub(super) no_reserve: bool,
     pub(super) backing: Backing,
     /// The pages behind a file mapping or shared memory, and the index of the first.
     pub(super) cache: Option<(Arc<PageCache>, u64)>,
@@ -37,6 +45,26 @@ pub(super) struct Mapping {
 }
 
 impl Mapping {
+    /// What a request makes, up to `end`; without its cache.
+    pub(super) fn new(end: usize, request: MapRequest) -> Mapping {
+        Mapping {
+            end,
+            prot: request.prot,
+            shared: request.shared,
+            grows_down: request.grows_down,
+            lock: request.lock,
+            not_inherited: false,
+            wiped_on_fork: false,
+            not_dumped: false,
+            order: AccessOrder::Normal,
+            no_reserve: !overcommit::is_promised(request.no_reserve),
+            backing: request.backing,
+            cache: None,
+            name: request.name,
+            watch: None,
+        }
+    }
+
     /// The part from `offset` bytes on.
     fn advanced(&self, offset: usize) -> Mapping {
         let mut part = self.clone();
@@ -47,6 +75,17 @@ impl Mapping {
             *at += offset as u64;
         }
         part
+    }
+
+    /// One of the kernel's own pages, which are never locked and can't be dumped at will.
+    pub(super) fn is_special(&self) -> bool {
+        matches!(self.name, MappingName::Vdso | MappingName::Vvar)
+    }
+
+    /// Bytes of memory promised to a mapping of `len` bytes: what may have to be there one day and nothing else backs. Shared memory
+    /// counts where it is made.
+    fn promised(&self, len: usize) -> usize {
+        if self.shared || self.no_reserve || !self.prot.contains(Prot::WRITE) { 0 } else { len }
     }
 
     /// Private, writable and no stack: what RLIMIT_DATA counts.
@@ -72,12 +111,15 @@ impl Mapping {
             && same_backing
             && self.prot == next.prot
             && self.shared == next.shared
-            && self.locked == next.locked
+            && self.lock == next.lock
             && self.name == next.name
             && !self.grows_down
             && !next.grows_down
             && self.not_inherited == next.not_inherited
             && self.wiped_on_fork == next.wiped_on_fork
+            && self.not_dumped == next.not_dumped
+            && self.order == next.order
+            && self.no_reserve == next.no_reserve
             && Watch::same(&self.watch, &next.watch)
     }
 }
@@ -97,6 +139,11 @@ pub(super) struct Layout {
     pub(super) peak_total: usize,
     pub(super) data: usize,
     pub(super) locked: usize,
+    pub(super) promised: Promise,
+    /// How new mappings are locked: mlockall(MCL_FUTURE).
+    pub(super) future: Lock,
+    /// What those who watch mappings are to be told when the lock is let go of ([`super::userfault::tell`]).
+    pub(super) changes: Changes,
 }
 
 impl Layout {
@@ -113,7 +160,15 @@ impl Layout {
             peak_total: 0,
             data: 0,
             locked: 0,
+            promised: Promise::default(),
+            future: Lock::No,
+            changes: Changes::default(),
         }
+    }
+
+    /// Are there as many mappings as there may be (vm.max_map_count)?
+    pub(super) fn is_full(&self) -> bool {
+        self.mappings.len() as u64 >= overcommit::MAX_MAPPINGS.load(Ordering::Relaxed)
     }
 
     /// The mapping that holds `addr`.
@@ -244,6 +299,7 @@ impl Layout {
         if end > self.hint {
             self.hint = end.min(self.map_base);
         }
+        removed.iter().for_each(|(_, mapping)| self.changes.unmapped(mapping.watch.as_ref(), start, end));
         removed
     }
 
@@ -272,7 +328,8 @@ impl Layout {
         let apply = |sum: &mut usize, part: usize| *sum = if comes { *sum + part } else { sum.saturating_sub(part) };
         apply(&mut self.total, len);
         apply(&mut self.data, if mapping.is_data() { len } else { 0 });
-        apply(&mut self.locked, if mapping.locked { len } else { 0 });
+        apply(&mut self.locked, if mapping.lock.is_locked() { len } else { 0 });
+        self.promised.change(mapping.promised(len), comes);
         self.peak_total = self.peak_total.max(self.total);
     }
 
@@ -283,7 +340,12 @@ impl Layout {
             prot: mapping.prot,
             shared: mapping.shared,
             grows_down: mapping.grows_down,
-            locked: mapping.locked,
+            lock: mapping.lock,
+            not_inherited: mapping.not_inherited,
+            wiped_on_fork: mapping.wiped_on_fork,
+            not_dumped: mapping.not_dumped,
+            order: mapping.order,
+            no_reserve: mapping.no_reserve,
             backing: mapping.backing.clone(),
             name: mapping.name,
         }
@@ -306,13 +368,15 @@ mod tests {
             prot,
             shared: false,
             grows_down: false,
-            locked: false,
+            lock: Lock::No,
             not_inherited: false,
             wiped_on_fork: false,
+            not_dumped: false,
+            order: AccessOrder::Normal,
+            no_reserve: false,
             backing: Backing::Anonymous,
             cache: None,
             name: MappingName::None,
-            watch: None,
         }
     }
 

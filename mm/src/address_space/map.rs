@@ -1,38 +1,37 @@
 //! mmap(2), munmap(2) and brk(2).
 
-use alloc::vec::Vec;
-
 use abi::PAGE_SIZE;
 use base::{Errno, Result};
 use hal::user::USER_END;
 
 use super::layout::{LOWEST, Layout, Mapping, range_end};
-use super::userfault::unmapping;
+use super::userfault::tell;
 use super::{AddressSpace, MapRequest};
-use crate::userfault::Change;
-use crate::{Backing, MappingName, PageCache, Prot};
+use crate::{Backing, Lock, MappingName, PageCache, Prot, overcommit};
 
-/// Mappings at most (vm.max_map_count).
-const MAX_MAPPINGS: usize = 65530;
 /// MAP_32BIT gives addresses below.
 const LOW_CEILING: usize = 1 << 31;
 
 impl AddressSpace {
     /// mmap(2): the address. `ENOMEM`, `EEXIST`, `EINVAL`, `EPERM` (below mmap_min_addr), `EAGAIN` (locked), `EACCES`.
     pub fn map(&self, request: MapRequest) -> Result<usize> {
-        let populate = request.populate || request.locked;
-        let len = request.len;
-        let (addr, changes) = self.map_locked(request)?;
-        changes.into_iter().for_each(Change::tell);
-        if populate {
+        let (populate, len) = (request.populate, request.len);
+        let (addr, lock) = self.insert(request)?;
+        if populate || lock == Lock::Now {
             // As on Linux, that not all could be brought in is no error.
             let _ = self.populate(addr, addr + len, false);
         }
         Ok(addr)
     }
 
-    fn map_locked(&self, request: MapRequest) -> Result<(usize, Vec<Change>)> {
+    /// Where it went, and how it is locked.
+    fn insert(&self, mut request: MapRequest) -> Result<(usize, Lock)> {
         let mut layout = self.layout.write();
+        request.lock = match layout.future {
+            Lock::OnFault => Lock::OnFault,
+            future if request.lock == Lock::No => future,
+            _ => request.lock,
+        };
         let addr = place(&layout, &request)?;
         let end = range_end(addr, request.len).ok_or(Errno::ENOMEM)?;
         check_limits(&layout, &request)?;
@@ -53,50 +52,36 @@ impl AddressSpace {
         if let Some((cache, _)) = &cache {
             cache.add_mapper(&self.this);
         }
-        let mut changes = Vec::new();
         if request.fixed && !layout.is_free(addr, end) {
             let removed = layout.remove(addr, end);
-            changes = unmapping(&removed, addr, end);
             self.zap(addr, end)?;
             drop(removed);
         }
-        layout.insert(
-            addr,
-            Mapping {
-                end,
-                prot: request.prot,
-                shared: request.shared,
-                grows_down: request.grows_down,
-                locked: request.locked,
-                not_inherited: false,
-                wiped_on_fork: false,
-                backing: request.backing,
-                cache,
-                name: request.name,
-                watch: None,
-            },
-        );
-        Ok((addr, changes))
+        let lock = request.lock;
+        layout.insert(addr, Mapping { cache, ..Mapping::new(end, request) });
+        tell(layout);
+        Ok((addr, lock))
     }
 
     /// munmap(2), of a page-aligned range. `EINVAL`, `ENOMEM`.
     pub fn unmap(&self, addr: usize, len: usize) -> Result<()> {
         let end = range_end(addr, len).filter(|_| len > 0 && addr.is_multiple_of(PAGE_SIZE)).ok_or(Errno::EINVAL)?;
-        let removed = {
+        let (removed, layout) = {
             let mut layout = self.layout.write();
-            if layout.mappings.len() >= MAX_MAPPINGS {
+            // Taking out the middle of a mapping makes one more.
+            let splits = layout.find(addr).is_some_and(|(start, mapping)| start < addr && mapping.end > end);
+            if splits && layout.is_full() {
                 return Err(Errno::ENOMEM);
             }
             let removed = layout.remove(addr, end);
             if !removed.is_empty() {
                 self.zap(addr, end)?;
             }
-            removed
+            (removed, layout)
         };
-        let changes = unmapping(&removed, addr, end);
+        tell(layout);
         // The last reference to a file may go here, which may take locks of its own.
         drop(removed);
-        changes.into_iter().for_each(Change::tell);
         Ok(())
     }
 
@@ -105,51 +90,52 @@ impl AddressSpace {
         let removed = {
             let mut layout = self.layout.write();
             let _ = self.zap(0, USER_END);
-            layout.remove(0, USER_END)
+            let removed = layout.remove(0, USER_END);
+            // The end of a process is no news.
+            layout.changes.forget();
+            removed
         };
         drop(removed);
     }
 
-    /// brk(2): the break after the call.
-    pub fn brk(&self, addr: usize) -> usize {
+    /// brk(2): the break after the call. With `may_lock`, RLIMIT_MEMLOCK does not count where the heap is locked.
+    pub fn brk(&self, addr: usize, may_lock: bool) -> usize {
+        let (at, from) = self.move_brk(addr, may_lock);
+        if let Some(from) = from {
+            let _ = self.populate(from, at.next_multiple_of(PAGE_SIZE), false);
+        }
+        at
+    }
+
+    /// The break after it, and from where on new memory is to be brought in.
+    fn move_brk(&self, addr: usize, may_lock: bool) -> (usize, Option<usize>) {
         let mut layout = self.layout.write();
         let old = layout.brk;
         if addr < layout.brk_start || addr > USER_END {
-            return old;
+            return (old, None);
         }
+        let mut populate = None;
         let (from, to) = (old.next_multiple_of(PAGE_SIZE), addr.next_multiple_of(PAGE_SIZE));
         if to < from {
             layout.remove(to, from);
             if self.zap(to, from).is_err() {
-                return old;
+                return (old, None);
             }
         } else if to > from {
             let data_limit = layout.limits.data;
             let fits = (addr - layout.brk_start) as u64 <= data_limit && layout.is_free(from, to + PAGE_SIZE);
             let mut request = MapRequest::anonymous(to - from, Prot::READ | Prot::WRITE);
             request.name = MappingName::Heap;
+            (request.lock, request.may_lock) = (layout.future, may_lock);
             if !fits || check_limits(&layout, &request).is_err() {
-                return old;
+                return (old, None);
             }
-            layout.insert(
-                from,
-                Mapping {
-                    end: to,
-                    prot: Prot::READ | Prot::WRITE,
-                    shared: false,
-                    grows_down: false,
-                    locked: false,
-                    not_inherited: false,
-                    wiped_on_fork: false,
-                    backing: Backing::Anonymous,
-                    cache: None,
-                    name: MappingName::Heap,
-                    watch: None,
-                },
-            );
+            populate = (request.lock == Lock::Now).then_some(from);
+            layout.insert(from, Mapping::new(to, request));
         }
         layout.brk = addr;
-        addr
+        tell(layout);
+        (addr, populate)
     }
 
     /// Where the heap starts, set by exec.
@@ -191,19 +177,21 @@ fn place(layout: &Layout, request: &MapRequest) -> Result<usize> {
 
 /// RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, the number of mappings, and (overcommit mode 0) what can't possibly be there.
 pub(super) fn check_limits(layout: &Layout, request: &MapRequest) -> Result<()> {
-    if layout.mappings.len() >= MAX_MAPPINGS {
+    if layout.is_full() {
         return Err(Errno::ENOMEM);
     }
     let after = |sum: usize| (sum as u64).saturating_add(request.len as u64);
+    if request.lock.is_locked() && !request.may_lock && after(layout.locked) > layout.limits.locked {
+        return Err(Errno::EAGAIN);
+    }
     let is_data = !request.shared && request.prot.contains(Prot::WRITE) && !request.grows_down;
     if after(layout.total) > layout.limits.address_space || is_data && after(layout.data) > layout.limits.data {
         return Err(Errno::ENOMEM);
     }
-    if request.locked && after(layout.locked) > layout.limits.locked {
-        return Err(Errno::EAGAIN);
+    let promised = !request.shared && request.prot.contains(Prot::WRITE);
+    if promised && overcommit::is_promised(request.no_reserve) {
+        overcommit::check(request.len, layout.total)
+    } else {
+        Ok(())
     }
-    if is_data && !request.no_reserve && request.len as u64 > crate::frames::total_bytes() {
-        return Err(Errno::ENOMEM);
-    }
-    Ok(())
 }

@@ -5,7 +5,9 @@
 //! | `layout.rs` | the set of mappings: finding room, splitting, merging |
 //! | `map.rs` | mmap, munmap, brk |
 //! | `fault.rs` | page faults: demand zero, file pages, copy on write, stack growth |
-//! | `protect.rs` | mprotect, madvise, mlock, msync |
+//! | `protect.rs` | mprotect, msync, mincore |
+//! | `advice.rs` | madvise |
+//! | `lock.rs` | mlock, mlockall |
 //! | `remap.rs` | mremap |
 //! | `fork.rs` | copies for fork |
 //! | `access.rs` | reading and writing another process's memory, futex keys |
@@ -16,9 +18,11 @@
 //! spin lock of its own below it.
 
 mod access;
+mod advice;
 mod fault;
 mod fork;
 mod layout;
+mod lock;
 mod map;
 mod protect;
 mod remap;
@@ -32,11 +36,12 @@ use base::{Errno, Result};
 use hal::paging::{Batch, OutOfFrames, PageTable};
 use sched::RwLock;
 
-use crate::{Backing, MappingName, Prot};
+use crate::{Backing, Lock, MappingName, Prot};
 use layout::Layout;
 
 pub use fault::FaultError;
 pub(crate) use layout::LOWEST;
+pub use remap::Range;
 pub use userfault::Fill;
 
 /// Anonymous pages mapped, over all address spaces.
@@ -154,8 +159,10 @@ pub struct MapRequest {
     pub no_replace: bool,
     /// MAP_GROWSDOWN.
     pub grows_down: bool,
-    /// MAP_LOCKED or mlockall(MCL_FUTURE).
-    pub locked: bool,
+    /// MAP_LOCKED; what mlockall(MCL_FUTURE) asks for comes on top.
+    pub lock: Lock,
+    /// CAP_IPC_LOCK: RLIMIT_MEMLOCK does not count.
+    pub may_lock: bool,
     /// MAP_POPULATE.
     pub populate: bool,
     /// MAP_NORESERVE.
@@ -179,7 +186,8 @@ impl MapRequest {
             fixed: false,
             no_replace: false,
             grows_down: false,
-            locked: false,
+            lock: Lock::No,
+            may_lock: false,
             populate: false,
             no_reserve: false,
             low: false,

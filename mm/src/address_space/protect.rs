@@ -1,22 +1,16 @@
-//! mprotect(2), madvise(2), mlock(2), msync(2) and mincore(2).
+//! mprotect(2), msync(2) and mincore(2).
 
 use alloc::vec::Vec;
 
 use abi::PAGE_SIZE;
-use abi::general::{
-    MADV_COLD, MADV_DODUMP, MADV_DOFORK, MADV_DONTDUMP, MADV_DONTFORK, MADV_DONTNEED, MADV_FREE, MADV_HUGEPAGE,
-    MADV_KEEPONFORK, MADV_MERGEABLE, MADV_NOHUGEPAGE, MADV_NORMAL, MADV_PAGEOUT, MADV_POPULATE_READ,
-    MADV_POPULATE_WRITE, MADV_RANDOM, MADV_REMOVE, MADV_SEQUENTIAL, MADV_UNMERGEABLE, MADV_WILLNEED, MADV_WIPEONFORK,
-    MS_ASYNC, MS_INVALIDATE, MS_SYNC,
-};
+use abi::general::{MS_ASYNC, MS_INVALIDATE, MS_SYNC};
 use base::{Errno, Result};
 use hal::paging::{Batch, MapFlags};
 
 use super::fault::{flags_of, kept, writable_at_once};
-use super::layout::range_end;
-use super::{AddressSpace, FaultError, no_memory};
-use crate::userfault::Change;
-use crate::{Backing, Prot};
+use super::layout::{Layout, Mapping, range_end};
+use super::{AddressSpace, no_memory};
+use crate::{Backing, Prot, overcommit};
 
 /// A page-aligned range; its length is rounded up. `EINVAL`, or `overflow` where it leaves the user half.
 fn range(addr: usize, len: usize, overflow: Errno) -> Result<usize> {
@@ -25,6 +19,17 @@ fn range(addr: usize, len: usize, overflow: Errno) -> Result<usize> {
     }
     let len = len.checked_next_multiple_of(PAGE_SIZE).ok_or(overflow)?;
     range_end(addr, len).ok_or(overflow)
+}
+
+/// May `len` bytes of a mapping get this protection? Private memory that becomes writable is data (RLIMIT_DATA) and promised. `ENOMEM`.
+fn may_become(layout: &Layout, mapping: &Mapping, len: usize, prot: Prot) -> Result<()> {
+    if mapping.shared || !prot.contains(Prot::WRITE) || mapping.prot.contains(Prot::WRITE) {
+        return Ok(());
+    }
+    if !mapping.grows_down && (layout.data + len) as u64 > layout.limits.data {
+        return Err(Errno::ENOMEM);
+    }
+    if mapping.no_reserve { Ok(()) } else { overcommit::check(len, layout.total) }
 }
 
 impl AddressSpace {
@@ -46,6 +51,10 @@ impl AddressSpace {
             };
             if prot.contains(Prot::WRITE) && read_only_file {
                 result = Err(Errno::EACCES);
+                break;
+            }
+            if let Err(error) = may_become(&layout, mapping, mapping.end.min(end) - at, prot) {
+                result = Err(error);
                 break;
             }
             at = mapping.end;
@@ -71,88 +80,6 @@ impl AddressSpace {
         }
         self.finish(&mut batch);
         result
-    }
-
-    /// madvise(2). `EINVAL`, `ENOMEM`, `EACCES`, `EFAULT`.
-    pub fn advise(&self, addr: usize, len: usize, advice: u32) -> Result<()> {
-        let end = range(addr, len, Errno::EINVAL)?;
-        if !is_advice(advice) {
-            return Err(Errno::EINVAL);
-        }
-        if addr == end {
-            return Ok(());
-        }
-        if matches!(advice, MADV_DONTNEED | MADV_FREE | MADV_REMOVE) {
-            self.removing(addr, end).into_iter().for_each(Change::tell);
-        }
-        match advice {
-            MADV_DONTNEED | MADV_FREE => self.discard(addr, end, advice)?,
-            MADV_REMOVE => self.remove_backing(addr, end)?,
-            MADV_POPULATE_READ | MADV_POPULATE_WRITE => {
-                let populated = self.populate(addr, end, advice == MADV_POPULATE_WRITE);
-                return populated.map_err(|error| match error {
-                    FaultError::NotMapped | FaultError::NoMemory => Errno::ENOMEM,
-                    FaultError::Denied => Errno::EINVAL,
-                    FaultError::Bus => Errno::EFAULT,
-                    FaultError::Interrupted => Errno::EINTR,
-                });
-            }
-            MADV_DONTFORK | MADV_DOFORK => {
-                self.layout.write().change(addr, end, |m| m.not_inherited = advice == MADV_DONTFORK);
-            }
-            MADV_WIPEONFORK | MADV_KEEPONFORK => {
-                let mut layout = self.layout.write();
-                let private =
-                    |start: usize| layout.mappings.get(&start).is_some_and(|m| m.cache.is_none() && !m.shared);
-                if advice == MADV_WIPEONFORK && !layout.starts_in(addr, end).into_iter().all(private) {
-                    return Err(Errno::EINVAL);
-                }
-                layout.change(addr, end, |m| m.wiped_on_fork = advice == MADV_WIPEONFORK);
-            }
-            // Hints that nothing here acts on.
-            _ => {}
-        }
-        if self.layout.read().covers(addr, end) { Ok(()) } else { Err(Errno::ENOMEM) }
-    }
-
-    /// Drops the pages of a range: private ones read as zeros or as the file again.
-    fn discard(&self, addr: usize, end: usize, advice: u32) -> Result<()> {
-        let layout = self.layout.read();
-        let starts = layout.starts_in(addr, end);
-        for &start in &starts {
-            let Some(mapping) = layout.mappings.get(&start) else {
-                continue;
-            };
-            if mapping.locked || advice == MADV_FREE && (mapping.cache.is_some() || mapping.shared) {
-                return Err(Errno::EINVAL);
-            }
-            self.zap(start.max(addr), mapping.end.min(end))?;
-        }
-        Ok(())
-    }
-
-    /// Punches holes into what shared mappings of the range show.
-    fn remove_backing(&self, addr: usize, end: usize) -> Result<()> {
-        let mut holes = Vec::new();
-        {
-            let layout = self.layout.read();
-            for start in layout.starts_in(addr, end) {
-                let Some(mapping) = layout.mappings.get(&start) else {
-                    continue;
-                };
-                let Some((cache, first)) = mapping.cache.as_ref().filter(|_| mapping.shared && !mapping.locked) else {
-                    return Err(Errno::EINVAL);
-                };
-                if !mapping.prot.contains(Prot::WRITE) {
-                    return Err(Errno::EACCES);
-                }
-                let base = first * PAGE_SIZE as u64;
-                let (from, to) = (start.max(addr) - start, mapping.end.min(end) - start);
-                holes.push((cache.clone(), base + from as u64, base + to as u64));
-            }
-        }
-        // Without the lock: the cache will come back to us to unmap.
-        holes.into_iter().try_for_each(|(cache, from, to)| cache.punch_hole(from, to))
     }
 
     /// Unmaps pages `first` to `last` of a cache wherever this address space maps them.
@@ -200,46 +127,6 @@ impl AddressSpace {
         self.finish(&mut batch);
     }
 
-    /// mlock(2) and munlock(2). `ENOMEM`, `EAGAIN`, `EINVAL`.
-    pub fn lock(&self, addr: usize, len: usize, lock: bool) -> Result<()> {
-        let start = addr & !(PAGE_SIZE - 1);
-        let len = len.checked_add(addr - start).ok_or(Errno::EINVAL)?;
-        let end = range(start, len, Errno::EINVAL)?;
-        {
-            let mut layout = self.layout.write();
-            if lock && (layout.locked + (end - start)) as u64 > layout.limits.locked {
-                return Err(Errno::ENOMEM);
-            }
-            if !layout.covers(start, end) {
-                return Err(Errno::ENOMEM);
-            }
-            layout.change(start, end, |m| m.locked = lock);
-        }
-        if lock {
-            self.populate(start, end, false).map_err(|_| Errno::ENOMEM)?;
-        }
-        Ok(())
-    }
-
-    /// mlockall(MCL_CURRENT) and munlockall(2). `ENOMEM`.
-    pub fn lock_all(&self, lock: bool) -> Result<()> {
-        let ranges: Vec<(usize, usize)> = {
-            let mut layout = self.layout.write();
-            if lock && layout.total as u64 > layout.limits.locked {
-                return Err(Errno::ENOMEM);
-            }
-            layout.change(0, hal::user::USER_END, |m| m.locked = lock);
-            layout.mappings.iter().map(|(&s, m)| (s, m.end)).collect()
-        };
-        if lock {
-            for (start, end) in ranges {
-                // What can't be brought in (no access, past a file's end) is left, as on Linux.
-                let _ = self.populate(start, end, false);
-            }
-        }
-        Ok(())
-    }
-
     /// msync(2). Memory and file are the same pages, so only MS_SYNC has something to do: to write them back. `EINVAL`, `ENOMEM`,
     /// `EBUSY`, `EIO`.
     pub fn sync(&self, addr: usize, len: usize, flags: u32) -> Result<()> {
@@ -248,7 +135,7 @@ impl AddressSpace {
         }
         let end = range(addr, len, Errno::ENOMEM)?;
         let layout = self.layout.read();
-        let locked = |start: usize| layout.mappings.get(&start).is_some_and(|m| m.locked);
+        let locked = |start: usize| layout.mappings.get(&start).is_some_and(|m| m.lock.is_locked());
         if flags & MS_INVALIDATE != 0 && layout.starts_in(addr, end).into_iter().any(locked) {
             return Err(Errno::EBUSY);
         }
@@ -289,32 +176,4 @@ impl AddressSpace {
         }
         Ok(bytes)
     }
-}
-
-/// The advice that Linux knows and that means something without KSM, hwpoison and soft-offline.
-fn is_advice(advice: u32) -> bool {
-    matches!(
-        advice,
-        MADV_NORMAL
-            | MADV_RANDOM
-            | MADV_SEQUENTIAL
-            | MADV_WILLNEED
-            | MADV_DONTNEED
-            | MADV_FREE
-            | MADV_REMOVE
-            | MADV_DONTFORK
-            | MADV_DOFORK
-            | MADV_MERGEABLE
-            | MADV_UNMERGEABLE
-            | MADV_HUGEPAGE
-            | MADV_NOHUGEPAGE
-            | MADV_DONTDUMP
-            | MADV_DODUMP
-            | MADV_WIPEONFORK
-            | MADV_KEEPONFORK
-            | MADV_COLD
-            | MADV_PAGEOUT
-            | MADV_POPULATE_READ
-            | MADV_POPULATE_WRITE
-    )
 }

@@ -7,21 +7,27 @@ use abi::general::{MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE};
 use base::{Errno, Result};
 use hal::paging::Batch;
 
-use super::layout::{LOWEST, range_end};
+use super::layout::{LOWEST, Layout, Mapping, range_end};
 use super::map::check_limits;
-use super::userfault::unmapping;
+use super::userfault::tell;
 use super::{AddressSpace, MapRequest, no_memory};
-use crate::userfault::Change;
+use crate::Lock;
+
+/// Pages that are mapped: a page-aligned address and a length, perhaps 0, that ends in the user half.
+#[derive(Clone, Copy, Debug)]
+pub struct Range {
+    /// First address.
+    pub start: usize,
+    /// Bytes.
+    pub len: usize,
+}
 
 impl AddressSpace {
-    /// mremap(2) with its flags: the new address. `EINVAL`, `EFAULT`, `ENOMEM`, `EAGAIN`.
-    pub fn remap(&self, old: usize, old_len: usize, new_len: usize, flags: u32, new: usize) -> Result<usize> {
-        let old_len = old_len.checked_next_multiple_of(PAGE_SIZE).ok_or(Errno::EINVAL)?;
-        let new_len = new_len.checked_next_multiple_of(PAGE_SIZE).ok_or(Errno::EINVAL)?;
-        check_arguments(old, old_len, new_len, flags, new)?;
-        let fixed = flags & MREMAP_FIXED != 0;
-        let moves = fixed || flags & MREMAP_DONTUNMAP != 0;
-        if !moves && new_len <= old_len && old_len > 0 {
+    /// mremap(2) with its flags: the new address. With `may_lock`, RLIMIT_MEMLOCK does not count. `EINVAL`, `EFAULT`, `ENOMEM`, `EAGAIN`.
+    pub fn remap(&self, from: Range, new_len: usize, flags: u32, new: usize, may_lock: bool) -> Result<usize> {
+        let Range { start: old, len: old_len } = from;
+        let moves = flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) != 0;
+        if !moves && new_len <= old_len {
             // Also a check that something is there.
             if self.layout.read().find(old).is_none() {
                 return Err(Errno::EFAULT);
@@ -31,42 +37,23 @@ impl AddressSpace {
             }
             return Ok(old);
         }
-        let result = self.remap_larger(old, old_len, new_len, flags, new)?;
-        let (addr, grown_from, locked, changes) = result;
-        changes.into_iter().for_each(Change::tell);
-        if locked && new_len > grown_from {
+        let (addr, grown_from, lock) = if moves {
+            self.remap_to(from, new_len, flags, new, may_lock)?
+        } else {
+            self.remap_larger(from, new_len, flags, may_lock)?
+        };
+        if lock == Lock::Now && new_len > grown_from {
             let _ = self.populate(addr + grown_from, addr + new_len, false);
         }
         Ok(addr)
     }
 
-    /// Grows in place or moves: the address, the length that was there before, whether the mapping is locked, and what is to be told.
-    fn remap_larger(
-        &self,
-        old: usize,
-        old_len: usize,
-        new_len: usize,
-        flags: u32,
-        new: usize,
-    ) -> Result<(usize, usize, bool, Vec<Change>)> {
+    /// Grows in place, or moves to where there is room: the address, the length that was there before, and how the mapping is locked.
+    fn remap_larger(&self, from: Range, new_len: usize, flags: u32, may_lock: bool) -> Result<(usize, usize, Lock)> {
         let mut layout = self.layout.write();
-        let (start, mapping) = layout.find(old).ok_or(Errno::EFAULT)?;
-        let old_end = range_end(old, old_len).ok_or(Errno::EINVAL)?;
-        if old_end > mapping.end {
-            return Err(Errno::EFAULT);
-        }
-        let mapping = mapping.clone();
-        let keep = flags & MREMAP_DONTUNMAP != 0;
-        if old_len == 0 && !mapping.shared || keep && (mapping.shared || mapping.cache.is_some()) {
-            return Err(Errno::EINVAL);
-        }
-        let mut request = MapRequest::anonymous(new_len.saturating_sub(old_len).max(PAGE_SIZE), mapping.prot);
-        (request.shared, request.locked) = (mapping.shared, mapping.locked);
-        if new_len > old_len {
-            check_limits(&layout, &request)?;
-        }
-        let moves = flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) != 0;
-        if !moves && old_len > 0 && old_end == mapping.end {
+        let (start, mapping) = resized(&layout, from, new_len, false, may_lock)?;
+        let (old, old_end) = (from.start, from.start + from.len);
+        if from.len > 0 && old_end == mapping.end {
             let target = range_end(old, new_len).filter(|&end| layout.is_free(old_end, end));
             if let Some(end) = target {
                 let mut tail = mapping.clone();
@@ -75,41 +62,86 @@ impl AddressSpace {
                     layout.count(start, &found, false);
                 }
                 layout.insert(start, tail);
-                return Ok((old, old_len, mapping.locked, Vec::new()));
+                return Ok((old, from.len, mapping.lock));
             }
         }
         if flags & MREMAP_MAYMOVE == 0 {
             return Err(Errno::ENOMEM);
         }
-        let target = if flags & MREMAP_FIXED != 0 {
-            new
-        } else {
-            layout.find_room(new_len, layout.map_base).ok_or(Errno::ENOMEM)?
-        };
-        let target_end = range_end(target, new_len).ok_or(Errno::ENOMEM)?;
-        let replaced = layout.remove(target, target_end);
-        let mut changes = unmapping(&replaced, target, target_end);
-        if !replaced.is_empty() {
-            self.zap(target, target_end)?;
+        let target = layout.find_room(new_len, layout.map_base).ok_or(Errno::ENOMEM)?;
+        self.move_to(&mut layout, start, &mapping, from, (target, new_len), false)?;
+        tell(layout);
+        Ok((target, from.len, mapping.lock))
+    }
+
+    /// Moves to `new` (MREMAP_FIXED) or anywhere, and with MREMAP_DONTUNMAP leaves an empty mapping behind: as [`AddressSpace::remap_larger`].
+    fn remap_to(
+        &self,
+        mut from: Range,
+        new_len: usize,
+        flags: u32,
+        new: usize,
+        may_lock: bool,
+    ) -> Result<(usize, usize, Lock)> {
+        let mut layout = self.layout.write();
+        layout.find(from.start).ok_or(Errno::EFAULT)?;
+        let fixed = flags & MREMAP_FIXED != 0;
+        check_target(from, new_len, fixed, new)?;
+        if layout.is_full() {
+            return Err(Errno::ENOMEM);
         }
-        self.move_mapping(&mut layout, start, &mapping, (old, old_len.min(new_len)), (target, new_len), keep)?;
-        changes.extend(self.moving(&mut layout, (old, old_len), (target, target_end)));
-        if !keep && old_len > 0 {
-            let rest = layout.remove(old, old_end);
-            changes.extend(unmapping(&rest, old, old_end));
-            self.zap(old, old_end)?;
+        let mut gone = Vec::new();
+        if fixed {
+            gone = self.take_out(&mut layout, new, new + new_len)?;
+        }
+        if from.len > new_len {
+            gone.append(&mut self.take_out(&mut layout, from.start + new_len, from.start + from.len)?);
+            from.len = new_len;
+        }
+        let keep = flags & MREMAP_DONTUNMAP != 0;
+        let (start, mapping) = resized(&layout, from, new_len, keep, may_lock)?;
+        let target = if fixed { new } else { layout.find_room(new_len, layout.map_base).ok_or(Errno::ENOMEM)? };
+        self.move_to(&mut layout, start, &mapping, from, (target, new_len), keep)?;
+        tell(layout);
+        // The last reference to a file may go here, which may take locks of its own.
+        drop(gone);
+        Ok((target, from.len, mapping.lock))
+    }
+
+    fn take_out(&self, layout: &mut Layout, start: usize, end: usize) -> Result<Vec<(usize, Mapping)>> {
+        let removed = layout.remove(start, end);
+        if !removed.is_empty() {
+            self.zap(start, end)?;
+        }
+        Ok(removed)
+    }
+
+    /// Makes the mapping at the target, takes the pages over, and takes the old one out unless it is to be kept.
+    fn move_to(
+        &self,
+        layout: &mut Layout,
+        start: usize,
+        mapping: &Mapping,
+        from: Range,
+        (target, new_len): (usize, usize),
+        keep: bool,
+    ) -> Result<()> {
+        self.move_mapping(layout, start, mapping, (from.start, from.len), (target, new_len), keep)?;
+        self.moved(layout, from, (target, target + new_len));
+        if !keep && from.len > 0 {
+            let rest = layout.remove(from.start, from.start + from.len);
+            self.zap(from.start, from.start + from.len)?;
             drop(rest);
         }
-        drop(replaced);
-        Ok((target, old_len.min(new_len), mapping.locked, changes))
+        Ok(())
     }
 
     /// Makes the mapping at the target and takes the pages over.
     fn move_mapping(
         &self,
-        layout: &mut super::Layout,
+        layout: &mut Layout,
         start: usize,
-        mapping: &super::layout::Mapping,
+        mapping: &Mapping,
         (old, len): (usize, usize),
         (target, new_len): (usize, usize),
         keep: bool,
@@ -129,33 +161,39 @@ impl AddressSpace {
         self.page_table.lock().relocate(old, target, len, &mut batch).map_err(no_memory)?;
         self.finish(&mut batch);
         if keep {
-            layout.change(old, old + len, |m| m.locked = false);
+            layout.change(old, old + len, |m| m.lock = Lock::No);
         }
         Ok(())
     }
 }
 
-/// The checks that need no look at what is mapped.
-fn check_arguments(old: usize, old_len: usize, new_len: usize, flags: u32, new: usize) -> Result<()> {
-    let known = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP;
-    if flags & !known != 0 || !old.is_multiple_of(PAGE_SIZE) || new_len == 0 {
+/// The mapping that is moved or grown, and its start, if it may be. `EINVAL`, `EFAULT`, `EAGAIN`, `ENOMEM`.
+fn resized(layout: &Layout, from: Range, new_len: usize, keep: bool, may_lock: bool) -> Result<(usize, Mapping)> {
+    let (start, mapping) = layout.find(from.start).ok_or(Errno::EFAULT)?;
+    if from.len == 0 && !mapping.shared || keep && mapping.is_special() {
         return Err(Errno::EINVAL);
     }
-    if flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) != 0 && flags & MREMAP_MAYMOVE == 0 {
+    if from.len > mapping.end - from.start || new_len > from.len && mapping.is_special() {
+        return Err(Errno::EFAULT);
+    }
+    // What stays behind is one more mapping.
+    let more = if keep { new_len } else { new_len - from.len };
+    if more > 0 {
+        let mut request = MapRequest::anonymous(more, mapping.prot);
+        (request.shared, request.no_reserve) = (mapping.shared, mapping.no_reserve);
+        (request.lock, request.may_lock) = (mapping.lock, may_lock);
+        check_limits(layout, &request)?;
+    }
+    Ok((start, mapping.clone()))
+}
+
+/// May the mapping go to `new`? `EINVAL`, `EPERM` (below mmap_min_addr).
+fn check_target(from: Range, new_len: usize, fixed: bool, new: usize) -> Result<()> {
+    // Linux looks at the address even where it means nothing but with MREMAP_FIXED.
+    let end = range_end(new, new_len).filter(|_| new.is_multiple_of(PAGE_SIZE)).ok_or(Errno::EINVAL)?;
+    let old_end = from.start.saturating_add(from.len);
+    if new < old_end && from.start < end {
         return Err(Errno::EINVAL);
     }
-    if flags & MREMAP_DONTUNMAP != 0 && old_len != new_len {
-        return Err(Errno::EINVAL);
-    }
-    if flags & MREMAP_FIXED != 0 {
-        let end = range_end(new, new_len).filter(|_| new.is_multiple_of(PAGE_SIZE)).ok_or(Errno::EINVAL)?;
-        let old_end = range_end(old, old_len).ok_or(Errno::EINVAL)?;
-        if new < old_end && old < end {
-            return Err(Errno::EINVAL);
-        }
-        if new < LOWEST {
-            return Err(Errno::EPERM);
-        }
-    }
-    Ok(())
+    if fixed && new < LOWEST { Err(Errno::EPERM) } else { Ok(()) }
 }

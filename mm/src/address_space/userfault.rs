@@ -8,11 +8,12 @@ use base::{Errno, Result};
 use hal::frame::Frame;
 use hal::paging::{Batch, MapFlags};
 use hal::user::{USER_END, UserBuf};
+use sched::RwLockWriteGuard;
 
 use super::fault::flags_of;
 use super::layout::{Layout, Mapping};
-use super::{AddressSpace, FaultError, no_memory};
-use crate::userfault::{Change, Features, Kind, Message, Modes, Monitor, Stop, Watch, end_of};
+use super::{AddressSpace, FaultError, Range, no_memory};
+use crate::userfault::{Changes, Features, Kind, Message, Modes, Monitor, Stop, Watch, end_of};
 use crate::{Backing, Source};
 
 impl Mapping {
@@ -306,65 +307,49 @@ impl AddressSpace {
     }
 
     /// Begins to tell of pages about to be dropped, whoever watches them.
-    pub(super) fn removing(&self, start: usize, end: usize) -> Vec<Change> {
+    pub(super) fn removing(&self, start: usize, end: usize) -> Changes {
         let layout = self.layout.read();
-        let mut changes = Vec::new();
+        let mut changes = Changes::default();
         for at in layout.starts_in(start, end) {
             let Some(mapping) = layout.mappings.get(&at) else { continue };
             if let Some(monitor) = mapping.monitor_for(Features::EVENT_REMOVE) {
-                changes.push(monitor.begin(Message::Remove(at.max(start), mapping.end.min(end))));
+                changes.begin(monitor, Message::Remove(at.max(start), mapping.end.min(end)));
             }
         }
         changes
     }
 
-    /// A mapping was moved: keeps its watch and tells, or parts with it.
-    pub(super) fn moving(
-        &self,
-        layout: &mut Layout,
-        (old, len): (usize, usize),
-        (target, end): (usize, usize),
-    ) -> Option<Change> {
-        let (_, mapping) = layout.find(target)?;
-        mapping.watch.as_ref()?;
-        match mapping.monitor_for(Features::EVENT_REMAP) {
-            Some(monitor) => Some(monitor.begin(Message::Remap { from: old, to: target, len })),
-            None => {
-                drop(self.forget_watches(layout, target, end, |_| true));
-                None
+    /// A mapping was moved: it keeps its watch, which is told, or parts with it.
+    pub(super) fn moved(&self, layout: &mut Layout, from: Range, (to, end): (usize, usize)) {
+        let Some((_, mapping)) = layout.find(to).filter(|(_, mapping)| mapping.watch.is_some()) else { return };
+        match mapping.monitor_for(Features::EVENT_REMAP).cloned() {
+            Some(monitor) => {
+                layout.changes.begin(&monitor, Message::Remap { from: from.start, to, len: from.len });
             }
+            None => drop(self.forget_watches(layout, to, end, |_| true)),
         }
     }
 }
 
-/// What is told of a range that is mapped no more, once for each monitor.
-pub(super) fn unmapping(removed: &[(usize, Mapping)], start: usize, end: usize) -> Vec<Change> {
-    let mut changes: Vec<Change> = Vec::new();
-    for monitor in removed.iter().filter_map(|(_, mapping)| mapping.monitor_for(Features::EVENT_UNMAP)) {
-        if !changes.iter().any(|change| change.is_of(monitor)) {
-            changes.push(monitor.begin(Message::Unmap(start, end)));
-        }
-    }
-    changes
+/// Lets go of the mappings, and tells those who watch them what has changed.
+pub(super) fn tell(mut layout: RwLockWriteGuard<Layout>) {
+    let changes = core::mem::take(&mut layout.changes);
+    drop(layout);
+    changes.tell();
 }
 
 /// The child of a fork keeps the watches of monitors that are told of it, with monitors of its own, and parts with the others.
-pub(super) fn forking(child: &AddressSpace, inherited: &mut Layout) -> Vec<Change> {
-    let mut changes: Vec<Change> = Vec::new();
+pub(super) fn forking(child: &AddressSpace, inherited: &mut Layout) -> Changes {
+    let mut changes = Changes::default();
     let watched: Vec<_> =
-        inherited.mappings.iter().filter(|(_, m)| m.watch.is_some()).map(|(&s, m)| (s, m.end)).collect();
+        inherited.mappings.iter().filter(|(_, m)| m.watch.is_some()).map(|(&start, m)| (start, m.end)).collect();
     for (start, end) in watched {
         let Some(mapping) = inherited.mappings.get_mut(&start) else { continue };
         let Some(monitor) = mapping.monitor_for(Features::EVENT_FORK).cloned() else {
             drop(child.forget_watches(inherited, start, end, |_| true));
             continue;
         };
-        let known = changes.iter().find(|change| change.is_of(&monitor)).and_then(Change::child).cloned();
-        let own = known.unwrap_or_else(|| {
-            let own = monitor.for_child(child.this.clone());
-            changes.push(monitor.begin(Message::Fork(own.clone())));
-            own
-        });
+        let own = changes.fork_of(&monitor, || monitor.for_child(child.this.clone()));
         if let Some(watch) = &mut mapping.watch {
             watch.monitor = own;
         }

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use abi::PAGE_SIZE;
 use base::{Errno, Result};
-use mm::{AddressSpace, Backing, MappingInfo, MappingName, Prot};
+use mm::{AccessOrder, AddressSpace, Backing, MappingInfo, MappingName, Prot};
 
 use super::Subject;
 
@@ -118,7 +118,7 @@ impl Sums {
     fn of(space: &AddressSpace, mapping: &MappingInfo) -> Sums {
         let (resident, pss, private, swapped) = space.residency(mapping.start, mapping.end);
         let anonymous = if matches!(mapping.backing, Backing::Anonymous) { resident } else { 0 };
-        let locked = if mapping.locked { resident } else { 0 };
+        let locked = if mapping.lock.is_locked() { resident } else { 0 };
         Sums { resident, pss, private, swapped, anonymous, locked }
     }
 
@@ -169,7 +169,14 @@ fn flags(mapping: &MappingInfo) -> String {
         (true, "me"),
         (mapping.shared, "ms"),
         (mapping.grows_down, "gd"),
-        (mapping.locked, "lo"),
+        (mapping.lock.is_locked(), "lo"),
+        (mapping.order == AccessOrder::Sequential, "sr"),
+        (mapping.order == AccessOrder::Random, "rr"),
+        (mapping.not_inherited, "dc"),
+        (!mapping.shared && mapping.prot.contains(Prot::WRITE) && !mapping.no_reserve, "ac"),
+        (mapping.no_reserve, "nr"),
+        (mapping.wiped_on_fork, "wf"),
+        (mapping.not_dumped, "dd"),
     ];
     let names: String = set.iter().filter(|(on, _)| *on).map(|(_, name)| format!(" {name}")).collect();
     format!("VmFlags:{names} \n")

@@ -33,6 +33,7 @@ mod io_uring;
 mod lease;
 mod loop_device;
 mod memory;
+mod memory_lock;
 mod mmap_file;
 mod mount;
 mod mqueue;
@@ -77,6 +78,7 @@ const THEMES: &[&[Case]] = &[
     io_uring::CASES,
     lease::CASES,
     memory::CASES,
+    memory_lock::CASES,
     mmap_file::CASES,
     mount::CASES,
     mqueue::CASES,
