@@ -119,7 +119,8 @@ type Tell = Box<dyn Fn(News) + Send + Sync>;
 
 /// Tells by a signal. `EINVAL`.
 fn tell_by_signal(cx: &Context, event: &Sigevent) -> Result<Tell> {
-    let signal = Signal::new(event.signo)?;
+    // As on Linux, no signal at all is accepted.
+    let Some(signal) = Signal::or_zero(event.signo)? else { return Ok(Box::new(|_| {})) };
     let (process, value) = (Arc::downgrade(cx.task.process()), event.value);
     Ok(Box::new(move |news| {
         if let (News::Message(sender), Some(process)) = (news, process.upgrade()) {
