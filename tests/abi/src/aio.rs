@@ -204,7 +204,7 @@ cases! {
         read.priority = 2 << 13 | 4;
         ok!(submit(id, &[&read]));
         assert_eq!(events(id, 1, 8), [(1, 5)]);
-        read.priority = 2 << 13 | 8;
+        read.priority = i16::MIN;
         err!(submit(id, &[&read]), libc::EINVAL);
     }
 }
