@@ -59,6 +59,7 @@ fn leave(task: &Task) {
         thread.drop_page_table();
     }
     task.leave_semaphore_undo();
+    task.leave_seccomp();
     drop(task.set_files(None));
     task.set_fs(None);
     let leader = task.is_leader();

@@ -304,6 +304,7 @@ fn attach(task: &Task, child: &Arc<Task>, args: &CloneArgs) -> Result<()> {
         if group.exit.is_some() || group.exec.is_some() {
             return Err(Errno::ERESTARTNOINTR);
         }
+        child.inherit_seccomp(task);
         group.threads.push(child.clone());
         drop(group);
         tree.add_task(child);
@@ -315,6 +316,10 @@ fn attach(task: &Task, child: &Arc<Task>, args: &CloneArgs) -> Result<()> {
         return Ok(());
     }
     threads.push(child.clone());
+    {
+        let _group = task.process().group.lock_irq();
+        child.inherit_seccomp(task);
+    }
     process.group.lock_irq().threads = threads;
     let parent = if args.flags & CLONE_PARENT != 0 { task.process().ppid() } else { task.pid() };
     tree.add_task(child);

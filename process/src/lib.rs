@@ -31,11 +31,13 @@ mod procfs;
 pub mod ptrace;
 pub mod rlimit;
 pub mod rseq;
+pub mod seccomp;
 pub mod signal;
 mod spawn;
 mod task;
 pub mod timer;
 pub mod tree;
+pub mod user_dispatch;
 pub mod wait;
 pub mod worker;
 
@@ -43,7 +45,7 @@ pub use fs_state::FsState;
 pub use process::{Image, Process};
 pub use rlimit::Resource;
 pub use spawn::spawn_init;
-pub use task::{Comm, Task, Vfork, current, try_current, with_current};
+pub use task::{Comm, SyscallWork, Task, Vfork, current, try_current, with_current};
 
 /// Gives the layers below what they ask of processes: the processes' part of `/proc`, job control. Once, at boot.
 pub fn init() {

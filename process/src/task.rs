@@ -2,9 +2,10 @@
 
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use base::{Cred, Errno, Nanos};
+use bitflags::bitflags;
 use fs::{FdTable, FsContext};
 use hal::sync::{Once, SpinLock};
 use ipc::sysv::undo::UndoList;
@@ -17,10 +18,24 @@ use crate::rlimit::Resource;
 use crate::rseq::Rseq;
 use crate::signal::queue::Queue;
 use crate::signal::{Restart, SigInfo, SigSet, Signal};
-use crate::{FsState, Pid, Process};
+use crate::user_dispatch::Dispatch;
+use crate::{FsState, Pid, Process, seccomp};
 
 /// A thread's name: at most 15 bytes and a NUL.
 pub type Comm = [u8; 16];
+
+bitflags! {
+    /// What is to be done at the system calls of a thread besides making them.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct SyscallWork: u8 {
+        /// It stops for its tracer.
+        const TRACE = 1;
+        /// It may not make all of them: [`crate::seccomp`].
+        const SECCOMP = 2;
+        /// Some come back to it: [`crate::user_dispatch`].
+        const DISPATCH = 4;
+    }
+}
 
 /// Tells a parent in vfork(2) that the child has let go of its memory.
 #[derive(Default)]
@@ -117,8 +132,11 @@ pub struct Task {
     pub timer_slack: AtomicU64,
     /// Somebody traces it: copy of whether `trace` is set.
     pub(crate) traced: AtomicBool,
-    /// It stops for its tracer at system calls.
-    pub(crate) trace_syscalls: AtomicBool,
+    /// What else is to be done at its system calls: bits of [`SyscallWork`].
+    syscall_work: AtomicU8,
+    /// How its system calls are restricted.
+    pub(crate) seccomp: SpinLock<seccomp::Mode>,
+    pub(crate) dispatch: SpinLock<Dispatch>,
     pub(crate) trace: SpinLock<Option<Trace>>,
     /// What a tracer that let go of it in a stop left: registers and a signal.
     pub(crate) left_by_tracer: SpinLock<Option<(Option<Stopped>, Option<Signal>)>>,
@@ -169,7 +187,9 @@ impl Task {
             io_priority: AtomicI32::new(0),
             timer_slack: AtomicU64::new(50_000),
             traced: AtomicBool::new(false),
-            trace_syscalls: AtomicBool::new(false),
+            syscall_work: AtomicU8::new(0),
+            seccomp: SpinLock::new(seccomp::Mode::Off),
+            dispatch: SpinLock::new(Dispatch::default()),
             trace: SpinLock::new(None),
             left_by_tracer: SpinLock::new(None),
             trace_wait: WaitQueue::new(),
@@ -453,10 +473,18 @@ impl Task {
         Signal::new(self.parent_death_signal.load(Ordering::Relaxed)).ok()
     }
 
-    /// Does it stop for a tracer at system calls?
+    /// What else is to be done at its system calls.
     #[inline]
-    pub fn traces_syscalls(&self) -> bool {
-        self.trace_syscalls.load(Ordering::Relaxed)
+    pub fn syscall_work(&self) -> SyscallWork {
+        SyscallWork::from_bits_retain(self.syscall_work.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn add_syscall_work(&self, work: SyscallWork) {
+        self.syscall_work.fetch_or(work.bits(), Ordering::SeqCst);
+    }
+
+    pub(crate) fn remove_syscall_work(&self, work: SyscallWork) {
+        self.syscall_work.fetch_and(!work.bits(), Ordering::SeqCst);
     }
 
     /// Counts a page fault.

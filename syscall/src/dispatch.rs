@@ -4,8 +4,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use base::{Errno, Result};
 use hal::regs::UserRegs;
-use process::Task;
 use process::ptrace::{self, Point};
+use process::{SyscallWork, Task, seccomp, user_dispatch};
 
 use crate::args::Args;
 use crate::context::Context;
@@ -20,8 +20,8 @@ pub fn dispatch(regs: &mut UserRegs) {
     let number = regs.orig_rax as u32 as usize;
     let args = Args(regs.args());
     let result = process::with_current(|task| {
-        if task.traces_syscalls() {
-            return traced(task, regs);
+        if !task.syscall_work().is_empty() {
+            return watched(task, regs);
         }
         if mm::frames::pressure() == mm::frames::Pressure::Critical {
             process::oom::relieve(task);
@@ -39,15 +39,23 @@ pub fn dispatch(regs: &mut UserRegs) {
     };
 }
 
-/// The same for a thread that stops for its tracer before and after the call: the tracer may change registers at both stops.
+/// The same for a thread whose calls somebody watches: itself, its tracer, its seccomp filters, in Linux's order.
 #[cold]
-fn traced(task: &Task, regs: &mut UserRegs) -> Result<usize> {
+fn watched(task: &Task, regs: &mut UserRegs) -> Result<usize> {
+    let work = task.syscall_work();
+    if work.contains(SyscallWork::DISPATCH) && user_dispatch::intercepts(task, regs) {
+        return Ok(regs.rax);
+    }
     regs.rax = Errno::ENOSYS.to_return();
-    ptrace::syscall_stop(task, regs, Point::Entry);
+    if work.contains(SyscallWork::TRACE) {
+        ptrace::syscall_stop(task, regs, Point::Entry);
+    }
+    let made = !task.is_dying()
+        && (!work.contains(SyscallWork::SECCOMP) || seccomp::check(task, regs) == seccomp::Outcome::Made);
     let number = regs.orig_rax as u32 as usize;
     let args = Args(regs.args());
     // A tracer skips the call by making its number -1.
-    if number != u32::MAX as usize {
+    if made && number != u32::MAX as usize {
         let handler = HANDLERS.get(number).copied().unwrap_or(missing);
         let result = handler(&mut Context { task, regs }, args);
         if let Err(error) = result {
@@ -56,7 +64,7 @@ fn traced(task: &Task, regs: &mut UserRegs) -> Result<usize> {
         regs.rax = result.unwrap_or_else(Errno::to_return);
     }
     // exit(2) never returns, so nobody sees it do so.
-    if task.traces_syscalls() && !task.is_dying() {
+    if task.syscall_work().contains(SyscallWork::TRACE) && !task.is_dying() {
         ptrace::syscall_stop(task, regs, Point::Exit);
     }
     Ok(regs.rax)

@@ -34,6 +34,7 @@ mod poll;
 mod prctl;
 mod resource;
 mod scheduling;
+mod seccomp;
 mod session;
 mod shared_memory;
 mod signal;

@@ -7,9 +7,11 @@ use base::{Cred, Errno, Result};
 use hal::user::{UserPtr, copy_in, copy_out};
 use process::credentials::{SECBIT_KEEP_CAPS, capability};
 use process::signal::Signal;
+use process::user_dispatch;
 
 use crate::args::Args;
 use crate::context::Context;
+use crate::seccomp;
 
 const PR_SET_PDEATHSIG: i32 = 1;
 const PR_GET_PDEATHSIG: i32 = 2;
@@ -22,6 +24,7 @@ const PR_SET_TIMING: i32 = 14;
 const PR_SET_NAME: i32 = 15;
 const PR_GET_NAME: i32 = 16;
 const PR_GET_SECCOMP: i32 = 21;
+const PR_SET_SECCOMP: i32 = 22;
 const PR_CAPBSET_READ: i32 = 23;
 const PR_CAPBSET_DROP: i32 = 24;
 const PR_GET_TSC: i32 = 25;
@@ -40,6 +43,7 @@ const PR_GET_THP_DISABLE: i32 = 42;
 const PR_CAP_AMBIENT: i32 = 47;
 const PR_SET_IO_FLUSHER: i32 = 57;
 const PR_GET_IO_FLUSHER: i32 = 58;
+const PR_SET_SYSCALL_USER_DISPATCH: i32 = 59;
 const PR_SET_VMA: i32 = 0x5356_4d41;
 
 pub(crate) fn prctl(cx: &mut Context, a: Args) -> Result<usize> {
@@ -87,8 +91,12 @@ fn machine(cx: &Context, a: Args) -> Result<usize> {
                 Err(Errno::EINVAL)
             }
         }
-        // Built without seccomp: "prctl(PR_GET_SECCOMP) fails with EINVAL".
-        PR_GET_SECCOMP => Err(Errno::EINVAL),
+        PR_GET_SECCOMP => Ok(usize::from(cx.task.seccomp().number())),
+        PR_SET_SECCOMP => seccomp::set_mode(cx.task, value, a.size(2)),
+        PR_SET_SYSCALL_USER_DISPATCH if value > 1 => Err(Errno::EINVAL),
+        PR_SET_SYSCALL_USER_DISPATCH => {
+            user_dispatch::set(cx.task, value == 1, a.size(2), a.size(3), a.size(4)).map(|()| 0)
+        }
         PR_GET_TSC => write_int(value, 1),
         PR_MCE_KILL_GET => {
             if no_more(a, 1) {

@@ -10,7 +10,8 @@ use crate::context::Context;
 use crate::dispatch::missing;
 use crate::{
     aio, directory, epoll, event, exec, fanotify, fcntl, futex, identity, io_uring, kcmp, lifecycle, memory, message,
-    metadata, mount, mount_fd, mqueue, namespace, open, pidfd, poll, prctl, resource, scheduling, session, signal,
+    metadata, mount, mount_fd, mqueue, namespace, open, pidfd, poll, prctl, resource, scheduling, seccomp, session,
+    signal,
     socket, system, sysv, time, timer, trace, transfer, xattr,
 };
 
@@ -212,13 +213,13 @@ syscall_table! {
     (148, "sched_rr_get_interval", scheduling::sched_rr_get_interval, Full, ""),
     (149, "mlock", memory::mlock, Full, ""),
     (150, "munlock", memory::munlock, Full, ""),
-    (151, "mlockall", memory::mlockall, Partial, "MCL_FUTURE has no effect"),
+    (151, "mlockall", memory::mlockall, Full, ""),
     (152, "munlockall", memory::munlockall, Full, ""),
     (153, "vhangup", missing, Error, "not implemented"),
     (154, "modify_ldt", missing, Error, "not implemented"),
     (155, "pivot_root", mount::pivot_root, Full, ""),
     (156, "_sysctl", missing, Error, "not implemented"),
-    (157, "prctl", prctl::prctl, Partial, "the options about processes, names, capabilities; no seccomp"),
+    (157, "prctl", prctl::prctl, Partial, "the options about processes, names, capabilities, seccomp and dispatch to user mode"),
     (158, "arch_prctl", system::arch_prctl, Full, ""),
     (159, "adjtimex", time::adjtimex, Partial, "can be read only"),
     (160, "setrlimit", resource::setrlimit, Full, ""),
@@ -378,7 +379,7 @@ syscall_table! {
     (314, "sched_setattr", scheduling::sched_setattr, Partial, "no SCHED_DEADLINE"),
     (315, "sched_getattr", scheduling::sched_getattr, Partial, "no SCHED_DEADLINE"),
     (316, "renameat2", directory::renameat2, Partial, "no RENAME_WHITEOUT"),
-    (317, "seccomp", missing, Error, "not implemented"),
+    (317, "seccomp", seccomp::seccomp, Full, ""),
     (318, "getrandom", system::getrandom, Full, ""),
     (319, "memfd_create", open::memfd_create, Full, ""),
     (320, "kexec_file_load", missing, Error, "not implemented"),

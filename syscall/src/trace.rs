@@ -14,6 +14,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::args::Args;
 use crate::context::Context;
+use crate::seccomp;
 
 const TRACEME: usize = 0;
 const PEEKTEXT: usize = 1;
@@ -44,6 +45,8 @@ const LISTEN: usize = 0x4208;
 const PEEKSIGINFO: usize = 0x4209;
 const GETSIGMASK: usize = 0x420a;
 const SETSIGMASK: usize = 0x420b;
+const SECCOMP_GET_FILTER: usize = 0x420c;
+const SECCOMP_GET_METADATA: usize = 0x420d;
 const GET_SYSCALL_INFO: usize = 0x420e;
 
 /// Bytes of `struct user`: the area that PEEKUSER reads.
@@ -63,13 +66,13 @@ pub(crate) fn ptrace(cx: &mut Context, a: Args) -> Result<usize> {
             if !matches!(what, KILL | INTERRUPT) {
                 request::check_stopped(&task)?;
             }
-            return control(&task, what, a);
+            return control(cx.task, &task, what, a);
         }
     }
     Ok(0)
 }
 
-fn control(task: &Arc<Task>, what: usize, a: Args) -> Result<usize> {
+fn control(tracer: &Task, task: &Arc<Task>, what: usize, a: Args) -> Result<usize> {
     let data = a.size(3);
     let signal = || Signal::or_zero(data as i32).map_err(|_| Errno::EIO);
     match what {
@@ -80,7 +83,7 @@ fn control(task: &Arc<Task>, what: usize, a: Args) -> Result<usize> {
         KILL => request::kill(task),
         INTERRUPT => request::interrupt(task)?,
         LISTEN => request::listen(task)?,
-        SETOPTIONS => request::set_options(task, data as u32)?,
+        SETOPTIONS => request::set_options(tracer, task, data as u32)?,
         GETEVENTMSG => UserPtr::new(data).write(&request::message(task)?)?,
         GETSIGINFO => copy_out(data, &request::info(task)?.to_bytes())?,
         SETSIGINFO => {
@@ -90,6 +93,8 @@ fn control(task: &Arc<Task>, what: usize, a: Args) -> Result<usize> {
         }
         GETSIGMASK | SETSIGMASK => mask(task, what, a)?,
         PEEKSIGINFO => return peek_signals(task, a.size(2), data),
+        SECCOMP_GET_FILTER => return seccomp::get_filter(tracer, task, a.size(2), data),
+        SECCOMP_GET_METADATA => return seccomp::get_metadata(tracer, task, a.size(2), data),
         GET_SYSCALL_INFO => return syscall_info(task, a.size(2), data),
         PEEKTEXT | PEEKDATA | POKETEXT | POKEDATA => memory(task, what, a)?,
         _ => registers(task, what, a)?,
@@ -229,6 +234,15 @@ fn xstate(mut image: Vec<u8>) -> Vec<u8> {
     image
 }
 
+/// The part of `struct ptrace_syscall_info` that tells of a call that is about to be made.
+fn put_call(words: &mut [u64; 11], kind: u64, regs: &hal::regs::UserRegs) {
+    words[0] |= kind;
+    words[3] = regs.orig_rax as u64;
+    for (word, argument) in words[4..10].iter_mut().zip(regs.args()) {
+        *word = argument as u64;
+    }
+}
+
 /// PTRACE_GET_SYSCALL_INFO: as much of `struct ptrace_syscall_info` as there is room for; how long it is.
 fn syscall_info(task: &Task, room: usize, to: usize) -> Result<usize> {
     const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
@@ -240,12 +254,13 @@ fn syscall_info(task: &Task, room: usize, to: usize) -> Result<usize> {
     let len = match at.point {
         Point::None => 24,
         Point::Entry => {
-            words[0] |= 1;
-            words[3] = at.regs.orig_rax as u64;
-            for (word, argument) in words[4..10].iter_mut().zip(at.regs.args()) {
-                *word = argument as u64;
-            }
+            put_call(&mut words, 1, &at.regs);
             80
+        }
+        Point::Seccomp(detail) => {
+            put_call(&mut words, 3, &at.regs);
+            words[10] = u64::from(detail);
+            84
         }
         Point::Exit => {
             words[0] |= 2;

@@ -123,6 +123,13 @@ fn kernel() -> Node {
             ("pty", dir(vec![("max", fixed("4096\n"))])),
             ("random", random),
             ("randomize_va_space", fixed("2\n")),
+            (
+                "seccomp",
+                dir(vec![
+                    ("actions_avail", fixed("kill_process kill_thread trap errno user_notif trace log allow\n")),
+                    ("actions_logged", fixed("kill_process kill_thread trap errno user_notif trace log\n")),
+                ]),
+            ),
             ("sched_rr_timeslice_ms", fixed("100\n")),
             ("threads-max", file(|| Ok(format!("{}\n", mm::frames::stats().total / (1 << 17)).into_bytes()))),
             ("version", lines(|n| n.version().into())),

@@ -20,7 +20,7 @@ use mm::{AddressSpace, MapRequest, MappingName, Prot};
 use crate::credentials::exec::on_exec;
 use crate::signal::SIGCHLD;
 use crate::task::AltStack;
-use crate::{Image, Task, exit};
+use crate::{Image, SyscallWork, Task, exit};
 use elf::page_up;
 use load::{Loaded, Program, read_exact};
 use stack::{Contents, Stack, at};
@@ -269,6 +269,7 @@ fn take_over(task: &Task, new: Prepared) {
     exit::release_memory(task);
     *task.rseq.lock() = None;
     *task.alt_stack.lock() = AltStack::default();
+    task.remove_syscall_work(SyscallWork::DISPATCH);
     let old = process.set_address_space(Some(new.space.clone()));
     if let Some(thread) = task.thread() {
         thread.set_page_table(new.space.page_table().clone());

@@ -136,7 +136,8 @@ fn privileges(subject: &Subject) -> String {
         ("CapAmb", cred.ambient),
     ];
     let mut text: String = sets.iter().map(|(name, set)| format!("{name}:\t{:016x}\n", set.bits())).collect();
-    text += &format!("NoNewPrivs:\t{}\nSeccomp:\t0\nSeccomp_filters:\t0\n", u8::from(cred.no_new_privs));
+    let (mode, filters) = (subject.task.seccomp().number(), crate::seccomp::count(&subject.task));
+    text += &format!("NoNewPrivs:\t{}\nSeccomp:\t{mode}\nSeccomp_filters:\t{filters}\n", u8::from(cred.no_new_privs));
     text
 }
 

@@ -16,7 +16,7 @@ use sched::Sleep;
 use crate::accounting::to_ticks;
 use crate::signal::info_codes::{CLD_TRAPPED, SI_KERNEL};
 use crate::signal::{SIGCHLD, SIGKILL, SIGSTOP, SIGTRAP, SigFields, SigInfo, Signal, send};
-use crate::{Pid, Process, Task};
+use crate::{Pid, Process, SyscallWork, Task};
 
 /// PTRACE_O_* as bits.
 #[allow(missing_docs, reason = "ptrace(2) documents each")]
@@ -28,9 +28,11 @@ pub mod options {
     pub const TRACEEXEC: u32 = 1 << 4;
     pub const TRACEVFORKDONE: u32 = 1 << 5;
     pub const TRACEEXIT: u32 = 1 << 6;
+    pub const TRACESECCOMP: u32 = 1 << 7;
     pub const EXITKILL: u32 = 1 << 20;
+    pub const SUSPEND_SECCOMP: u32 = 1 << 21;
     /// All that are accepted. Exit events are accepted, and not sent.
-    pub const ALL: u32 = 0x7f | EXITKILL;
+    pub const ALL: u32 = 0xff | EXITKILL | SUSPEND_SECCOMP;
 }
 
 /// PTRACE_EVENT_*.
@@ -42,6 +44,7 @@ pub(crate) enum Event {
     Clone = 3,
     Exec = 4,
     VforkDone = 5,
+    Seccomp = 7,
     Stop = 128,
 }
 
@@ -63,6 +66,8 @@ pub enum Point {
     Entry,
     /// After one.
     Exit,
+    /// A seccomp filter asked for the tracer, with this detail.
+    Seccomp(u32),
 }
 
 /// How a tracee goes on.
@@ -138,7 +143,7 @@ pub(crate) fn detach(task: &Arc<Task>, signal: Option<Signal>) {
     let trace = {
         let mut slot = task.trace.lock_irq();
         task.traced.store(false, Ordering::SeqCst);
-        task.trace_syscalls.store(false, Ordering::SeqCst);
+        task.remove_syscall_work(SyscallWork::TRACE);
         slot.take()
     };
     let Some(trace) = trace else { return };
@@ -332,14 +337,26 @@ pub(crate) fn event(task: &Task, regs: &mut UserRegs, event: Event, message: u64
         trace.message = message;
         trace.options & event.option() != 0
     };
+    let point = if event == Event::Seccomp { Point::Seccomp(message as u32) } else { Point::None };
     if wanted {
         let code = SIGTRAP.number() | (event as i32) << 8;
         let info = SigInfo { code, ..SigInfo::from_user(SIGTRAP, 0, task.tid(), task.cred().uid) };
-        if let Some(info) = stop(task, regs, code, Some(info), Point::None) {
+        if let Some(info) = stop(task, regs, code, Some(info), point) {
             send::to_self(task, info);
         }
     }
     wanted
+}
+
+/// Did the tracer ask for an event?
+pub(crate) fn wants(task: &Task, event: Event) -> bool {
+    task.trace.lock_irq().as_ref().is_some_and(|trace| trace.options & event.option() != 0)
+}
+
+/// Did the tracer suspend seccomp for it (PTRACE_O_SUSPEND_SECCOMP)?
+pub(crate) fn suspends_seccomp(task: &Task) -> bool {
+    task.traced.load(Ordering::Relaxed)
+        && task.trace.lock_irq().as_ref().is_some_and(|trace| trace.options & options::SUSPEND_SECCOMP != 0)
 }
 
 /// After exec: the event, or for old-style tracers a SIGTRAP.

@@ -9,7 +9,7 @@ use hal::regs::UserRegs;
 
 use super::{Event, Point, Resume, Stopped, attach, detach, options};
 use crate::signal::{SIGKILL, SIGSTOP, SigInfo, SigSet, Signal, send};
-use crate::{Pid, Process, Task, inspect, tree};
+use crate::{Pid, Process, SyscallWork, Task, inspect, seccomp, tree};
 
 /// `struct user_regs_struct`: the general registers, and what else a debugger wants.
 #[repr(C)]
@@ -52,6 +52,7 @@ pub fn attach_to(tracer: &Task, tid: Pid, seize: Option<u32>) -> Result<()> {
     if options & !options::ALL != 0 {
         return Err(Errno::EIO);
     }
+    check_options(tracer, options)?;
     let own = Arc::ptr_eq(target.process(), tracer.process());
     if own || target.process().is_init() || target.traced.load(Ordering::SeqCst) {
         return Err(Errno::EPERM);
@@ -97,7 +98,11 @@ pub fn resume(task: &Task, how: Resume, signal: Option<Signal>) -> Result<()> {
         trace.left = Some(stopped);
         (trace.inject, trace.resume) = (signal, how);
     }
-    task.trace_syscalls.store(how == Resume::Syscall, Ordering::SeqCst);
+    if how == Resume::Syscall {
+        task.add_syscall_work(SyscallWork::TRACE);
+    } else {
+        task.remove_syscall_work(SyscallWork::TRACE);
+    }
     task.trace_wait.wake_all();
     Ok(())
 }
@@ -146,11 +151,17 @@ pub fn listen(task: &Task) -> Result<()> {
     Ok(())
 }
 
-/// PTRACE_SETOPTIONS. `EINVAL`, `ESRCH`.
-pub fn set_options(task: &Task, new: u32) -> Result<()> {
+/// May the tracer set these options? `EPERM`.
+fn check_options(tracer: &Task, options: u32) -> Result<()> {
+    if options & options::SUSPEND_SECCOMP != 0 { seccomp::check_suspension(tracer) } else { Ok(()) }
+}
+
+/// PTRACE_SETOPTIONS. `EINVAL`, `EPERM`, `ESRCH`.
+pub fn set_options(tracer: &Task, task: &Task, new: u32) -> Result<()> {
     if new & !options::ALL != 0 {
         return Err(Errno::EINVAL);
     }
+    check_options(tracer, new)?;
     let mut slot = task.trace.lock_irq();
     let trace = slot.as_mut().filter(|trace| trace.stopped.is_some()).ok_or(Errno::ESRCH)?;
     trace.options = new;

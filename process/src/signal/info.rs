@@ -61,6 +61,15 @@ pub enum SigFields {
         /// The descriptor.
         fd: i32,
     },
+    /// A system call that was not made.
+    Syscall {
+        /// Where it was.
+        addr: usize,
+        /// Its number.
+        number: i32,
+        /// AUDIT_ARCH_*.
+        arch: u32,
+    },
     /// As user space gave it to rt_sigqueueinfo(2): the bytes from offset 12.
     Raw([u8; SIGINFO_SIZE - 12]),
 }
@@ -132,6 +141,11 @@ impl SigInfo {
             SigFields::Poll { band, fd } => {
                 put(&mut out, 16, &band.to_ne_bytes());
                 put(&mut out, 24, &fd.to_ne_bytes());
+            }
+            SigFields::Syscall { addr, number, arch } => {
+                put(&mut out, 16, &addr.to_ne_bytes());
+                put(&mut out, 24, &number.to_ne_bytes());
+                put(&mut out, 28, &arch.to_ne_bytes());
             }
             SigFields::Raw(bytes) => put(&mut out, 12, &bytes),
         }

@@ -61,6 +61,11 @@ fn layout(info: &SigInfo) -> [u8; RECORD] {
             put(20, &fd.to_ne_bytes());
             put(28, &(band as i32).to_ne_bytes());
         }
+        SigFields::Syscall { addr, number, arch } => {
+            put(84, &number.to_ne_bytes());
+            put(88, &(addr as u64).to_ne_bytes());
+            put(96, &arch.to_ne_bytes());
+        }
         SigFields::Raw(bytes) => {
             // pid, uid and value as siginfo_t has them, behind the first 12 bytes and a hole of 4.
             put(12, &bytes[4..12]);

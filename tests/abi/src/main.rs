@@ -46,6 +46,7 @@ mod procfs;
 mod pty;
 mod resource;
 mod sched;
+mod seccomp;
 mod session;
 mod signal;
 mod signal_info;
@@ -91,6 +92,7 @@ const THEMES: &[&[Case]] = &[
     pty::CASES,
     resource::CASES,
     sched::CASES,
+    seccomp::CASES,
     session::CASES,
     signal::CASES,
     signal_info::CASES,
