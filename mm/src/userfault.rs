@@ -438,3 +438,65 @@ impl Changes {
         self.0.into_iter().for_each(Change::tell);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn monitor(features: Features) -> Arc<Monitor> {
+        let monitor = Monitor::with(Weak::new(), false, 0);
+        monitor.enable(features).unwrap();
+        monitor
+    }
+
+    fn address(message: &Message) -> usize {
+        let Message::Fault { address, .. } = message else { panic!("not a fault") };
+        *address
+    }
+
+    #[test]
+    fn faults_are_read_in_turn_and_woken_by_range() {
+        let monitor = monitor(Features::empty());
+        assert_eq!(monitor.enable(Features::empty()), Err(Errno::EINVAL));
+        let stops: Vec<_> =
+            [0x5123, 0x7000].map(|at| monitor.post(at, true, Kind::Missing).unwrap()).into_iter().collect();
+        assert_eq!(address(&monitor.next(true).unwrap()), 0x5000);
+        assert_eq!(monitor.counts(), (1, 2));
+        // Woken before it was read, a fault is read no more.
+        monitor.wake(0x7000, 0x8000);
+        assert!(monitor.next(true).is_err() && !monitor.is_ready());
+        let done = |stop: &Stop| stop.posted.done.load(Ordering::SeqCst);
+        assert_eq!(stops.iter().map(done).collect::<Vec<_>>(), [false, true]);
+        monitor.wake(0x4000, 0x5000);
+        assert!(!done(&stops[0]));
+        monitor.wake(0x5000, 0x6000);
+        assert!(done(&stops[0]));
+        drop(stops);
+        assert_eq!(monitor.counts(), (0, 0));
+    }
+
+    #[test]
+    fn who_waits_goes_on_when_the_monitor_goes() {
+        let monitor = monitor(Features::EXACT_ADDRESS);
+        let stop = monitor.post(0x5123, false, Kind::Minor).unwrap();
+        assert_eq!(address(&stop.posted.message), 0x5123);
+        monitor.release();
+        assert!(stop.posted.done.load(Ordering::SeqCst));
+        assert!(monitor.post(0x5123, false, Kind::Minor).is_none());
+    }
+
+    #[test]
+    fn changes_are_begun_once_for_each_range_and_end_when_forgotten() {
+        let monitor = monitor(Features::EVENT_UNMAP);
+        let watch = Watch { monitor: monitor.clone(), modes: Modes::MISSING };
+        let mut changes = Changes::default();
+        for range in [(1, 2), (1, 2), (3, 4)] {
+            changes.unmapped(Some(&watch), range.0, range.1);
+        }
+        changes.unmapped(None, 5, 6);
+        assert_eq!(changes.0.len(), 2);
+        assert!(monitor.is_changing() && changes.clone().0.is_empty());
+        changes.forget();
+        assert!(!monitor.is_changing());
+    }
+}

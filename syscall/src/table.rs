@@ -11,8 +11,7 @@ use crate::dispatch::missing;
 use crate::{
     aio, directory, epoll, event, exec, fanotify, fcntl, futex, identity, io_uring, kcmp, lifecycle, memory, message,
     metadata, mount, mount_fd, mqueue, namespace, open, pidfd, poll, prctl, resource, scheduling, seccomp, session,
-    signal,
-    socket, system, sysv, time, timer, trace, transfer, xattr,
+    signal, socket, system, sysv, time, timer, trace, transfer, xattr,
 };
 
 /// What a number's handler looks like.

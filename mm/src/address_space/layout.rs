@@ -377,6 +377,7 @@ mod tests {
             backing: Backing::Anonymous,
             cache: None,
             name: MappingName::None,
+            watch: None,
         }
     }
 

@@ -252,11 +252,7 @@ fn check_filters(task: &Task, regs: &mut UserRegs, filter: &Arc<Filter>, may_tra
 /// SIGSYS's `siginfo_t`.
 fn fault(data: &CallData, detail: u32) -> SigInfo {
     const SYS_SECCOMP: i32 = 1;
-    let fields = SigFields::Syscall {
-        addr: data.instruction_pointer as usize,
-        number: data.number,
-        arch: data.arch,
-    };
+    let fields = SigFields::Syscall { addr: data.instruction_pointer as usize, number: data.number, arch: data.arch };
     SigInfo { signal: SIGSYS, errno: detail as i32, code: SYS_SECCOMP, fields }
 }
 

@@ -241,8 +241,7 @@ impl Listener {
         }
         let request = self.changed.wait_until(Sleep::Interruptible, None, || {
             let mut state = self.state.lock();
-            let question =
-                state.questions.iter_mut().find(|question| matches!(question.progress, Progress::Asked))?;
+            let question = state.questions.iter_mut().find(|question| matches!(question.progress, Progress::Asked))?;
             question.progress = Progress::Received;
             Some(Request { id: question.id, pid: question.tid as u32, flags: 0, data: question.data })
         })?;
@@ -385,9 +384,7 @@ impl File for ListenerFile {
         match request {
             IOCTL_RECEIVE => self.listener.receive(arg).map(|()| 0),
             IOCTL_SEND => self.listener.send(&UserPtr::<Response>::new(arg).read()?).map(|()| 0),
-            IOCTL_ID_VALID | IOCTL_ID_VALID_OLD => {
-                self.listener.check_id(UserPtr::<u64>::new(arg).read()?).map(|()| 0)
-            }
+            IOCTL_ID_VALID | IOCTL_ID_VALID_OLD => self.listener.check_id(UserPtr::<u64>::new(arg).read()?).map(|()| 0),
             _ if request & !IOCTL_SIZE_MASK == IOCTL_ADD_FD => {
                 let size = ((request & IOCTL_SIZE_MASK) >> 16) as usize;
                 let wanted = read_add_fd(arg, size)?;

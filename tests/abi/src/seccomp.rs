@@ -132,7 +132,8 @@ extern "C" fn on_sigsys(signal: i32, info: *const libc::siginfo_t, context: *mut
     let word = |at: usize| unsafe { info.cast::<i32>().add(at).read() };
     let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
     SELECTOR.store(0, Ordering::SeqCst);
-    for (slot, value) in SEEN.iter().zip([signal, word(1), word(2), word(6), registers[libc::REG_RAX as usize] as i32]) {
+    for (slot, value) in SEEN.iter().zip([signal, word(1), word(2), word(6), registers[libc::REG_RAX as usize] as i32])
+    {
         slot.store(i64::from(value), Ordering::SeqCst);
     }
     registers[libc::REG_RAX as usize] = 4711;
