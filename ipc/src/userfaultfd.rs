@@ -304,10 +304,14 @@ pub fn register() -> Result<()> {
     )?;
     devices::add_node("userfaultfd", FileKind::CharDevice, 0o600, 0, NUMBER)?;
     let shown = || Ok(format!("{}\n", u8::from(is_unprivileged_allowed())).into_bytes());
-    let set = |data: &[u8]| match data.trim_ascii() {
-        b"0" => Ok(UNPRIVILEGED.store(false, Ordering::Relaxed)),
-        b"1" => Ok(UNPRIVILEGED.store(true, Ordering::Relaxed)),
-        _ => Err(Errno::EINVAL),
+    let set = |data: &[u8]| {
+        let allowed = match data.trim_ascii() {
+            b"0" => false,
+            b"1" => true,
+            _ => return Err(Errno::EINVAL),
+        };
+        UNPRIVILEGED.store(allowed, Ordering::Relaxed);
+        Ok(())
     };
     register_sysctl("vm", "unprivileged_userfaultfd", file_rw(shown, set));
     Ok(())

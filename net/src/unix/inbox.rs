@@ -18,6 +18,8 @@ pub(super) struct Message {
     pub(super) taken: usize,
     /// It is the urgent byte (MSG_OOB) of a stream, not yet received.
     pub(super) urgent: bool,
+    /// An urgent byte came right behind it, and has been received: reads stop here all the same.
+    pub(super) before_mark: bool,
     /// The descriptors that go with it.
     pub(super) files: Vec<Arc<OpenFile>>,
     /// Their place in the count of descriptors under way.
@@ -112,18 +114,16 @@ impl Inbox {
         self.messages.front().is_some_and(|message| message.urgent)
     }
 
-    /// The urgent byte. With `take` it leaves an empty message, before which a read stops, unless nothing comes before it.
+    /// The urgent byte; with `take`, out of the stream.
     pub(super) fn urgent(&mut self, take: bool) -> Option<u8> {
         let at = self.messages.iter().position(|message| message.urgent)?;
-        let message = &mut self.messages[at];
-        let byte = *message.rest().first()?;
+        let byte = *self.messages[at].rest().first()?;
         if take {
-            message.taken += 1;
-            message.urgent = false;
+            self.messages.remove(at);
             self.bytes -= 1;
             self.has_urgent = false;
-            if at == 0 {
-                self.messages.pop_front();
+            if let Some(before) = at.checked_sub(1) {
+                self.messages[before].before_mark = true;
             }
         }
         Some(byte)
@@ -176,6 +176,7 @@ mod tests {
             data: data.to_vec(),
             taken: 0,
             urgent: false,
+            before_mark: false,
             files: Vec::new(),
             inflight: Inflight::default(),
             sender: Ucred::NOBODY,
@@ -193,7 +194,7 @@ mod tests {
         }
         assert!(inbox.has_urgent() && !inbox.at_mark());
         assert_eq!((inbox.urgent(false), inbox.urgent(true), inbox.urgent(true)), (Some(b'd'), Some(b'd'), None));
-        assert_eq!((inbox.bytes(), inbox.has_urgent(), inbox.len()), (4, false, 4));
+        assert_eq!((inbox.bytes(), inbox.has_urgent(), inbox.len()), (4, false, 3));
     }
 
     #[test]

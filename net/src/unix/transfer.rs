@@ -157,6 +157,7 @@ fn send_stream(
                     data,
                     taken: 0,
                     urgent: last,
+                    before_mark: false,
                     files: core::mem::take(&mut files),
                     inflight: core::mem::take(&mut inflight),
                     sender,
@@ -199,7 +200,16 @@ fn send_whole(
     result?;
     deliver(
         peer,
-        Message { data, taken: 0, urgent: false, files: control.files, inflight, sender, from: socket.sender_name() },
+        Message {
+            data,
+            taken: 0,
+            urgent: false,
+            before_mark: false,
+            files: control.files,
+            inflight,
+            sender,
+            from: socket.sender_name(),
+        },
     )?;
     Ok(len)
 }
@@ -304,27 +314,29 @@ fn receive_urgent(socket: &UnixSocket, sink: &mut Sink, flags: MessageFlags) -> 
     Ok(Received { len, flags: MessageFlags::OOB, ..Received::default() })
 }
 
-/// What becomes of a message where the stream has its urgent mark.
-enum Mark {
+/// What becomes of the next message of a stream.
+enum Next {
     /// Reading stops before it.
     Stop,
     /// It is left out.
     Skip,
-    /// It is data like any other.
+    /// Its bytes join those received.
     Data,
 }
 
-fn mark(socket: &UnixSocket, message: &Message, received: usize) -> Mark {
-    let at_mark = message.urgent || message.rest().is_empty();
-    match (at_mark, received > 0) {
-        (false, _) => Mark::Data,
-        (true, true) => Mark::Stop,
-        (true, false) if message.urgent && socket.options.flag(option::SO_OOBINLINE) => Mark::Data,
-        (true, false) => Mark::Skip,
+/// Bytes of another sender, or that come with files, don't join others. Reading stops before the urgent byte, and leaves it out, unless it
+/// stays in line or is only looked at.
+fn judge(socket: &UnixSocket, message: &Message, received: &Received, sender: Option<Ucred>, peek: bool) -> Next {
+    let passes = socket.options.pass_credentials.load(Ordering::Relaxed);
+    let foreign = passes && sender.is_some_and(|s| s != message.sender);
+    if received.len > 0 && (message.urgent || foreign || !message.files.is_empty()) {
+        return Next::Stop;
     }
+    let stays = peek || socket.options.flag(option::SO_OOBINLINE);
+    if message.urgent && !stays { Next::Skip } else { Next::Data }
 }
 
-/// Takes what is there; false where the next bytes may not join those received: they are of another sender, or come with files.
+/// Takes what is there; false where the next bytes may not join those received.
 fn stream_step(
     socket: &UnixSocket,
     sink: &mut Sink,
@@ -333,31 +345,18 @@ fn stream_step(
     sender: &mut Option<Ucred>,
 ) -> Result<bool> {
     let _reading = socket.reading.lock();
-    let passes = socket.options.pass_credentials.load(Ordering::Relaxed);
     let mut looked_at: Vec<Message> = Vec::new();
     let mut result = Ok(true);
     while sink.remaining() > 0 {
         let Some(mut message) = socket.inbox.lock().pop() else { break };
-        match mark(socket, &message, received.len) {
-            Mark::Data => {}
-            Mark::Stop => {
+        match judge(socket, &message, received, *sender, peek) {
+            Next::Data => {}
+            Next::Skip => continue,
+            Next::Stop => {
                 socket.inbox.lock().unpop(message);
                 result = Ok(false);
                 break;
             }
-            Mark::Skip => {
-                if peek {
-                    looked_at.push(message);
-                }
-                continue;
-            }
-        }
-        let foreign = passes && sender.is_some_and(|s| s != message.sender);
-        let joins_not = received.len > 0 && !message.files.is_empty();
-        if foreign || joins_not {
-            socket.inbox.lock().unpop(message);
-            result = Ok(false);
-            break;
         }
         let n = match sink.put(message.rest()) {
             Ok(n) => n,
@@ -369,14 +368,8 @@ fn stream_step(
         };
         received.len += n;
         *sender = Some(message.sender);
-        let had_files = !message.files.is_empty();
-        if had_files || received.control.credentials.is_none() {
-            let files = core::mem::take(&mut received.control.files);
-            take_control(socket, &mut message, peek, &mut received.control);
-            if !had_files {
-                received.control.files = files;
-            }
-        }
+        let is_last = !message.files.is_empty() || message.before_mark && n == message.rest().len();
+        join_control(socket, &mut message, peek, &mut received.control);
         if peek {
             looked_at.push(message);
         } else {
@@ -385,7 +378,7 @@ fn stream_step(
                 socket.inbox.lock().unpop(message);
             }
         }
-        if had_files {
+        if is_last {
             result = Ok(false);
             break;
         }
@@ -397,6 +390,18 @@ fn stream_step(
         socket.room.wake_for(Events::WRITABLE, 1);
     }
     result
+}
+
+/// What comes with the bytes of a stream: the first sender's credentials, and files.
+fn join_control(socket: &UnixSocket, message: &mut Message, peek: bool, control: &mut Control) {
+    let had_files = !message.files.is_empty();
+    if had_files || control.credentials.is_none() {
+        let files = core::mem::take(&mut control.files);
+        take_control(socket, message, peek, control);
+        if !had_files {
+            control.files = files;
+        }
+    }
 }
 
 fn receive_whole(socket: &UnixSocket, sink: &mut Sink, flags: MessageFlags, nonblocking: bool) -> Result<Received> {

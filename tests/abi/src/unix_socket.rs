@@ -358,6 +358,8 @@ cases! {
         // A later one takes the place of an earlier one.
         let off = 0;
         ok!(libc::setsockopt(other.as_raw_fd(), libc::SOL_SOCKET, libc::SO_OOBINLINE, std::ptr::from_ref(&off).cast(), 4));
+        assert_eq!(send(b"z", libc::MSG_OOB), 1);
+        err!(libc::recv(other.as_raw_fd(), [0u8].as_mut_ptr().cast(), 1, libc::MSG_DONTWAIT), libc::EAGAIN);
         assert_eq!((send(b"1", libc::MSG_OOB), send(b"2", libc::MSG_OOB)), (1, 1));
         assert_eq!(receive(libc::MSG_OOB), b"2");
     }
