@@ -39,6 +39,7 @@ pub mod initramfs;
 mod inode;
 pub mod inotify;
 mod jbd2;
+pub mod landlock;
 pub mod lease;
 pub mod lock;
 pub mod memfd;

@@ -36,7 +36,7 @@ pub const USER_CS: usize = 0x33;
 /// The user data segment selector, as Linux's `__USER_DS`.
 pub const USER_SS: usize = 0x2b;
 /// The flags that user mode may change (CF PF AF ZF SF TF DF OF RF NT AC ID).
-pub const USER_FLAGS: usize = 0x0025_4dd5 & !0x4000;
+pub const USER_FLAGS: usize = 0x0025_4dd5;
 
 impl UserRegs {
     /// The registers of a fresh program: `entry`, `stack`, all else zero, interrupts on.

@@ -16,6 +16,7 @@ pub fn check(caller: &Task, target: &Task) -> Result<()> {
     let same_user = [other.uid, other.euid, other.suid] == [mine.fsuid; 3];
     let same_group = [other.gid, other.egid, other.sgid] == [mine.fsgid; 3];
     let open = target.process().dumpable() == 1 && mine.permitted.contains(other.permitted);
+    fs::landlock::may_trace(&mine, &other)?;
     let allowed = same_user && same_group && open || mine.capable(Capability::SysPtrace);
     if allowed { Ok(()) } else { Err(Errno::EPERM) }
 }

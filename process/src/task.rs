@@ -111,6 +111,8 @@ pub struct Task {
     pub(crate) alt_stack: SpinLock<AltStack>,
     pub(crate) fault: SpinLock<FaultRecord>,
     pub(crate) restart: SpinLock<Option<Restart>>,
+    /// Its system call failed in a way that asks for a restart.
+    restarts: AtomicBool,
     /// It has to exit on its way to user mode, with this wait status.
     dying: AtomicBool,
     exit_status: AtomicI32,
@@ -175,6 +177,7 @@ impl Task {
             alt_stack: SpinLock::new(AltStack::default()),
             fault: SpinLock::new(FaultRecord::default()),
             restart: SpinLock::new(None),
+            restarts: AtomicBool::new(false),
             dying: AtomicBool::new(false),
             exit_status: AtomicI32::new(0),
             stopped: AtomicBool::new(false),
@@ -424,8 +427,14 @@ impl Task {
         if error.code() >= Errno::ERESTARTSYS.code()
             && let Some(thread) = self.thread()
         {
+            self.restarts.store(true, Ordering::Relaxed);
             thread.interrupt();
         }
+    }
+
+    /// Was a restart noted since the last call of this?
+    pub(crate) fn take_restart_note(&self) -> bool {
+        self.restarts.load(Ordering::Relaxed) && self.restarts.swap(false, Ordering::Relaxed)
     }
 
     /// set_tid_address(2): where to write 0 and wake a futex at exit.

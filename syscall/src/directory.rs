@@ -97,20 +97,22 @@ fn rename_at(cx: &Context, from: (Fd, usize), to: (Fd, usize), mode: RenameMode)
 }
 
 pub(crate) fn rename(cx: &mut Context, a: Args) -> Result<usize> {
-    rename_at(cx, (AT_FDCWD, a.0[0]), (AT_FDCWD, a.0[1]), RenameMode::Replace)
+    rename_at(cx, (AT_FDCWD, a.0[0]), (AT_FDCWD, a.0[1]), RenameMode::Replace { whiteout: false })
 }
 
 pub(crate) fn renameat(cx: &mut Context, a: Args) -> Result<usize> {
-    rename_at(cx, (a.fd(0), a.0[1]), (a.fd(2), a.0[3]), RenameMode::Replace)
+    rename_at(cx, (a.fd(0), a.0[1]), (a.fd(2), a.0[3]), RenameMode::Replace { whiteout: false })
 }
 
 pub(crate) fn renameat2(cx: &mut Context, a: Args) -> Result<usize> {
     const NOREPLACE: u32 = 1;
     const EXCHANGE: u32 = 2;
-    let mode = match a.uint(4) {
-        0 => RenameMode::Replace,
-        NOREPLACE => RenameMode::NoReplace,
-        EXCHANGE => RenameMode::Exchange,
+    const WHITEOUT: u32 = 4;
+    let whiteout = a.uint(4) & WHITEOUT != 0;
+    let mode = match a.uint(4) & !WHITEOUT {
+        0 => RenameMode::Replace { whiteout },
+        NOREPLACE => RenameMode::NoReplace { whiteout },
+        EXCHANGE if !whiteout => RenameMode::Exchange,
         _ => return Err(Errno::EINVAL),
     };
     rename_at(cx, (a.fd(0), a.0[1]), (a.fd(2), a.0[3]), mode)

@@ -18,6 +18,7 @@ mod futex;
 mod identity;
 mod io_uring;
 mod kcmp;
+mod landlock;
 mod lifecycle;
 mod memory;
 mod message;

@@ -9,9 +9,9 @@ use crate::args::Args;
 use crate::context::Context;
 use crate::dispatch::missing;
 use crate::{
-    aio, directory, epoll, event, exec, fanotify, fcntl, futex, identity, io_uring, kcmp, lifecycle, memory, message,
-    metadata, mount, mount_fd, mqueue, namespace, open, pidfd, poll, prctl, resource, scheduling, seccomp, session,
-    signal, socket, system, sysv, time, timer, trace, transfer, xattr,
+    aio, directory, epoll, event, exec, fanotify, fcntl, futex, identity, io_uring, kcmp, landlock, lifecycle, memory,
+    message, metadata, mount, mount_fd, mqueue, namespace, open, pidfd, poll, prctl, resource, scheduling, seccomp,
+    session, signal, socket, system, sysv, time, timer, trace, transfer, xattr,
 };
 
 /// What a number's handler looks like.
@@ -377,7 +377,7 @@ syscall_table! {
     (313, "finit_module", missing, Error, "not implemented"),
     (314, "sched_setattr", scheduling::sched_setattr, Partial, "no SCHED_DEADLINE"),
     (315, "sched_getattr", scheduling::sched_getattr, Partial, "no SCHED_DEADLINE"),
-    (316, "renameat2", directory::renameat2, Partial, "no RENAME_WHITEOUT"),
+    (316, "renameat2", directory::renameat2, Full, ""),
     (317, "seccomp", seccomp::seccomp, Full, ""),
     (318, "getrandom", system::getrandom, Full, ""),
     (319, "memfd_create", open::memfd_create, Full, ""),
@@ -416,9 +416,9 @@ syscall_table! {
     (441, "epoll_pwait2", epoll::epoll_pwait2, Full, ""),
     (442, "mount_setattr", mount_fd::mount_setattr, Partial, "no MOUNT_ATTR_IDMAP"),
     (443, "quotactl_fd", missing, Error, "not implemented"),
-    (444, "landlock_create_ruleset", missing, Error, "not implemented"),
-    (445, "landlock_add_rule", missing, Error, "not implemented"),
-    (446, "landlock_restrict_self", missing, Error, "not implemented"),
+    (444, "landlock_create_ruleset", landlock::create_ruleset, Full, ""),
+    (445, "landlock_add_rule", landlock::add_rule, Full, ""),
+    (446, "landlock_restrict_self", landlock::restrict_self, Full, ""),
     (447, "memfd_secret", missing, Error, "as on Linux without secretmem.enable"),
     (448, "process_mrelease", missing, Error, "not implemented"),
     (449, "futex_waitv", futex::futex_waitv, Full, ""),

@@ -26,6 +26,8 @@ pub(crate) enum Said {
 pub(crate) struct Harness {
     /// The program uses the harness.
     there: bool,
+    /// The test that runs.
+    running: String,
 }
 
 impl Harness {
@@ -36,7 +38,8 @@ impl Harness {
             return None;
         }
         if let Some(rest) = line.strip_prefix("#  RUN ") {
-            return Some(Said::Start(rest.trim().trim_end_matches("...").trim().to_owned()));
+            self.running = rest.trim().trim_end_matches("...").trim().to_owned();
+            return Some(Said::Start(self.running.clone()));
         }
         let (passed, rest) = match line.strip_prefix("ok ") {
             Some(rest) => (true, rest),
@@ -44,6 +47,10 @@ impl Harness {
         };
         let (_, name) = rest.split_once(' ')?;
         let (name, note) = name.split_once(" # ").unwrap_or((name, ""));
+        // What is skipped comes without its name from older harnesses.
+        if let Some(why) = name.strip_prefix("# SKIP").filter(|_| passed) {
+            return Some(Said::Skip(self.running.clone(), why.trim().to_owned()));
+        }
         let name = name.trim().to_owned();
         Some(match (passed, note.strip_prefix("SKIP")) {
             (true, Some(why)) => Said::Skip(name, why.trim().to_owned()),
@@ -94,5 +101,7 @@ mod tests {
         assert_eq!(harness.hear("not ok 2 a.c"), Some(Said::Fail("a.c".into())));
         let skipped = Said::Skip("a.d".into(), "no such thing".into());
         assert_eq!(harness.hear("ok 3 a.d # SKIP no such thing"), Some(skipped));
+        harness.hear("#  RUN           a.e ...");
+        assert_eq!(harness.hear("ok 4 # SKIP not here"), Some(Said::Skip("a.e".into(), "not here".into())));
     }
 }

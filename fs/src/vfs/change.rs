@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 
 use base::{Errno, Result};
 
+use crate::landlock;
 use crate::lease;
 use crate::notify::{self, event};
 use crate::vfs::create::existing;
@@ -30,6 +31,7 @@ pub fn unlink(cx: &FsContext, base: Option<&Path>, path: &[u8]) -> Result<()> {
         if tail.slash {
             return Err(if inode.is_dir() { Errno::EISDIR } else { Errno::ENOTDIR });
         }
+        landlock::remove(cx, &dir, &inode)?;
         may_remove(cx, &dir, &inode)?;
         if inode.is_dir() {
             return Err(Errno::EISDIR);
@@ -60,6 +62,7 @@ pub fn rmdir(cx: &FsContext, base: Option<&Path>, path: &[u8]) -> Result<()> {
     let dir_inode = dir.inode()?.clone();
     let _held = dir_inode.content.lock();
     let (dentry, inode) = existing(&dir, name)?;
+    landlock::remove(cx, &dir, &inode)?;
     may_remove(cx, &dir, &inode)?;
     if !inode.is_dir() {
         return Err(Errno::ENOTDIR);

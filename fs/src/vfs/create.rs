@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 
 use base::{Capability, Errno, Result};
 
+use crate::landlock::{self, Move};
 use crate::notify::{self, event};
 use crate::vfs::open::needs;
 use crate::vfs::permission;
@@ -16,7 +17,7 @@ fn make_entry(
     cx: &FsContext,
     base: Option<&Path>,
     path: &[u8],
-    is_dir: bool,
+    kind: Option<(FileKind, DeviceNumber)>,
     make: impl FnOnce(&Path, &Arc<Inode>, &[u8]) -> Result<Arc<Inode>>,
 ) -> Result<Path> {
     let mut walk = Walk::new(cx, base, Resolve::empty());
@@ -31,9 +32,13 @@ fn make_entry(
     if dir.dentry.lookup_locked(name)?.inode().is_some() {
         return Err(Errno::EEXIST);
     }
+    let is_dir = matches!(kind, Some((FileKind::Directory, _)));
     // Only a directory can be made under a name with slashes behind it.
     if tail.slash && !is_dir {
         return Err(Errno::ENOENT);
+    }
+    if let Some((kind, rdev)) = kind {
+        landlock::make(cx, &dir, kind, rdev)?;
     }
     permission::check_path(cx, &dir, Access::WRITE | Access::EXEC)?;
     let made = make(&dir, &inode, name)?;
@@ -45,7 +50,7 @@ fn make_entry(
 
 /// mkdir(2).
 pub fn mkdir(cx: &FsContext, base: Option<&Path>, path: &[u8], mode: u32) -> Result<()> {
-    make_entry(cx, base, path, true, |_, dir, name| {
+    make_entry(cx, base, path, Some((FileKind::Directory, DeviceNumber::default())), |_, dir, name| {
         let asked = mode & 0o1777;
         let (uid, gid, mode) = permission::for_new(cx, dir, FileKind::Directory, asked);
         let new = NewInode { kind: FileKind::Directory, mode, uid, gid, rdev: DeviceNumber::default(), target: b"" };
@@ -79,7 +84,7 @@ pub fn make_node(
     mode: u32,
     rdev: DeviceNumber,
 ) -> Result<Path> {
-    make_entry(cx, base, path, false, |_, dir, name| {
+    make_entry(cx, base, path, Some((kind, rdev)), |_, dir, name| {
         let is_device = matches!(kind, FileKind::CharDevice | FileKind::BlockDevice);
         if is_device && rdev != DeviceNumber::default() {
             needs(cx, Capability::Mknod)?;
@@ -96,7 +101,7 @@ pub fn symlink(cx: &FsContext, target: &[u8], base: Option<&Path>, path: &[u8]) 
     if target.is_empty() {
         return Err(Errno::ENOENT);
     }
-    make_entry(cx, base, path, false, |_, dir, name| {
+    make_entry(cx, base, path, Some((FileKind::Symlink, DeviceNumber::default())), |_, dir, name| {
         let (uid, gid, _) = permission::for_new(cx, dir, FileKind::Symlink, 0o777);
         let new = NewInode { kind: FileKind::Symlink, mode: 0o777, uid, gid, rdev: DeviceNumber::default(), target };
         dir.ops().create(dir, name, &new)
@@ -107,10 +112,23 @@ pub fn symlink(cx: &FsContext, target: &[u8], base: Option<&Path>, path: &[u8]) 
 /// link(2): gives `old` the further name `path`. `EXDEV`, `EPERM` (directories), `ENOENT` (removed, or O_TMPFILE with O_EXCL), `EMLINK`.
 pub fn link(cx: &FsContext, old: &Path, base: Option<&Path>, path: &[u8]) -> Result<()> {
     let inode = old.inode()?.clone();
-    make_entry(cx, base, path, false, |dir_path, dir, name| {
+    make_entry(cx, base, path, None, |dir_path, dir, name| {
         if !Arc::ptr_eq(&dir_path.mount, &old.mount) {
             return Err(Errno::EXDEV);
         }
+        let parent = old.dentry.parent().unwrap_or_else(|| old.dentry.clone());
+        let from = Path { mount: old.mount.clone(), dentry: parent };
+        let new = dir_path.dentry.lookup_locked(name)?;
+        let linked = Move {
+            from: &from,
+            old: &old.dentry,
+            to: dir_path,
+            new: &new,
+            removes: false,
+            exchanges: false,
+            marks: false,
+        };
+        landlock::rename(cx, &linked)?;
         if inode.is_dir() {
             return Err(Errno::EPERM);
         }

@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 
 use base::{Errno, Result};
 
+use crate::landlock;
 use crate::notify::{self, event};
 use crate::open_file::Hold;
 use crate::vfs::{open, permission, walk};
@@ -22,6 +23,7 @@ pub fn open_exec(cx: &FsContext, base: Option<&Path>, path: &[u8], follow: bool)
         return Err(Errno::EACCES);
     }
     permission::check(&cx.cred, &inode, Access::EXEC)?;
+    landlock::open(cx, &found, Access::READ | Access::EXEC)?;
     inode.deny_write()?;
     let file = match open::open_regular(cx, &inode, OpenFlags::LARGEFILE) {
         Ok(file) => file,

@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use base::{Capability, Errno, Result};
 use hal::sync::Once;
 
+use crate::landlock;
 use crate::lease;
 use crate::notify::{self, event};
 use crate::open_file::Hold;
@@ -150,6 +151,7 @@ fn create_file(cx: &FsContext, dir: &Path, name: &[u8], how: OpenHow) -> Result<
     if found.inode().is_some() {
         return if how.flags.contains(OpenFlags::EXCL) { Err(Errno::EEXIST) } else { Ok(None) };
     }
+    landlock::make(cx, dir, FileKind::Regular, DeviceNumber::default())?;
     permission::check_path(cx, dir, Access::WRITE | Access::EXEC)?;
     let (uid, gid, mode) = permission::for_new(cx, inode, FileKind::Regular, how.mode);
     let new = NewInode { kind: FileKind::Regular, mode, uid, gid, rdev: DeviceNumber::default(), target: b"" };
@@ -196,6 +198,7 @@ fn open_target(cx: &FsContext, target: Target, how: OpenHow) -> Result<Arc<OpenF
     }
     let wanted = if created { Access::empty() } else { how.wanted() };
     may_open(cx, &path, &inode, wanted, &mut flags)?;
+    landlock::open(cx, &path, flags.access())?;
     let hold = hold_for(&inode, flags)?;
     let opened = || {
         lease::break_leases(&inode, hold == Hold::Write, flags)?;

@@ -4,21 +4,34 @@ use alloc::sync::Arc;
 
 use base::{Errno, Result};
 
+use crate::landlock::{self, Move};
 use crate::notify::{self, event};
 use crate::vfs::change::may_remove;
 use crate::vfs::permission;
 use crate::vfs::walk::{Last, Resolve, Tail, Walk};
-use crate::{Access, Dentry, FsContext, Inode, Path};
+use crate::{Access, Dentry, DeviceNumber, FileKind, FsContext, Inode, NewInode, Path};
 
-/// How renameat2(2) treats a name that is taken.
+/// How renameat2(2) treats the new name, if it is taken, and the old one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RenameMode {
-    /// Replaces it.
-    Replace,
+    /// Replaces it; with `whiteout` (RENAME_WHITEOUT) a mark of something deleted stays under the old name.
+    Replace {
+        /// Leave a mark.
+        whiteout: bool,
+    },
     /// RENAME_NOREPLACE: `EEXIST`.
-    NoReplace,
+    NoReplace {
+        /// Leave a mark.
+        whiteout: bool,
+    },
     /// RENAME_EXCHANGE: the two change places.
     Exchange,
+}
+
+impl RenameMode {
+    fn leaves_whiteout(self) -> bool {
+        matches!(self, RenameMode::Replace { whiteout: true } | RenameMode::NoReplace { whiteout: true })
+    }
 }
 
 /// One of the two ends: the directory, and the name in it.
@@ -47,7 +60,7 @@ pub fn rename(
     to: (Option<&Path>, &[u8]),
     mode: RenameMode,
 ) -> Result<()> {
-    let taken = if mode == RenameMode::NoReplace { Errno::EEXIST } else { Errno::EBUSY };
+    let taken = if matches!(mode, RenameMode::NoReplace { .. }) { Errno::EEXIST } else { Errno::EBUSY };
     let from = End::walk(cx, from.0, from.1, Errno::EBUSY)?;
     let to = End::walk(cx, to.0, to.1, taken)?;
     if !Arc::ptr_eq(&from.dir.mount, &to.dir.mount) {
@@ -78,11 +91,15 @@ fn rename_locked(cx: &FsContext, from: &End, to: &End, mode: RenameMode) -> Resu
     let moved = old.inode().ok_or(Errno::ENOENT)?.clone();
     let target = new.inode().cloned();
     match (mode, &target) {
-        (RenameMode::NoReplace, Some(_)) => return Err(Errno::EEXIST),
+        (RenameMode::NoReplace { .. }, Some(_)) => return Err(Errno::EEXIST),
         (RenameMode::Exchange, None) => return Err(Errno::ENOENT),
         _ => {}
     }
     check_shape(from, to, &old, &new, mode)?;
+    let exchanges = mode == RenameMode::Exchange;
+    let marks = mode.leaves_whiteout();
+    let change = Move { from: &from.dir, old: &old, to: &to.dir, new: &new, removes: true, exchanges, marks };
+    landlock::rename(cx, &change)?;
     if target.as_ref().is_some_and(|t| Arc::ptr_eq(t, &moved)) {
         // Two names of one file: rename(2) says to do nothing.
         return Ok(());
@@ -91,13 +108,24 @@ fn rename_locked(cx: &FsContext, from: &End, to: &End, mode: RenameMode) -> Resu
     if old.is_mount_point() || new.is_mount_point() {
         return Err(Errno::EBUSY);
     }
-    from.inode.ops().rename(
-        (&from.inode, from.name, &moved),
-        (&to.inode, to.name, target.as_ref()),
-        mode == RenameMode::Exchange,
-    )?;
+    from.inode.ops().rename((&from.inode, from.name, &moved), (&to.inode, to.name, target.as_ref()), exchanges)?;
+    let mark = marks.then(|| make_whiteout(cx, from, to, &moved)).transpose()?;
     after(from, to, (&old, &moved), (&new, target), mode);
+    if let Some(mark) = mark {
+        from.dir.dentry.instantiate(from.name, mark);
+    }
     Ok(())
+}
+
+/// Makes the device 0:0 under the old name, which has just become free. If that can't be, the file gets its name back.
+fn make_whiteout(cx: &FsContext, from: &End, to: &End, moved: &Arc<Inode>) -> Result<Arc<Inode>> {
+    let (uid, gid, mode) = permission::for_new(cx, &from.inode, FileKind::CharDevice, 0);
+    let new = NewInode { kind: FileKind::CharDevice, mode, uid, gid, rdev: DeviceNumber::default(), target: b"" };
+    let made = from.inode.ops().create(&from.inode, from.name, &new);
+    if made.is_err() {
+        from.inode.ops().rename((&to.inode, to.name, moved), (&from.inode, from.name, None), false)?;
+    }
+    made
 }
 
 /// No directory may become its own descendant, and what has slashes behind it must be a directory.

@@ -177,6 +177,10 @@ impl<'c> Walk<'c> {
             if let Some(parent) = at.dentry.parent() {
                 at.dentry = parent;
             }
+            // Moved out from under a bind mount: what is above it is not for those who see that mount.
+            if at.mount.root.parent().is_some() && !at.dentry.is_below(&at.mount.root) {
+                return Err(Errno::ENOENT);
+            }
             return self.go(mount::enter(at));
         }
     }

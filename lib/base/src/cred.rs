@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use bitflags::bitflags;
+use core::any::Any;
 
 /// One capability, by Linux's number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,6 +68,16 @@ impl CapSet {
     }
 }
 
+/// A Landlock domain, which only the file systems' layer can read.
+#[derive(Clone)]
+pub struct Landlocked(pub Arc<dyn Any + Send + Sync>);
+
+impl core::fmt::Debug for Landlocked {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Landlocked")
+    }
+}
+
 /// The credentials of a thread. Shared as `Arc<Cred>` and replaced whole (copy on write), never changed in place.
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "credentials(7) names the ids")]
@@ -89,6 +100,8 @@ pub struct Cred {
     /// SECBIT_* of prctl(2).
     pub securebits: u32,
     pub no_new_privs: bool,
+    /// What it restricted itself to by Landlock.
+    pub landlock: Option<Landlocked>,
 }
 
 impl Cred {
@@ -111,6 +124,7 @@ impl Cred {
             ambient: CapSet::empty(),
             securebits: 0,
             no_new_privs: false,
+            landlock: None,
         }
     }
 

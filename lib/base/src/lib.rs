@@ -9,7 +9,7 @@ mod errno;
 mod events;
 mod time;
 
-pub use cred::{CapSet, Capability, Cred};
+pub use cred::{CapSet, Capability, Cred, Landlocked};
 pub use errno::{Errno, Result};
 pub use events::Events;
 pub use time::{NANOS_PER_SEC, Nanos};

@@ -18,12 +18,17 @@ fn is_blank(byte: u8) -> bool {
     byte == b' ' || byte == b'\t'
 }
 
-fn trim(mut bytes: &[u8]) -> &[u8] {
+fn trim_start(mut bytes: &[u8]) -> &[u8] {
     while let [first, rest @ ..] = bytes
         && is_blank(*first)
     {
         bytes = rest;
     }
+    bytes
+}
+
+fn trim(bytes: &[u8]) -> &[u8] {
+    let mut bytes = trim_start(bytes);
     while let [rest @ .., last] = bytes
         && is_blank(*last)
     {
@@ -39,7 +44,8 @@ pub fn parse(start: &[u8]) -> Option<Result<Script<'_>>> {
     let rest = start.strip_prefix(b"#!")?;
     let end = rest.iter().position(|&b| b == b'\n' || b == 0);
     let whole = end.is_some() || start.len() < LINE_MAX;
-    let line = trim(&rest[..end.unwrap_or(rest.len())]);
+    // A blank after the interpreter shows that its path is whole, although the line may not be.
+    let line = trim_start(&rest[..end.unwrap_or(rest.len())]);
     let split = line.iter().position(|&b| is_blank(b));
     let interpreter = &line[..split.unwrap_or(line.len())];
     if interpreter.is_empty() || split.is_none() && !whole {
@@ -74,5 +80,7 @@ mod tests {
         assert_eq!(parse(&long), Some(Err(Errno::ENOEXEC)));
         let cut_argument = [b"#!/bin/sh ".as_slice(), &[b'a'; 400]].concat();
         assert_eq!(parse(&cut_argument).unwrap().unwrap().interpreter, b"/bin/sh");
+        let cut_after = [b"#!/".as_slice(), &[b'a'; 252], b" \n"].concat();
+        assert_eq!(parse(&cut_after).unwrap().unwrap(), Script { interpreter: &cut_after[2..255], argument: None });
     }
 }

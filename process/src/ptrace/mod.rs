@@ -292,7 +292,11 @@ pub(crate) fn signal_stop(task: &Task, regs: &mut UserRegs, info: SigInfo) -> Op
 
 /// Before a system call and after it.
 pub fn syscall_stop(task: &Task, regs: &mut UserRegs, point: Point) {
-    let good = task.trace.lock_irq().as_ref().is_some_and(|trace| trace.options & options::TRACESYSGOOD != 0);
+    let good = task.trace.lock_irq().as_mut().is_some_and(|trace| {
+        // PTRACE_EVENTMSG_SYSCALL_ENTRY, PTRACE_EVENTMSG_SYSCALL_EXIT.
+        trace.message = if point == Point::Entry { 1 } else { 2 };
+        trace.options & options::TRACESYSGOOD != 0
+    });
     let code = SIGTRAP.number() | if good { 0x80 } else { 0 };
     let info = SigInfo { code, ..SigInfo::from_user(SIGTRAP, 0, task.tid(), task.cred().uid) };
     if let Some(info) = stop(task, regs, code, Some(info), point) {

@@ -41,6 +41,9 @@ pub fn trace_me(task: &Task) -> Result<()> {
     if task.traced.load(Ordering::SeqCst) {
         return Err(Errno::EPERM);
     }
+    if let Some(tracer) = parent.any_thread() {
+        fs::landlock::may_trace(&tracer.cred(), &task.cred())?;
+    }
     attach(&me, &parent, false, 0);
     Ok(())
 }

@@ -59,8 +59,8 @@ const IOCTL_SEND: u32 = 0xc018_2101;
 const IOCTL_ID_VALID: u32 = 0x4008_2102;
 /// With the direction that it had by mistake.
 const IOCTL_ID_VALID_OLD: u32 = 0x8008_2102;
-/// Without its size: the structure may grow.
-const IOCTL_ADD_FD: u32 = 0x4000_2103;
+/// Without direction and size: the structure may grow.
+const IOCTL_ADD_FD: u16 = 0x2103;
 const IOCTL_SIZE_MASK: u32 = 0x3fff_0000;
 
 /// What the supervisor decided.
@@ -126,6 +126,7 @@ pub(super) struct Listener {
     /// SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: once received, only a fatal signal ends the wait.
     patient: bool,
     next_id: AtomicU64,
+    next_ticket: AtomicU64,
     state: SpinLock<State>,
     /// Woken at every change: askers, supervisors and pollers wait here.
     changed: Arc<WaitQueue>,
@@ -138,6 +139,7 @@ impl Listener {
         Arc::new(Listener {
             patient,
             next_id: AtomicU64::new(u64::from_ne_bytes(first)),
+            next_ticket: AtomicU64::new(0),
             state: SpinLock::new(State::default()),
             changed: Arc::new(WaitQueue::new()),
         })
@@ -156,20 +158,22 @@ impl Listener {
 
     /// Asks about a call of the calling thread and waits for the answer. `ENOSYS` if nobody listens, `ERESTARTSYS`, `ENOMEM`.
     pub(super) fn ask(&self, task: &Task, data: CallData) -> Result<Verdict> {
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        {
+        let id = {
             let mut state = self.state.lock();
             if state.closed {
                 return Err(Errno::ENOSYS);
             }
             state.questions.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+            // Numbered in the order in which they are received.
+            let id = self.next_id.fetch_add(1, Ordering::Relaxed);
             state.questions.push(Question { id, tid: task.tid(), data, progress: Progress::Asked, gifts: Vec::new() });
-        }
+            id
+        };
         self.changed.wake_all();
         let verdict = self.wait_for_answer(task, id);
         let mut state = self.state.lock();
         if let Some(at) = state.questions.iter().position(|question| question.id == id) {
-            let question = state.questions.swap_remove(at);
+            let question = state.questions.remove(at);
             for gift in &question.gifts {
                 state.given.push((gift.ticket, Err(Errno::ESRCH)));
             }
@@ -301,7 +305,7 @@ impl Listener {
             return Err(Errno::EINVAL);
         }
         let open = (cx.lookup)(wanted.source as Fd)?;
-        let ticket = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let ticket = self.next_ticket.fetch_add(1, Ordering::Relaxed);
         let answers = wanted.flags & ANSWERS != 0;
         {
             let mut state = self.state.lock();
@@ -385,7 +389,7 @@ impl File for ListenerFile {
             IOCTL_RECEIVE => self.listener.receive(arg).map(|()| 0),
             IOCTL_SEND => self.listener.send(&UserPtr::<Response>::new(arg).read()?).map(|()| 0),
             IOCTL_ID_VALID | IOCTL_ID_VALID_OLD => self.listener.check_id(UserPtr::<u64>::new(arg).read()?).map(|()| 0),
-            _ if request & !IOCTL_SIZE_MASK == IOCTL_ADD_FD => {
+            _ if request as u16 == IOCTL_ADD_FD => {
                 let size = ((request & IOCTL_SIZE_MASK) >> 16) as usize;
                 let wanted = read_add_fd(arg, size)?;
                 self.listener.add_fd(cx, &wanted).map(|fd| fd as usize)
@@ -398,7 +402,7 @@ impl File for ListenerFile {
 /// A structure that may be longer than the one known here if the rest is zeros. `EINVAL`, `E2BIG`, `EFAULT`.
 fn read_add_fd(at: usize, size: usize) -> Result<AddFd> {
     const KNOWN: usize = size_of::<AddFd>();
-    if !(KNOWN..abi::PAGE_SIZE).contains(&size) {
+    if size < KNOWN || size >= abi::PAGE_SIZE {
         return Err(Errno::EINVAL);
     }
     let mut rest = KNOWN;

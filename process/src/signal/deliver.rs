@@ -22,6 +22,7 @@ pub fn before_user(regs: &mut UserRegs) {
 /// All of it but the exit itself; true if the thread has to exit.
 fn work(task: &Task, regs: &mut UserRegs) -> bool {
     rseq::before_user(task, regs);
+    let restarts = task.take_restart_note();
     loop {
         if let Some(thread) = task.thread() {
             thread.clear_interrupt();
@@ -47,7 +48,10 @@ fn work(task: &Task, regs: &mut UserRegs) -> bool {
         }
         act(task, regs, &info);
     }
-    restart::without_handler(regs);
+    // A result that only looks like a wish to restart (a supervisor may give any) is left alone.
+    if restarts {
+        restart::without_handler(regs);
+    }
     let saved = task.saved_mask.lock().take();
     if let Some(mask) = saved {
         super::set_mask(task, mask);

@@ -238,4 +238,25 @@ cases! {
         });
         in_child(|| { become_nobody(); err!(libc::chroot(c"d".as_ptr()), libc::EPERM); });
     }
+
+    fn a_rename_can_leave_a_mark() {
+        use std::os::unix::fs::{FileTypeExt, MetadataExt};
+        const WHITEOUT: u32 = 4;
+        let call = |from: &std::ffi::CStr, to: &std::ffi::CStr, flags: u32| {
+            let at = libc::AT_FDCWD;
+            let result = unsafe { libc::syscall(libc::SYS_renameat2, at, from.as_ptr(), at, to.as_ptr(), flags) };
+            if result == 0 { 0 } else { errno() }
+        };
+        std::fs::write("old", "x").unwrap();
+        std::fs::write("taken", "y").unwrap();
+        assert_eq!(call(c"old", c"new", WHITEOUT | 2), libc::EINVAL);
+        assert_eq!(call(c"old", c"taken", WHITEOUT | 1), libc::EEXIST);
+        assert_eq!(call(c"old", c"taken", WHITEOUT), 0);
+        assert_eq!(std::fs::read("taken").unwrap(), b"x");
+        let mark = std::fs::metadata("old").unwrap();
+        assert!(mark.file_type().is_char_device() && mark.rdev() == 0 && mark.mode() & 0o777 == 0);
+        assert_eq!(call(c"taken", c"new", WHITEOUT | 1), 0);
+        std::fs::remove_file("old").unwrap();
+        std::fs::remove_file("taken").unwrap();
+    }
 }

@@ -30,6 +30,7 @@ mod futex;
 mod futex_pi;
 mod identity;
 mod io_uring;
+mod landlock;
 mod lease;
 mod loop_device;
 mod memory;
@@ -77,6 +78,7 @@ const THEMES: &[&[Case]] = &[
     identity::CASES,
     loop_device::CASES,
     io_uring::CASES,
+    landlock::CASES,
     lease::CASES,
     memory::CASES,
     memory_lock::CASES,

@@ -498,4 +498,21 @@ cases! {
         assert_eq!(poll(libc::POLLPRI), libc::POLLERR | libc::POLLPRI);
         assert_eq!(poll(libc::POLLPRI), 0);
     }
+
+    fn a_folder_moved_out_of_a_bind_mount_has_no_parent() {
+        alone();
+        fs::create_dir_all("whole/part/deep").unwrap();
+        fs::create_dir_all("whole/else").unwrap();
+        bind("whole/part", "shown");
+        let held = fs::File::open("shown/deep").unwrap();
+        let up = || {
+            let fd = unsafe { libc::openat(held.as_raw_fd(), c"..".as_ptr(), libc::O_RDONLY) };
+            if fd >= 0 { ok!(libc::close(fd)) } else { errno() }
+        };
+        assert_eq!(up(), 0);
+        fs::rename("whole/part/deep", "whole/else/deep").unwrap();
+        assert_eq!(up(), libc::ENOENT);
+        fs::rename("whole/else/deep", "whole/part/deep").unwrap();
+        assert_eq!(up(), 0);
+    }
 }

@@ -11,6 +11,7 @@ use super::propagation::{self, CopyAs};
 use super::tree::{self, Change};
 use super::{MOUNTS_MAX, Mount, MountFlags, MountNamespace, Path, Propagation, SuperFlags, enter};
 use crate::block::BlockDev;
+use crate::landlock;
 use crate::vfs::{superblock, walk};
 use crate::{FileKind, FsContext};
 
@@ -78,8 +79,9 @@ fn attach(change: &mut Change, source: &Arc<Mount>, place: &Path) -> Result<()> 
 }
 
 impl Changer<'_> {
-    /// Only CAP_SYS_ADMIN may change mounts. `EPERM`.
+    /// Only CAP_SYS_ADMIN may change mounts, and none that restricted itself by Landlock. `EPERM`.
     pub fn may_mount(&self) -> Result<()> {
+        landlock::mount(self.cx)?;
         if self.cx.cred.capable(Capability::SysAdmin) { Ok(()) } else { Err(Errno::EPERM) }
     }
 
