@@ -4,6 +4,8 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use base::{NANOS_PER_SEC, Nanos, Result};
+use fs::async_notify::{self, OwnerCell};
+use hal::sync::Once;
 
 use crate::filter::Filter;
 use crate::socket::ControlMessage;
@@ -76,6 +78,8 @@ pub struct Options {
     pub send_timeout: AtomicU64,
     /// SO_RCVTIMEO in nanoseconds; 0 for none.
     pub receive_timeout: AtomicU64,
+    /// Who gets SIGURG.
+    async_owner: Once<OwnerCell>,
     /// SO_PASSCRED.
     pub pass_credentials: AtomicBool,
     /// SO_REUSEADDR, SO_KEEPALIVE and others that only matter to other families, one bit each by number.
@@ -112,6 +116,7 @@ impl Default for Options {
             receive_buffer: AtomicUsize::new(BUFFER_DEFAULT[1].load(Ordering::Relaxed) as usize),
             send_timeout: AtomicU64::new(0),
             receive_timeout: AtomicU64::new(0),
+            async_owner: Once::new(),
             pass_credentials: AtomicBool::new(false),
             flags: AtomicU64::new(0),
             low_water: AtomicI32::new(1),
@@ -214,6 +219,18 @@ impl Options {
     /// A number that stands for the socket for as long as the machine runs (SO_COOKIE).
     pub fn cookie(&self) -> u64 {
         self.inode.load(Ordering::Relaxed) | 1 << 63
+    }
+
+    /// Its file has an owner.
+    pub(crate) fn set_async_owner(&self, owner: &OwnerCell) {
+        let _ = self.async_owner.set(owner.clone());
+    }
+
+    /// Urgent data came.
+    pub(crate) fn tell_urgent(&self) {
+        if let Some(owner) = self.async_owner.get() {
+            async_notify::urgent(owner);
+        }
     }
 
     /// A flag that is only kept.

@@ -217,6 +217,11 @@ impl NetlinkSocket {
         self.news.wake_for(Events::READABLE, 1);
     }
 
+    /// Puts bytes from the kernel into its inbox. Does not sleep.
+    pub fn put(&self, data: &[u8]) {
+        self.queue(Waiting { data: data.to_vec(), from: (0, 0), counted: true });
+    }
+
     fn is_set(&self, option: u32) -> bool {
         self.flags.load(Ordering::Relaxed) & 1 << option != 0
     }

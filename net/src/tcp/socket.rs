@@ -257,6 +257,7 @@ impl TcpSocket {
         }
         if effects.contains(Effects::URGENT) {
             read |= Events::PRI;
+            self.options.tell_urgent();
         }
         if effects.intersects(Effects::WRITABLE | Effects::CONNECTED) {
             write |= Events::WRITABLE;

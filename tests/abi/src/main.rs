@@ -59,6 +59,7 @@ mod strange_packet;
 mod thread;
 mod timer;
 mod unix_socket;
+mod userfaultfd;
 mod wait;
 
 use case::Case;
@@ -112,6 +113,7 @@ const THEMES: &[&[Case]] = &[
     thread::CASES,
     timer::CASES,
     unix_socket::CASES,
+    userfaultfd::CASES,
     wait::CASES,
 ];
 
