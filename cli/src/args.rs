@@ -28,6 +28,15 @@ pub enum Command {
     /// kernel panicked, 124 after --timeout, 125 if quintet itself failed, 126 if the program
     /// cannot be executed, 127 if it is not there.
     Run(Box<RunOptions>),
+    /// Print who waits for whom in a running guest: threads that wait for locks, pipes and semaphores, and circles
+    /// of them.
+    Deadlocks {
+        /// The process that runs the guest; not needed where there is only one.
+        pid: Option<u32>,
+        /// A graph for Graphviz's `dot`.
+        #[arg(long)]
+        graph: bool,
+    },
     /// Become QEMU, and end when quintet ends.
     #[command(name = "__guard", hide = true)]
     Guard {

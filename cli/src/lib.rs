@@ -3,7 +3,7 @@
 //!
 //! The way of a `quintet run`: [`args`] -> [`root`] makes the initrd -> [`machine`] starts QEMU ->
 //! [`session`] carries streams and signals between the terminal and the guest's PID 1 -> the
-//! program's status. [`kernel_log`] and [`symbolize`] turn a kernel panic into a report.
+//! program's status. [`inquiry`] is how other commands ask about a running guest. [`kernel_log`] and [`symbolize`] turn a kernel panic into a report.
 //!
 //! May depend on `protocol`. Locks: [`session`]'s control socket, [`kernel_log`]'s log; neither is
 //! held while the other is taken.
@@ -16,6 +16,7 @@ pub mod cpio;
 pub mod disk;
 pub mod failure;
 mod image;
+pub mod inquiry;
 pub mod kernel_log;
 pub mod linux;
 pub mod machine;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Run(options) => quintet::run::run(&options),
+        Command::Deadlocks { pid, graph } => quintet::inquiry::deadlocks(pid, graph),
         Command::Guard { program } => Err(quintet::machine::guard(&program)),
     };
     match outcome {

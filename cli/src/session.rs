@@ -4,6 +4,7 @@
 use crate::accel::Attempt;
 use crate::failure::{Context, FAILED, Failure, PANICKED, TIMED_OUT};
 use crate::image;
+use crate::inquiry;
 use crate::kernel_log::KernelLog;
 use crate::machine::{self, Running};
 use crate::streams::{Meter, carry_output, carry_stdin};
@@ -12,6 +13,7 @@ use crate::terminal::{self, Raw};
 use protocol::{Decoder, Message, Output, Start, ToGuest, ToHost, VERSION, encode};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 use signal_hook::iterator::{Handle, Signals};
+use std::collections::VecDeque;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -56,6 +58,8 @@ pub enum Event {
     Signal(i32),
     /// The user typed the escape sequence.
     Escape,
+    /// `quintet deadlocks` asks, for a graph if so; where the answer goes.
+    Inquiry(bool, UnixStream),
 }
 
 /// How a session ended.
@@ -87,6 +91,8 @@ pub struct Plan {
 pub fn run(running: Running, plan: &Plan, log: &KernelLog) -> Result<Outcome, Failure> {
     let (sender, events) = channel();
     let signals = watch_signals(&sender)?;
+    // A session that can't be asked is a session all the same.
+    let _desk = inquiry::listen(&sender).inspect_err(|error| eprintln!("quintet: {error}")).ok();
     let mut session = Session::new(running, plan, log, sender)?;
     session.send(&ToGuest::Start(plan.start.clone()));
     let outcome = session.drive(&events);
@@ -182,6 +188,8 @@ struct Session<'a> {
     powering_off: bool,
     machine_ended: bool,
     interrupts: u32,
+    /// Those who wait for an answer of the guest, in the order they came.
+    inquirers: VecDeque<UnixStream>,
     clock: Clock,
 }
 
@@ -230,6 +238,7 @@ impl<'a> Session<'a> {
             powering_off: false,
             machine_ended: false,
             interrupts: 0,
+            inquirers: VecDeque::new(),
             clock: Clock {
                 give_up: plan.attempt.patience.map(|patience| now + patience),
                 time_out: plan.timeout.map(|timeout| now + timeout),
@@ -281,6 +290,10 @@ impl<'a> Session<'a> {
             Event::OutputComplete => {}
             Event::StdinEnded(bytes) => self.send(&ToGuest::StdinEnd { bytes }),
             Event::Signal(signal) => return Ok(self.signal(signal)),
+            Event::Inquiry(graph, asker) => {
+                self.inquirers.push_back(asker);
+                self.send(&ToGuest::Deadlocks { graph });
+            }
             Event::Escape => return Ok(Some(Outcome::Status(128 + SIGINT as u8))),
         }
         Ok(None)
@@ -312,6 +325,11 @@ impl<'a> Session<'a> {
                     meter.expect(bytes);
                 }
                 self.status = Some(ending.shell_status());
+            }
+            ToHost::Deadlocks { text } => {
+                if let Some(asker) = self.inquirers.pop_front() {
+                    inquiry::answer(asker, text);
+                }
             }
             ToHost::Failed { status, what } => {
                 self.raw = None;

@@ -28,15 +28,23 @@ pub struct AsyncOwner {
 pub trait AsyncSignals: Send + Sync {
     /// `events` happened on `fd`: signals the owner, if that still is there and may be signalled.
     fn send(&self, owner: &AsyncOwner, fd: Fd, events: Events);
+    /// Urgent data came: SIGURG to the owner, whatever signal it has chosen for other news.
+    fn send_urgent(&self, owner: &AsyncOwner);
     /// The running process, and its real and effective user.
     fn caller(&self) -> (i32, (u32, u32));
+}
+
+/// News for an owner.
+enum News {
+    Ready(AsyncOwner, Fd, Events),
+    Urgent(AsyncOwner),
 }
 
 /// News under way at most: more are dropped, as signals that are pending already are.
 const QUEUE_MAX: usize = 1024;
 
 static SIGNALS: Once<Arc<dyn AsyncSignals>> = Once::new();
-static NEWS: SpinLock<VecDeque<(AsyncOwner, Fd, Events)>> = SpinLock::new(VecDeque::new());
+static NEWS: SpinLock<VecDeque<News>> = SpinLock::new(VecDeque::new());
 static SENDER: WaitQueue = WaitQueue::new();
 static STARTED: Once<()> = Once::new();
 
@@ -46,7 +54,7 @@ pub fn set_signals(signals: Arc<dyn AsyncSignals>) {
 }
 
 /// The owner of one open file, as its notifier sees it.
-pub(crate) type OwnerCell = Arc<SpinLock<AsyncOwner>>;
+pub type OwnerCell = Arc<SpinLock<AsyncOwner>>;
 
 /// Notes the news of a file.
 pub(crate) struct Notifier {
@@ -55,7 +63,7 @@ pub(crate) struct Notifier {
 }
 
 /// Gets room for news, and starts the thread that sends. `ENOMEM`.
-fn prepare() -> Result<()> {
+pub(crate) fn prepare() -> Result<()> {
     let mut news = NEWS.lock_irq();
     news.try_reserve(QUEUE_MAX).map_err(|_| Errno::ENOMEM)?;
     drop(news);
@@ -84,10 +92,19 @@ pub(crate) fn owned(open: &OpenFile) -> Result<OwnerCell> {
 
 /// Notes news for the owner of a file.
 pub(crate) fn post(owner: &OwnerCell, fd: Fd, events: Events) {
+    put(owner, |owner| News::Ready(owner, fd, events));
+}
+
+/// Urgent data came for the owner of a file. What has no owner (F_SETOWN) tells nobody. Callable under locks.
+pub fn urgent(owner: &OwnerCell) {
+    put(owner, News::Urgent);
+}
+
+fn put(owner: &OwnerCell, what: impl FnOnce(AsyncOwner) -> News) {
     let owner = *owner.lock_irq();
     let mut news = NEWS.lock_irq();
-    if owner.id != 0 && news.len() < QUEUE_MAX {
-        news.push_back((owner, fd, events));
+    if owner.id != 0 && news.len() < news.capacity().min(QUEUE_MAX) {
+        news.push_back(what(owner));
         drop(news);
         SENDER.wake_all();
     }
@@ -111,8 +128,10 @@ impl Notify for Notifier {
 fn send_forever() {
     loop {
         let next = SENDER.wait_until(Sleep::Uninterruptible, None, || NEWS.lock_irq().pop_front());
-        if let (Ok((owner, fd, events)), Some(signals)) = (next, SIGNALS.get()) {
-            signals.send(&owner, fd, events);
+        let (Ok(news), Some(signals)) = (next, SIGNALS.get()) else { continue };
+        match news {
+            News::Ready(owner, fd, events) => signals.send(&owner, fd, events),
+            News::Urgent(owner) => signals.send_urgent(&owner),
         }
     }
 }

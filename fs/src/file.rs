@@ -7,6 +7,7 @@ use core::any::Any;
 use base::{Cred, Errno, Events, Result};
 use mm::{PageCache, Sink, Source};
 
+use crate::async_notify::OwnerCell;
 use crate::poll::ALWAYS_READY;
 use crate::{DirEntry, Fd, OpenFile, OpenFlags, PollTable};
 
@@ -83,6 +84,11 @@ pub trait File: Any + Send + Sync {
     fn poll(&self, table: &mut PollTable) -> Events {
         let _ = table;
         ALWAYS_READY
+    }
+
+    /// Its open file has an owner, who is to be told of urgent data ([`crate::async_notify::urgent`]).
+    fn owned_by(&self, owner: &OwnerCell) {
+        let _ = owner;
     }
 
     /// Can epoll watch it? (Regular files and directories: no, `EPERM`.)

@@ -20,7 +20,7 @@ mod attributes;
 pub mod block;
 pub mod boot;
 mod bytes;
-pub mod caller;
+pub mod callers;
 pub mod chardev;
 mod context;
 mod crc32c;

@@ -9,7 +9,7 @@ use base::{Errno, Events, Result};
 use hal::sync::{Once, SpinLock};
 use mm::{Backing, Mappable, PageCache, Sink, Source};
 
-use crate::async_notify::{AsyncOwner, Notifier, OwnerCell};
+use crate::async_notify::{self, AsyncOwner, Notifier, OwnerCell};
 use crate::directory_notify::DirectoryWatch;
 use crate::notify::{self, event};
 use crate::{
@@ -124,9 +124,12 @@ impl OpenFile {
         self.owner.get().map_or_else(AsyncOwner::default, |owner| *owner.lock_irq())
     }
 
-    /// Sets where SIGIO goes.
+    /// Sets where SIGIO goes, and SIGURG.
     pub fn set_owner(&self, owner: AsyncOwner) {
+        // Without room for news the owner hears of none.
+        let _ = async_notify::prepare();
         *self.owner_cell().lock_irq() = owner;
+        self.file.owned_by(self.owner_cell());
     }
 
     /// What F_NOTIFY asked for.
@@ -279,6 +282,7 @@ impl OpenFile {
     /// What it is ready for.
     #[inline]
     pub fn poll(&self, table: &mut PollTable) -> Events {
+        table.set_nonblocking(self.flags().contains(OpenFlags::NONBLOCK));
         self.file.poll(table)
     }
 

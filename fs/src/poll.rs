@@ -12,18 +12,20 @@ pub struct PollTable {
     notify: Option<Arc<dyn Notify>>,
     registering: bool,
     exclusive: bool,
+    /// The open file that is polled has O_NONBLOCK set.
+    nonblocking: bool,
     queues: Vec<Arc<WaitQueue>>,
 }
 
 impl PollTable {
     /// A table that registers nothing: for asking once.
     pub const fn ask() -> PollTable {
-        PollTable { notify: None, registering: false, exclusive: false, queues: Vec::new() }
+        PollTable { notify: None, registering: false, exclusive: false, nonblocking: false, queues: Vec::new() }
     }
 
     /// A table that registers `notify` with each file polled; `exclusive` as for EPOLLEXCLUSIVE.
     pub fn new(notify: Arc<dyn Notify>, exclusive: bool) -> PollTable {
-        PollTable { notify: Some(notify), registering: true, exclusive, queues: Vec::new() }
+        PollTable { notify: Some(notify), registering: true, exclusive, nonblocking: false, queues: Vec::new() }
     }
 
     /// What a file calls before it looks at its state: from here on, changes that wake `queue` are heard.
@@ -41,6 +43,17 @@ impl PollTable {
     /// From now on only ask: what was registered stays. poll(2) does so once it has found a file that is ready.
     pub fn stop_registering(&mut self) {
         self.registering = false;
+    }
+
+    /// Notes whether the open file that is polled next has O_NONBLOCK set.
+    #[inline]
+    pub(crate) fn set_nonblocking(&mut self, nonblocking: bool) {
+        self.nonblocking = nonblocking;
+    }
+
+    /// Has the open file that is polled O_NONBLOCK set?
+    pub fn is_nonblocking(&self) -> bool {
+        self.nonblocking
     }
 
     /// Does polling register now?

@@ -6,7 +6,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use base::Result;
-use hal::sync::Once;
+use hal::sync::{Once, SpinLock};
 
 use crate::block::report;
 use crate::procfs::{Listed, Node, ProcDir, dir, file, mount_node};
@@ -80,6 +80,13 @@ impl ProcDir for Cpus {
     }
 }
 
+static CLASSES: SpinLock<Vec<(&'static str, Node, Node)>> = SpinLock::new(Vec::new());
+
+/// Adds a class of devices: its directory in `/sys/class`, and the one in `/sys/devices/virtual` that the links there lead to. At boot.
+pub fn register_class(name: &'static str, class: Node, devices: Node) {
+    CLASSES.lock().push((name, class, devices));
+}
+
 fn tree() -> Node {
     let empty = || dir(Vec::new());
     let cpus = Cpus(vec![
@@ -104,12 +111,18 @@ fn tree() -> Node {
         ("defrag", text("always defer defer+madvise madvise [never]\n")),
         ("hpage_pmd_size", text("2097152\n")),
     ]);
+    let mut classes = vec![("block", report::class()), ("tty", empty())];
+    let mut virtual_devices = Vec::new();
+    for (name, class, devices) in CLASSES.lock().iter() {
+        classes.push((*name, class.clone()));
+        virtual_devices.push((*name, devices.clone()));
+    }
     dir(vec![
         ("block", report::block()),
         ("bus", empty()),
-        ("class", dir(vec![("block", report::class()), ("net", empty()), ("tty", empty())])),
+        ("class", dir(classes)),
         ("dev", dir(vec![("block", report::by_number()), ("char", empty())])),
-        ("devices", dir(vec![("block", report::devices()), ("system", system), ("virtual", empty())])),
+        ("devices", dir(vec![("block", report::devices()), ("system", system), ("virtual", dir(virtual_devices))])),
         ("firmware", empty()),
         ("fs", dir(vec![("cgroup", empty())])),
         (

@@ -62,6 +62,8 @@ flags! {
         DIRTY = 32;
         /// Given back by queries: has been touched since it was last aged.
         ACCESSED = 64;
+        /// Write-protected for whoever watches the page (userfaultfd): a mark that the processor does not see.
+        GUARDED = 128;
     }
 }
 

@@ -1,6 +1,6 @@
 //! Module 4, inter-process communication and waiting for events: pipes, event files, polling, futexes.
 //!
-//! [`pipe`] is pipes and FIFOs; [`eventfd`], [`timerfd`] and [`signalfd`] are events as files; [`poll`] and [`epoll`] wait for many files
+//! [`pipe`] is pipes and FIFOs; [`eventfd`], [`timerfd`] and [`signalfd`] are events as files, [`userfaultfd`] page faults; [`poll`] and [`epoll`] wait for many files
 //! at once; [`futex`] is what user-space locks sleep on; [`sysv`] is System V IPC, [`mqueue`] POSIX message queues. May depend on `fs`, `mm`, `sched` and `hal`; never on `net`.
 //!
 //! Lock order (outermost first): epoll nesting -> epoll items -> a pipe's ring (two pipes: by address) -> registries of System V objects -> futex buckets -> small spin
@@ -20,6 +20,7 @@ pub mod poll;
 pub mod signalfd;
 pub mod sysv;
 pub mod timerfd;
+pub mod userfaultfd;
 
 /// Tells the layers below who opens FIFOs, and shows what there is in procfs. Once, at boot.
 pub fn register() {
@@ -27,4 +28,7 @@ pub fn register() {
     aio::register();
     sysv::register();
     mqueue::register();
+    if let Err(error) = userfaultfd::register() {
+        log::warn!("/dev/userfaultfd: {error}");
+    }
 }

@@ -54,6 +54,7 @@ fn before_user(regs: &mut UserRegs) {
 /// The rest of the boot, in a thread of its own that may sleep.
 fn start(machine: hal::boot::Machine) {
     net::procfs::register();
+    net::sysfs::register();
     if let Err(error) = fs::boot::init() {
         panic!("the file systems can't be set up: {error}");
     }

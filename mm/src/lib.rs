@@ -15,8 +15,9 @@ mod mapping;
 pub mod overcommit;
 mod page_cache;
 mod radix_tree;
+pub mod userfault;
 
-pub use address_space::{AddressSpace, FaultError, Limits, MapRequest, Range, Usage};
+pub use address_space::{AddressSpace, FaultError, Fill, Limits, MapRequest, Range, Usage};
 pub use io::{Sink, Source};
 pub use mapping::{AccessOrder, Backing, Lock, Mappable, MappingInfo, MappingName, Prot};
 pub use page_cache::{

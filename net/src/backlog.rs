@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use hal::cpu::PerCpu;
 use hal::sync::SpinLock;
 
-use crate::packet::Packet;
+use crate::packet::{Addressed, Packet};
 use crate::{af_packet, ip, link, worker};
 
 struct Backlog {
@@ -62,6 +62,7 @@ fn receive(packet: Box<Packet>) {
         return;
     }
     if af_packet::is_watching()
+        && packet.addressed != Addressed::Loopback
         && let Some(lo) = link::by_index(packet.interface)
     {
         af_packet::deliver(&packet, &lo);

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use base::{Errno, Events, Result};
+use fs::async_notify::OwnerCell;
 use fs::vfs::pseudo::SOCKETS;
 use fs::{File, FileKind, FsContext, Hold, Io, IoctlContext, Mapping, OpenFile, OpenFlags, PollTable};
 use hal::sync::SpinLock;
@@ -13,6 +14,7 @@ use hal::user::UserPtr;
 use mm::{Sink, Source};
 
 use crate::link;
+use crate::netlink::NetlinkSocket;
 use crate::socket::{Control, MessageFlags, Outgoing, Socket};
 
 /// The file that descriptors of a socket refer to.
@@ -50,6 +52,12 @@ pub fn socket_of(open: &OpenFile) -> Result<&Arc<dyn Socket>> {
     open.file().downcast::<SocketFile>().map(|file| &file.socket).ok_or(Errno::ENOTSOCK)
 }
 
+/// The netlink socket behind an open file. `ENOTSOCK`, `EINVAL`.
+pub fn netlink_socket_of(open: &OpenFile) -> Result<Arc<NetlinkSocket>> {
+    let socket: Arc<dyn core::any::Any + Send + Sync> = socket_of(open)?.clone();
+    socket.downcast().map_err(|_| Errno::EINVAL)
+}
+
 impl File for SocketFile {
     fn read(&self, sink: &mut Sink, io: &mut Io) -> Result<usize> {
         self.socket.receive(sink, MessageFlags::empty(), io.nonblocking()).map(|received| received.len)
@@ -62,6 +70,10 @@ impl File for SocketFile {
 
     fn poll(&self, table: &mut PollTable) -> Events {
         self.socket.poll(table)
+    }
+
+    fn owned_by(&self, owner: &OwnerCell) {
+        self.socket.options().set_async_owner(owner);
     }
 
     fn ioctl(&self, cx: &IoctlContext, request: u32, arg: usize) -> Result<usize> {

@@ -91,6 +91,28 @@ impl Default for Keyed {
     }
 }
 
+/// SipHash-2-4 of bytes under a key of one's own, where others have to come to the same value.
+pub fn siphash24(key: [u64; 2], bytes: &[u8]) -> u64 {
+    let mut hash = Keyed::with(key);
+    let mut word = |word: u64| {
+        hash.v[3] ^= word;
+        hash.round();
+        hash.round();
+        hash.v[0] ^= word;
+    };
+    let (words, rest) = bytes.as_chunks::<8>();
+    words.iter().for_each(|bytes| word(u64::from_le_bytes(*bytes)));
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    last[7] = bytes.len() as u8;
+    word(u64::from_le_bytes(last));
+    hash.v[2] ^= 0xff;
+    for _ in 0..4 {
+        hash.round();
+    }
+    hash.v.iter().fold(0, |all, v| all ^ v)
+}
+
 /// The hash of two connected ends.
 pub fn of_pair(local: (IpAddr, u16), remote: (IpAddr, u16), salt: u64) -> u64 {
     let mut hash = Keyed::new();

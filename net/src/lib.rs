@@ -28,14 +28,16 @@ pub mod netlink;
 mod options;
 pub mod packet;
 pub mod procfs;
+mod rope;
 pub mod route;
 mod socket;
 pub mod statistics;
+pub mod sysfs;
 pub mod tcp;
 pub mod unix;
 mod worker;
 
-pub use file::{SocketFile, open_file, socket_of};
+pub use file::{SocketFile, netlink_socket_of, open_file, socket_of};
 pub use options::{Options, level, option};
 pub use socket::{
     Caller, Control, ControlMessage, MessageFlags, Outgoing, Received, Shutdown, Socket, SocketKind, Ucred,

@@ -4,6 +4,8 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use base::{NANOS_PER_SEC, Nanos, Result};
+use fs::async_notify::{self, OwnerCell};
+use hal::sync::Once;
 
 use crate::filter::Filter;
 use crate::socket::ControlMessage;
@@ -46,6 +48,7 @@ pub mod option {
     pub const SO_MAX_PACING_RATE: i32 = 47;
     pub const SO_INCOMING_CPU: i32 = 49;
     pub const SO_COOKIE: i32 = 57;
+    pub const SO_ZEROCOPY: i32 = 60;
     pub const SO_TXTIME: i32 = 61;
     pub const SO_NETNS_COOKIE: i32 = 71;
     pub const SO_TIMESTAMPNS: i32 = 35;
@@ -75,6 +78,8 @@ pub struct Options {
     pub send_timeout: AtomicU64,
     /// SO_RCVTIMEO in nanoseconds; 0 for none.
     pub receive_timeout: AtomicU64,
+    /// Who gets SIGURG.
+    async_owner: Once<OwnerCell>,
     /// SO_PASSCRED.
     pub pass_credentials: AtomicBool,
     /// SO_REUSEADDR, SO_KEEPALIVE and others that only matter to other families, one bit each by number.
@@ -90,6 +95,10 @@ pub struct Options {
     fixed: AtomicU64,
     /// SO_TIMESTAMPING: SOF_TIMESTAMPING_*.
     pub timestamping: AtomicU32,
+    /// SO_MAX_PACING_RATE: bytes a second; `u64::MAX` for no limit.
+    pub max_pacing: AtomicU64,
+    /// Calls with MSG_ZEROCOPY so far.
+    pub(crate) zero_copies: AtomicU32,
     /// The number of the next message that is stamped.
     pub(crate) sent_number: AtomicU32,
     /// SO_ATTACH_FILTER.
@@ -107,6 +116,7 @@ impl Default for Options {
             receive_buffer: AtomicUsize::new(BUFFER_DEFAULT[1].load(Ordering::Relaxed) as usize),
             send_timeout: AtomicU64::new(0),
             receive_timeout: AtomicU64::new(0),
+            async_owner: Once::new(),
             pass_credentials: AtomicBool::new(false),
             flags: AtomicU64::new(0),
             low_water: AtomicI32::new(1),
@@ -115,6 +125,8 @@ impl Default for Options {
             priority: AtomicI32::new(0),
             fixed: AtomicU64::new(0),
             timestamping: AtomicU32::new(0),
+            max_pacing: AtomicU64::new(u64::MAX),
+            zero_copies: AtomicU32::new(0),
             sent_number: AtomicU32::new(0),
             filter: Filter::default(),
             inode: AtomicU64::new(0),
@@ -180,6 +192,7 @@ impl Options {
         let copy = |to: &AtomicU64, from: &AtomicU64| to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
         copy(&self.flags, &from.flags);
         copy(&self.fixed, &from.fixed);
+        copy(&self.max_pacing, &from.max_pacing);
         self.filter.inherit(&from.filter);
         copy(&self.send_timeout, &from.send_timeout);
         copy(&self.receive_timeout, &from.receive_timeout);
@@ -206,6 +219,18 @@ impl Options {
     /// A number that stands for the socket for as long as the machine runs (SO_COOKIE).
     pub fn cookie(&self) -> u64 {
         self.inode.load(Ordering::Relaxed) | 1 << 63
+    }
+
+    /// Its file has an owner.
+    pub(crate) fn set_async_owner(&self, owner: &OwnerCell) {
+        let _ = self.async_owner.set(owner.clone());
+    }
+
+    /// Urgent data came.
+    pub(crate) fn tell_urgent(&self) {
+        if let Some(owner) = self.async_owner.get() {
+            async_notify::urgent(owner);
+        }
     }
 
     /// A flag that is only kept.

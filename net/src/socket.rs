@@ -54,6 +54,8 @@ bitflags! {
         const MORE = 0x8000;
         /// MSG_WAITFORONE.
         const WAITFORONE = 0x10000;
+        /// MSG_ZEROCOPY.
+        const ZEROCOPY = 0x400_0000;
         /// MSG_FASTOPEN.
         const FASTOPEN = 0x2000_0000;
         /// MSG_CMSG_CLOEXEC.
@@ -213,6 +215,11 @@ pub trait Socket: Any + Send + Sync {
     fn get_option(&self, level: i32, name: i32) -> Option<Result<Vec<u8>>> {
         let _ = (level, name);
         None
+    }
+    /// An option whose value depends on what the program has put into its buffer.
+    fn get_option_for(&self, level: i32, name: i32, given: &[u8]) -> Option<Result<Vec<u8>>> {
+        let _ = given;
+        self.get_option(level, name)
     }
     /// An option at SOL_SOCKET was set.
     fn option_changed(&self, name: i32) {

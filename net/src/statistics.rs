@@ -16,11 +16,11 @@ macro_rules! counters {
 }
 
 counters! {
-    IpInReceives, IpInHdrErrors, IpInAddrErrors, IpInDelivers, IpOutRequests, IpReasmReqds, IpReasmOks, IpReasmFails,
+    IpInReceives, IpInHdrErrors, IpInAddrErrors, IpInUnknownProtos, IpInDelivers, IpOutRequests, IpReasmReqds, IpReasmOks, IpReasmFails, IpReasmTimeout, IpReversePathFilter,
     IpFragOks, IpFragCreates, IpForwDatagrams,
     IcmpInMsgs, IcmpInErrors, IcmpOutMsgs,
     TcpActiveOpens, TcpPassiveOpens, TcpAttemptFails, TcpEstabResets, TcpInSegs, TcpOutSegs, TcpRetransSegs, TcpInErrs,
-    TcpOutRsts,
+    TcpOutRsts, TcpFastOpenActive, TcpFastOpenPassive,
     UdpInDatagrams, UdpNoPorts, UdpInErrors, UdpOutDatagrams, UdpRcvbufErrors, UdpInCsumErrors,
     SyncookiesSent, SyncookiesRecv, SyncookiesFailed, ListenOverflows, ListenDrops, TimeWaited, TimeWaitRecycled,
 }

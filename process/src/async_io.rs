@@ -1,12 +1,11 @@
 //! Signal-driven I/O: SIGIO (or what F_SETSIG says) to the owner of a file.
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 use base::Events;
 use fs::async_notify::{AsyncOwner, AsyncSignals, set_signals};
 
-use crate::signal::{SIGIO, SigFields, SigInfo, Signal, send};
+use crate::signal::{SIGIO, SIGURG, SigFields, SigInfo, Signal, send};
 use crate::{Process, Task, tree, try_current};
 
 /// F_OWNER_TID and F_OWNER_PGRP.
@@ -17,6 +16,8 @@ const POLL_IN: i32 = 1;
 const POLL_OUT: i32 = 2;
 /// POLL_MSG, of leases and directories.
 const POLL_MSG: i32 = 3;
+/// POLL_PRI, of urgent data.
+const POLL_PRI: i32 = 5;
 
 struct Sender;
 
@@ -29,17 +30,17 @@ fn allowed(owner: &AsyncOwner, task: &Task) -> bool {
 
 fn info(owner: &AsyncOwner, fd: fs::Fd, events: Events) -> SigInfo {
     let signal = Signal::new(owner.signal).unwrap_or(SIGIO);
-    let readable = events.intersects(Events::READABLE);
-    let message = events.contains(Events::MSG);
     if owner.signal == 0 {
         return SigInfo::kernel(signal);
     }
-    let (code, band) = if message {
+    let (code, band) = if events.contains(Events::MSG) {
         (POLL_MSG, Events::READABLE | Events::MSG)
-    } else if readable {
+    } else if events.intersects(Events::READABLE) {
         (POLL_IN, Events::READABLE)
+    } else if events.contains(Events::PRI) {
+        (POLL_PRI, Events::PRI | Events::RDBAND)
     } else {
-        (POLL_OUT, Events::WRITABLE)
+        (POLL_OUT, Events::WRITABLE | Events::WRBAND)
     };
     SigInfo { signal, errno: 0, code, fields: SigFields::Poll { band: band.bits().into(), fd } }
 }
@@ -60,23 +61,29 @@ impl AsyncSignals for Sender {
     }
 
     fn send(&self, owner: &AsyncOwner, fd: fs::Fd, events: Events) {
-        let info = info(owner, fd, events);
-        match owner.kind {
-            OWNER_TID => {
-                if let Some(task) = tree::task(owner.id).filter(|task| allowed(owner, task)) {
-                    let _ = send::to_task(&task, info);
-                }
+        to_owner(owner, info(owner, fd, events));
+    }
+
+    fn send_urgent(&self, owner: &AsyncOwner) {
+        to_owner(owner, SigInfo::kernel(SIGURG));
+    }
+}
+
+fn to_owner(owner: &AsyncOwner, info: SigInfo) {
+    match owner.kind {
+        OWNER_TID => {
+            if let Some(task) = tree::task(owner.id).filter(|task| allowed(owner, task)) {
+                let _ = send::to_task(&task, info);
             }
-            OWNER_PGRP => {
-                let members: Vec<_> = tree::group(owner.id);
-                for process in members {
-                    to_process(owner, &process, info);
-                }
+        }
+        OWNER_PGRP => {
+            for process in tree::group(owner.id) {
+                to_process(owner, &process, info);
             }
-            _ => {
-                if let Some(process) = tree::process(owner.id) {
-                    to_process(owner, &process, info);
-                }
+        }
+        _ => {
+            if let Some(process) = tree::process(owner.id) {
+                to_process(owner, &process, info);
             }
         }
     }

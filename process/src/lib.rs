@@ -13,11 +13,10 @@ extern crate alloc;
 
 pub mod accounting;
 mod async_io;
-mod caller;
+mod callers;
 pub mod credentials;
 pub mod exec;
 pub mod exit;
-mod fanotify;
 pub mod fork;
 pub mod fs_state;
 mod group;
@@ -52,8 +51,7 @@ pub fn init() {
     procfs::register();
     job_control::register();
     async_io::register();
-    fanotify::register();
-    caller::register();
+    callers::register();
 }
 
 /// A process, thread, process group or session number.

@@ -319,6 +319,11 @@ impl Task {
         drop(old);
     }
 
+    /// The number of its list of what it has to undo to semaphores, if it has one.
+    pub fn semaphore_undo_number(&self) -> Option<u64> {
+        self.semaphore_undo.lock().as_ref().map(|list| list.number())
+    }
+
     /// What is to be undone to semaphores when it and those it shares this with have ended.
     pub fn semaphore_undo(&self) -> Arc<UndoList> {
         self.semaphore_undo.lock().get_or_insert_with(UndoList::new).clone()

@@ -236,7 +236,8 @@ fn enqueue(thread: &Arc<Thread>, entity: &mut Entity, target: usize, now: Nanos)
     queue.push(thread.clone(), entity, false);
     processor.load.fetch_add(1, Ordering::SeqCst);
     drop(queue);
-    if processor.is_idle.load(Ordering::SeqCst) || preempts {
+    // One interrupt gets an idle processor going, whoever else gives it threads meanwhile.
+    if processor.is_idle.swap(false, Ordering::SeqCst) || preempts {
         request(target);
     }
 }

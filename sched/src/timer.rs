@@ -32,16 +32,14 @@ struct Queue {
 }
 
 impl Queue {
-    /// Sets the processor's timer to what comes first.
+    /// Sets the processor's timer to what comes first, unless it runs out before that anyway: setting it on each switch of threads costs
+    /// more than an interrupt in vain now and then.
     fn program(&mut self) {
         let first = self.timers.first_key_value().map(|(key, _)| key.0);
-        let next = match (first, self.tick) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        if next != self.programmed {
-            self.programmed = next;
-            hal::clock::set_timer(next);
+        let Some(next) = [first, self.tick].into_iter().flatten().min() else { return };
+        if self.programmed.is_none_or(|at| next < at) {
+            self.programmed = Some(next);
+            hal::clock::set_timer(Some(next));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering, fence};
 
 use base::{Events, Nanos};
@@ -137,6 +138,16 @@ impl WaitQueue {
         self.remove(
             |w| matches!(w, Waiter::Notify(n) if Arc::as_ptr(n).cast::<()>() == Arc::as_ptr(notify).cast::<()>()),
         )
+    }
+
+    /// The threads that wait, for reports.
+    pub fn threads(&self) -> Vec<Arc<Thread>> {
+        let entries = self.entries.lock_irq();
+        let thread = |entry: &Entry| match &entry.waiter {
+            Waiter::Thread(thread) => Some(thread.clone()),
+            Waiter::Notify(_) => None,
+        };
+        entries.iter().filter_map(thread).collect()
     }
 
     /// Is anybody queued? The caller changed the condition before.

@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 
 use base::{Errno, Events, Nanos, Result};
-use fs::{Access, OpenFile};
+use fs::{Access, OpenFile, PollTable};
 use hal::user::UserPtr;
 use ipc::aio::{self, Context as AioContext, Event};
 use mm::{MapRequest, Prot, Sink, Source};
@@ -12,6 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::args::Args;
 use crate::context::Context;
+use crate::scheduling::check_io_priority;
 use crate::timespec::Timespec;
 use crate::transfer::{buffer, buffers, with_rwf, write_source};
 
@@ -56,8 +57,10 @@ mod command {
 
 /// IOCB_FLAG_RESFD: tell an eventfd.
 const RESFD: u32 = 1;
+/// IOCB_FLAG_IOPRIO: the request has a priority of its own.
+const HAS_PRIORITY: u32 = 2;
 /// More than this would not fit the counts that Linux keeps.
-const SIZE_MAX: u32 = 0x1000_0000 / 32;
+const SIZE_MAX: u32 = 0x1000_0000 / 32 / 2;
 
 pub(crate) fn io_setup(cx: &mut Context, a: Args) -> Result<usize> {
     let pointer = a.ptr::<usize>(1);
@@ -115,10 +118,12 @@ fn submit(cx: &mut Context, context: &Arc<AioContext>, at: usize) -> Result<()> 
     UserPtr::<u32>::new(at.wrapping_add(8)).write(&0)?;
     if block.opcode == command::POLL {
         let wrong = block.buf > 0xffff || block.offset != 0 || block.bytes != 0 || block.rw_flags != 0;
-        if wrong || !open.file().pollable() {
+        let events = Events::from_bits_truncate(block.buf as u32);
+        // What can't be waited for is ready at once, or never.
+        let never = || !open.file().pollable() && !open.poll(&mut PollTable::ask()).intersects(events);
+        if wrong || never() {
             return Err(Errno::EINVAL);
         }
-        let events = Events::from_bits_truncate(block.buf as u32);
         return context.poll(&open, events, (block.data, at as u64), eventfd);
     }
     let result = transfer(cx, &open, &block)?;
@@ -152,6 +157,9 @@ fn transfer(cx: &mut Context, open: &Arc<OpenFile>, block: &ControlBlock) -> Res
         }
         command::PREAD | command::PWRITE | command::PREADV | command::PWRITEV => {}
         _ => return Err(Errno::EINVAL),
+    }
+    if block.flags & HAS_PRIORITY != 0 {
+        check_io_priority(cx.task, i32::from(block.priority))?;
     }
     let flags = with_rwf(open, block.rw_flags)?;
     if !open.access().contains(if writes { Access::WRITE } else { Access::READ }) {

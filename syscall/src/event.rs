@@ -8,7 +8,7 @@ use fs::inotify::Inotify;
 use hal::user::UserPtr;
 use ipc::signalfd::SignalFd;
 use ipc::timerfd::{Clock, SetFlags, Setting, TimerFd};
-use ipc::{eventfd as event, signalfd as signal, timerfd as timer};
+use ipc::{eventfd as event, signalfd as signal, timerfd as timer, userfaultfd as userfault};
 use process::signal::signalfd::CallerSignals;
 
 use crate::args::Args;
@@ -28,6 +28,18 @@ pub(crate) fn eventfd2(cx: &mut Context, a: Args) -> Result<usize> {
     const SEMAPHORE: u32 = 1;
     let flags = only(a.uint(1), SEMAPHORE | CLOEXEC | NONBLOCK)?;
     let open = event::create(a.uint(0), flags & SEMAPHORE != 0, flags & NONBLOCK != 0);
+    install(cx.task, open, flags & CLOEXEC != 0)
+}
+
+pub(crate) fn userfaultfd(cx: &mut Context, a: Args) -> Result<usize> {
+    let flags = a.uint(0);
+    let allowed = flags & userfault::USER_MODE_ONLY != 0
+        || userfault::is_unprivileged_allowed()
+        || cx.task.cred().capable(Capability::SysPtrace);
+    if !allowed {
+        return Err(Errno::EPERM);
+    }
+    let open = userfault::create(&cx.task.address_space(), flags)?;
     install(cx.task, open, flags & CLOEXEC != 0)
 }
 

@@ -7,8 +7,7 @@ use alloc::vec::Vec;
 use base::{Errno, Nanos, Result};
 use fs::{Access, OpenFile, OpenFlags};
 use hal::user::UserPtr;
-use ipc::mqueue::{self, Notification, OpenRequest, Patience, Sender};
-use process::Resource;
+use ipc::mqueue::{self, News, Notification, OpenRequest, Patience, Sender};
 use process::signal::info_codes::SI_MESGQ;
 use process::signal::{SigFields, SigInfo, Signal, send};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -16,7 +15,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::args::Args;
 use crate::context::Context;
 use crate::open::install;
-use crate::timer::{SIGEV_NONE, SIGEV_SIGNAL, Sigevent};
+use crate::timer::{SIGEV_NONE, SIGEV_SIGNAL, SIGEV_THREAD, Sigevent};
 use crate::timespec::Timespec;
 
 /// One above the highest priority.
@@ -52,7 +51,6 @@ pub(crate) fn mq_open(cx: &mut Context, a: Args) -> Result<usize> {
         flags,
         mode: a.uint(2),
         attributes: attributes.map(|attributes| (attributes.messages, attributes.size)),
-        limit: cx.task.rlimit(Resource::Msgqueue).0,
     };
     let open = mqueue::open(&cx.task.fs_context(), &request)?;
     // As Linux, whatever the flags say.
@@ -116,12 +114,45 @@ pub(crate) fn mq_timedreceive(cx: &mut Context, a: Args) -> Result<usize> {
     Ok(text.len())
 }
 
+/// How a process is told (mq_notify(3)).
+type Tell = Box<dyn Fn(News) + Send + Sync>;
+
+/// Tells by a signal. `EINVAL`.
+fn tell_by_signal(cx: &Context, event: &Sigevent) -> Result<Tell> {
+    // As on Linux, no signal at all is accepted.
+    let Some(signal) = Signal::or_zero(event.signo)? else { return Ok(Box::new(|_| {})) };
+    let (process, value) = (Arc::downgrade(cx.task.process()), event.value);
+    Ok(Box::new(move |news| {
+        if let (News::Message(sender), Some(process)) = (news, process.upgrade()) {
+            let fields = SigFields::Queued { pid: sender.pid, uid: sender.uid, value };
+            // A process that is just ending needs no signal any more.
+            let _ = send::to_process(&process, SigInfo { signal, errno: 0, code: SI_MESGQ, fields });
+        }
+    }))
+}
+
+/// Tells a thread of the C library, which reads a netlink socket (the event's signal number is its descriptor): by the bytes that the event's
+/// value points to, whose last one says why. `EBADF`, `EINVAL`, `EFAULT`.
+fn tell_by_socket(cx: &Context, event: &Sigevent) -> Result<Tell> {
+    const WOKEN: u8 = 1;
+    const REMOVED: u8 = 2;
+    let cookie = UserPtr::<[u8; 32]>::new(event.value as usize).read()?;
+    let open = cx.task.files().get(event.signo)?;
+    let socket = net::netlink_socket_of(&open)?;
+    Ok(Box::new(move |news| {
+        let mut bytes = cookie;
+        bytes[31] = if news == News::Removed { REMOVED } else { WOKEN };
+        socket.put(&bytes);
+    }))
+}
+
 pub(crate) fn mq_notify(cx: &mut Context, a: Args) -> Result<usize> {
     let event = a.ptr::<Sigevent>(1).non_null().map(UserPtr::read).transpose()?;
-    let signal = match &event {
-        Some(event) if event.notify == SIGEV_SIGNAL => Some(Signal::new(event.signo)?),
+    let tell: Tell = match &event {
+        Some(event) if event.notify == SIGEV_SIGNAL => tell_by_signal(cx, event)?,
+        Some(event) if event.notify == SIGEV_THREAD => tell_by_socket(cx, event)?,
         Some(event) if event.notify != SIGEV_NONE => return Err(Errno::EINVAL),
-        _ => None,
+        _ => Box::new(|_| {}),
     };
     let queue = mqueue::of(&*cx.task.files().get(a.fd(0))?)?;
     let (table, pid) = (cx.task.files().id(), cx.task.pid());
@@ -129,15 +160,7 @@ pub(crate) fn mq_notify(cx: &mut Context, a: Args) -> Result<usize> {
         queue.cancel_notification(table);
         return Ok(0);
     };
-    let (process, value) = (Arc::downgrade(cx.task.process()), event.value);
-    let tell = Box::new(move |pid, uid| {
-        if let (Some(signal), Some(process)) = (signal, process.upgrade()) {
-            let fields = SigFields::Queued { pid, uid, value };
-            // A process that is just ending needs no signal any more.
-            let _ = send::to_process(&process, SigInfo { signal, errno: 0, code: SI_MESGQ, fields });
-        }
-    });
-    let shown = (event.notify, signal.map_or(0, |_| event.signo));
+    let shown = (event.notify, if event.notify == SIGEV_SIGNAL { event.signo } else { 0 });
     queue.notify(Notification { table, pid, shown, tell })?;
     Ok(0)
 }

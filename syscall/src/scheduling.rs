@@ -318,17 +318,23 @@ fn io_targets(cx: &Context, which: i32, who: i32) -> Result<Vec<Arc<Task>>> {
     priority_targets(cx, which, who)
 }
 
-pub(crate) fn ioprio_set(cx: &mut Context, a: Args) -> Result<usize> {
+/// May the thread give that I/O priority? `EINVAL` where it is none, `EPERM` for the real-time class.
+pub(crate) fn check_io_priority(task: &Task, priority: i32) -> Result<()> {
     const CLASS_SHIFT: i32 = 13;
-    let priority = a.int(2);
     let (class, level) = (priority >> CLASS_SHIFT, priority & ((1 << CLASS_SHIFT) - 1));
+    let cred = task.cred();
     match class {
-        0 if level != 0 => return Err(Errno::EINVAL),
-        1 if !cx.task.cred().capable(Capability::SysNice) => return Err(Errno::EPERM),
-        1 | 2 if level > 7 => return Err(Errno::EINVAL),
-        0..=3 => {}
-        _ => return Err(Errno::EINVAL),
+        0 if level != 0 => Err(Errno::EINVAL),
+        1 if !cred.capable(Capability::SysNice) && !cred.capable(Capability::SysAdmin) => Err(Errno::EPERM),
+        1 | 2 if level > 7 => Err(Errno::EINVAL),
+        0..=3 => Ok(()),
+        _ => Err(Errno::EINVAL),
     }
+}
+
+pub(crate) fn ioprio_set(cx: &mut Context, a: Args) -> Result<usize> {
+    let priority = a.int(2);
+    check_io_priority(cx.task, priority)?;
     for task in io_targets(cx, a.int(0), a.int(1))? {
         check_owner(cx, &task)?;
         task.io_priority.store(priority, Ordering::Relaxed);

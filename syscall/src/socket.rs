@@ -140,7 +140,8 @@ pub(crate) fn getpeername(cx: &mut Context, a: Args) -> Result<usize> {
 }
 
 /// Flags: kept here, looked at by the families that they matter to.
-const KEPT: [i32; 10] = [
+const KEPT: [i32; 11] = [
+    option::SO_ZEROCOPY,
     option::SO_DEBUG,
     option::SO_REUSEADDR,
     option::SO_DONTROUTE,
@@ -190,11 +191,26 @@ pub(crate) fn setsockopt(cx: &mut Context, a: Args) -> Result<usize> {
             if len < 4 {
                 return Err(Errno::EINVAL);
             }
-            set_int(cx.task, options, name, UserPtr::<i32>::new(addr).read()?, addr, len)?;
+            let value = UserPtr::<i32>::new(addr).read()?;
+            if name == option::SO_ZEROCOPY {
+                check_zero_copy(&socket, value)?;
+            }
+            set_int(cx.task, options, name, value, addr, len)?;
             socket.option_changed(name);
         }
     }
     Ok(0)
+}
+
+/// SO_ZEROCOPY is for TCP and UDP. `EOPNOTSUPP`, `EINVAL`.
+fn check_zero_copy(socket: &Arc<dyn Socket>, value: i32) -> Result<()> {
+    const TCP: i32 = 6;
+    const UDP: i32 = 17;
+    let internet = matches!(socket.family(), net::AF_INET | net::AF_INET6);
+    if !internet || !matches!(socket.protocol(), TCP | UDP) {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if (0..=1).contains(&value) { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
 /// Sets an option of the socket's family or protocol, if it is one. `EFAULT`, `EINVAL`.
@@ -230,6 +246,14 @@ fn set_int(task: &Task, options: &Options, name: i32, value: i32, addr: usize, l
             options.priority.store(value, Ordering::Relaxed);
         }
         option::SO_TIMESTAMPING => options.set_timestamping(value as u32)?,
+        // An `unsigned long`, or a word whose largest value means no limit.
+        option::SO_MAX_PACING_RATE if len >= 8 => {
+            options.max_pacing.store(UserPtr::<u64>::new(addr).read()?, Ordering::Relaxed);
+        }
+        option::SO_MAX_PACING_RATE => {
+            let rate = if value == -1 { u64::MAX } else { u64::from(value as u32) };
+            options.max_pacing.store(rate, Ordering::Relaxed);
+        }
         option::SO_MARK if privileged() => options.mark.store(value, Ordering::Relaxed),
         option::SO_MARK => return Err(Errno::EPERM),
         option::SO_PRIORITY => return Err(Errno::EPERM),
@@ -267,6 +291,7 @@ fn get_option(socket: &Arc<dyn Socket>, name: i32) -> Result<Vec<u8>> {
         option::SO_PRIORITY => options.priority.load(Ordering::Relaxed),
         option::SO_MARK => options.mark.load(Ordering::Relaxed),
         option::SO_TIMESTAMPING => options.timestamping.load(Ordering::Relaxed) as i32,
+        option::SO_MAX_PACING_RATE => return Ok(options.max_pacing.load(Ordering::Relaxed).to_ne_bytes().to_vec()),
         option::SO_INCOMING_CPU => -1,
         option::SO_COOKIE => return Ok(options.cookie().to_ne_bytes().to_vec()),
         option::SO_NETNS_COOKIE => return Ok(1u64.to_ne_bytes().to_vec()),
@@ -314,7 +339,10 @@ pub(crate) fn getsockopt(cx: &mut Context, a: Args) -> Result<usize> {
     if (a.int(1), a.int(2)) == (level::SOL_SOCKET, option::SO_ATTACH_FILTER) {
         return get_filter(&socket, a.0[3], room, length);
     }
-    let value = match socket.get_option(a.int(1), a.int(2)) {
+    const SOL_PACKET: i32 = 263;
+    let mut given = alloc::vec![0; if a.int(1) == SOL_PACKET { room.min(OPTION_MAX) } else { 0 }];
+    copy_in(&mut given, a.0[3])?;
+    let value = match socket.get_option_for(a.int(1), a.int(2), &given) {
         Some(value) => short_value(value?, a.int(1), room),
         None if a.int(1) == level::SOL_SOCKET => get_option(&socket, a.int(2))?,
         None => return Err(Errno::EOPNOTSUPP),

@@ -384,7 +384,7 @@ syscall_table! {
     (320, "kexec_file_load", missing, Error, "not implemented"),
     (321, "bpf", missing, Error, "not implemented"),
     (322, "execveat", exec::execveat, Partial, "ELF64 and scripts; no file capabilities"),
-    (323, "userfaultfd", missing, Error, "not implemented"),
+    (323, "userfaultfd", event::userfaultfd, Full, ""),
     (324, "membarrier", scheduling::membarrier, Partial, "no SYNC_CORE and RSEQ commands"),
     (325, "mlock2", memory::mlock2, Full, ""),
     (326, "copy_file_range", transfer::copy_file_range, Full, ""),

@@ -98,9 +98,10 @@ pub(crate) struct Sigevent {
 pub(crate) const SIGEV_SIGNAL: i32 = 0;
 /// Do nothing.
 pub(crate) const SIGEV_NONE: i32 = 1;
+/// By a thread, which the C library starts.
+pub(crate) const SIGEV_THREAD: i32 = 2;
 
 fn notification(cx: &Context, at: UserPtr<Sigevent>) -> Result<impl FnOnce(i32) -> Notification + use<>> {
-    const SIGEV_THREAD: i32 = 2;
     const SIGEV_THREAD_ID: i32 = 4;
     let event = at.non_null().map(UserPtr::read).transpose()?;
     let mut made = None;

@@ -42,6 +42,7 @@ const SETREGSET: usize = 0x4205;
 const SEIZE: usize = 0x4206;
 const INTERRUPT: usize = 0x4207;
 const LISTEN: usize = 0x4208;
+const PEEKSIGINFO: usize = 0x4209;
 const GETSIGMASK: usize = 0x420a;
 const SETSIGMASK: usize = 0x420b;
 const SECCOMP_GET_FILTER: usize = 0x420c;
@@ -91,6 +92,7 @@ fn control(tracer: &Task, task: &Arc<Task>, what: usize, a: Args) -> Result<usiz
             request::set_info(task, SigInfo::from_bytes(Signal::new(number)?, &bytes))?;
         }
         GETSIGMASK | SETSIGMASK => mask(task, what, a)?,
+        PEEKSIGINFO => return peek_signals(task, a.size(2), data),
         SECCOMP_GET_FILTER => return seccomp::get_filter(tracer, task, a.size(2), data),
         SECCOMP_GET_METADATA => return seccomp::get_metadata(tracer, task, a.size(2), data),
         GET_SYSCALL_INFO => return syscall_info(task, a.size(2), data),
@@ -98,6 +100,27 @@ fn control(tracer: &Task, task: &Arc<Task>, what: usize, a: Args) -> Result<usiz
         _ => registers(task, what, a)?,
     }
     Ok(0)
+}
+
+/// `struct ptrace_peeksiginfo_args`, and where copies of pending signals go: how many. `EINVAL`, `EFAULT`.
+fn peek_signals(task: &Task, args: usize, to: usize) -> Result<usize> {
+    const SHARED: u32 = 1;
+    let [from, packed] = UserPtr::<[u64; 2]>::new(args).read()?;
+    let (flags, count) = (packed as u32, (packed >> 32) as i32);
+    let count = usize::try_from(count).map_err(|_| Errno::EINVAL)?;
+    if flags & !SHARED != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let from = usize::try_from(from).unwrap_or(usize::MAX);
+    for done in 0..count {
+        let Some(info) = from.checked_add(done).and_then(|at| request::pending(task, flags & SHARED != 0, at)) else {
+            return Ok(done);
+        };
+        if let Err(error) = copy_out(to.wrapping_add(done * SIGINFO_SIZE), &info.to_bytes()) {
+            return if done > 0 { Ok(done) } else { Err(error) };
+        }
+    }
+    Ok(count)
 }
 
 fn mask(task: &Task, what: usize, a: Args) -> Result<()> {

@@ -15,7 +15,7 @@ mod wire;
 use wire::{Reader, Writer};
 
 /// Version of this protocol; [`ToHost::Ready`] carries the guest's.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The longest frame that either side accepts, in bytes: argv and environment of `execve` fit.
 pub const MAX_FRAME: usize = 8 << 20;
@@ -109,6 +109,11 @@ pub enum ToGuest {
     Resize(WindowSize),
     /// Everything has arrived: switch the machine off.
     PowerOff,
+    /// Tell who waits for whom.
+    Deadlocks {
+        /// For Graphviz, not as text.
+        graph: bool,
+    },
 }
 
 /// How the program ended.
@@ -153,6 +158,11 @@ pub enum ToHost {
         status: u8,
         /// What happened, in words.
         what: String,
+    },
+    /// Who waits for whom, as asked for; empty where nobody does.
+    Deadlocks {
+        /// What `/proc/deadlocks` or its graph holds.
+        text: Vec<u8>,
     },
 }
 
@@ -317,6 +327,10 @@ impl Message for ToGuest {
                 size.write(writer);
             }
             ToGuest::PowerOff => writer.u8(6),
+            ToGuest::Deadlocks { graph } => {
+                writer.u8(7);
+                writer.u8(u8::from(*graph));
+            }
         }
     }
 
@@ -332,6 +346,7 @@ impl Message for ToGuest {
             4 => ToGuest::Signal(reader.u8()?),
             5 => ToGuest::Resize(WindowSize::read(reader)?),
             6 => ToGuest::PowerOff,
+            7 => ToGuest::Deadlocks { graph: reader.u8()? != 0 },
             tag => return Err(DecodeError::UnknownTag(tag)),
         })
     }
@@ -360,6 +375,10 @@ impl Message for ToHost {
                 writer.u8(*status);
                 writer.bytes(what.as_bytes());
             }
+            ToHost::Deadlocks { text } => {
+                writer.u8(4);
+                writer.bytes(text);
+            }
         }
     }
 
@@ -379,6 +398,7 @@ impl Message for ToHost {
                 status: reader.u8()?,
                 what: std::str::from_utf8(reader.bytes()?).map_err(|_| DecodeError::NotText)?.to_owned(),
             },
+            4 => ToHost::Deadlocks { text: reader.bytes()?.to_vec() },
             tag => return Err(DecodeError::UnknownTag(tag)),
         })
     }

@@ -16,7 +16,7 @@ use super::node::Node;
 use super::options::{DataMode, Options};
 use super::volume::{OpenOptions, Volume};
 use crate::block::{BlockDev, BlockIo};
-use crate::caller::{Caller, caller};
+use crate::callers::{Caller, caller};
 use crate::inode::realtime;
 use crate::inode_table::InodeTable;
 use crate::vfs::handle::Layout;

@@ -12,14 +12,14 @@ use alloc::vec::Vec;
 
 use base::{Capability, Cred, Errno, Events, Result};
 use bitflags::bitflags;
-use hal::sync::{Once, SpinLock};
+use hal::sync::SpinLock;
 use hal::user::UserPtr;
 use mm::Sink;
 use sched::{Sleep, WaitQueue};
 
 use crate::notify::{self, Happening, Watcher};
 use crate::vfs::{handle, open, pseudo};
-use crate::{Fd, File, FileKind, FsContext, IoctlContext, OpenFile, OpenFlags, Path, PollTable};
+use crate::{File, FileKind, FsContext, IoctlContext, OpenFile, OpenFlags, Path, PollTable};
 
 use mark::Marks;
 pub use mark::{MarkFlags, Target};
@@ -95,23 +95,6 @@ impl GroupFlags {
         .union(GroupFlags::ENABLE_AUDIT)
         .union(GroupFlags::REPORT_PIDFD)
         .union(GroupFlags::REPORT_TID);
-}
-
-/// What the layer that has processes answers.
-pub trait Callers: Send + Sync {
-    /// The process and thread that run now; 0 for the kernel's own.
-    fn ids(&self) -> (i32, i32);
-    /// Makes a descriptor of the running process. `EMFILE`.
-    fn install(&self, open: Arc<OpenFile>, close_on_exec: bool) -> Result<Fd>;
-    /// Makes a descriptor of the running process for that process. `ESRCH`, `EMFILE`.
-    fn install_process(&self, pid: i32) -> Result<Fd>;
-}
-
-static CALLERS: Once<&'static dyn Callers> = Once::new();
-
-/// Sets who answers. Once, at boot.
-pub fn set_callers(callers: &'static dyn Callers) {
-    assert!(CALLERS.set(callers).is_ok(), "fanotify's answers are set twice");
 }
 
 /// A group: what fanotify_init(2) makes.
@@ -280,7 +263,7 @@ impl Group {
             };
             About::Path(what.path.filter(opens)?.clone())
         };
-        let (pid, tid) = CALLERS.get().map_or((0, 0), |callers| callers.ids());
+        let (pid, tid) = crate::callers::get().map_or((0, 0), |callers| callers.ids());
         let pid = if self.flags.contains(GroupFlags::REPORT_TID) { tid } else { pid };
         let shown = if self.tells_handles() { wanted | what.mask & mask::ONDIR } else { wanted };
         Some(Event { mask: shown, pid, about, question: None })
@@ -294,7 +277,7 @@ impl Group {
         if sink.remaining() < len {
             return Err(Errno::EINVAL);
         }
-        let callers = CALLERS.get().ok_or(Errno::EBADF)?;
+        let callers = crate::callers::get()?;
         let fd = match &event.about {
             About::Path(path) => {
                 let here = || path.clone();

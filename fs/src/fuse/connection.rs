@@ -10,7 +10,7 @@ use hal::sync::SpinLock;
 use sched::{Sleep, WaitQueue};
 
 use super::wire::{Answer, Fields, IN_HEADER, OUT_HEADER, opcode};
-use crate::caller::caller;
+use crate::callers::caller;
 
 /// The version of the protocol that is spoken.
 const MAJOR: u32 = 7;

@@ -18,24 +18,5 @@ mod mount;
 mod node;
 mod wire;
 
-use alloc::sync::Arc;
-
-use base::Result;
-use hal::sync::Once;
-
-use crate::{Fd, OpenFile};
 pub use device::register;
 pub(crate) use mount::Kind;
-
-/// What the layers above know of the calling process, besides who it is ([`crate::caller`]).
-pub struct Host {
-    /// The file behind its descriptor. `EBADF`.
-    pub descriptor: fn(Fd) -> Result<Arc<OpenFile>>,
-}
-
-static HOST: Once<Host> = Once::new();
-
-/// Sets what answers for the calling process. Once, at boot.
-pub fn set_host(host: Host) {
-    assert!(HOST.set(host).is_ok(), "the host of FUSE is set twice");
-}

@@ -9,9 +9,9 @@ use hal::sync::Once;
 
 use super::connection::Connection;
 use super::device::Device;
+use super::node;
 use super::node::{Node, Tree};
 use super::wire::{Answer, Attr, Fields, opcode};
-use super::{HOST, node};
 use crate::inode_table::InodeTable;
 use crate::{Fd, FileSystem, FsContext, FsStats, Inode, SuperBlock, SuperOps};
 
@@ -114,8 +114,7 @@ impl FileSystem for Kind {
         if options.user.is_none() || options.group.is_none() {
             return Err(Errno::EINVAL);
         }
-        let host = HOST.get().ok_or(Errno::EINVAL)?;
-        let open = (host.descriptor)(fd as Fd).map_err(|_| Errno::EINVAL)?;
+        let open = crate::callers::get()?.descriptor(fd as Fd).map_err(|_| Errno::EINVAL)?;
         let device = open.file().downcast::<Device>().filter(|device| device.is_free()).ok_or(Errno::EINVAL)?;
         let connection = Connection::new()?;
         device.connect(&connection)?;

@@ -14,7 +14,7 @@ use mm::{PageCache, Pager};
 use super::connection::Connection;
 use super::handle;
 use super::wire::{Answer, Attr, EntryOut, Fields, opcode};
-use crate::caller::caller;
+use crate::callers::caller;
 use crate::image::buffer;
 use crate::inode_table::InodeTable;
 use crate::remote::filter_names;

@@ -29,6 +29,8 @@ const SHARED: u64 = 1 << 9;
 const FILE: u64 = 1 << 10;
 /// Software: names a frame (so that an entry without P is not taken for an empty one).
 const HELD: u64 = 1 << 11;
+/// Software: write-protected for a watcher.
+const GUARDED: u64 = 1 << 52;
 pub(super) const NX: u64 = 1 << 63;
 pub(super) const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
@@ -171,6 +173,9 @@ fn encode(frame: usize, flags: MapFlags) -> u64 {
     if flags.has(MapFlags::FILE) {
         entry |= FILE;
     }
+    if flags.has(MapFlags::GUARDED) {
+        entry |= GUARDED;
+    }
     entry
 }
 
@@ -183,6 +188,7 @@ fn decode(entry: u64) -> MapFlags {
         .with(executable)
         .with(flag(SHARED, MapFlags::SHARED))
         .with(flag(FILE, MapFlags::FILE))
+        .with(flag(GUARDED, MapFlags::GUARDED))
         .with(flag(D, MapFlags::DIRTY))
         .with(flag(A, MapFlags::ACCESSED))
 }

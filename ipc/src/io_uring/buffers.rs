@@ -37,7 +37,7 @@ const LIST_MAX: usize = 1 << 16;
 const LISTED_MAX: usize = 1 << 20;
 
 impl Groups {
-    /// Adds `count` buffers of `len` bytes from `addr` on, numbered from `id` on. `EEXIST` where the group is a ring, `ENOMEM`.
+    /// Adds `count` buffers of `len` bytes from `addr` on, numbered from `id` on. `EINVAL` where the group is a ring, `ENOMEM`.
     pub fn provide(&mut self, group: u16, addr: usize, len: usize, count: usize, id: u16) -> Result<()> {
         if self.listed + count > LISTED_MAX {
             return Err(Errno::ENOMEM);

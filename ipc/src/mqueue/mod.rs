@@ -20,7 +20,7 @@ use fs::{
 use hal::sync::{Once, SpinLock};
 
 use queue::QueueFile;
-pub use queue::{Attributes, Notification, Patience, Queue, Sender};
+pub use queue::{Attributes, News, Notification, Patience, Queue, Sender};
 
 /// `f_type`.
 const MAGIC: u32 = 0x1980_0202;
@@ -31,8 +31,6 @@ const HARD_MESSAGES: usize = 65_536;
 const HARD_SIZE: usize = 16 << 20;
 /// What a message costs beside its text, as Linux counts it for RLIMIT_MSGQUEUE.
 const MESSAGE_COST: u64 = 48 + 48;
-/// RLIMIT_MSGQUEUE when nobody sets it: what counts for queues that are made with open(2), which does not tell its caller's.
-const DEFAULT_LIMIT: u64 = 819_200;
 
 /// `/proc/sys/fs/mqueue`.
 struct Limits {
@@ -119,7 +117,7 @@ impl InodeOps for Root {
             return Err(Errno::EPERM);
         }
         self.check_room(false)?;
-        let inode = new_queue(dir.superblock(), new, defaults(), DEFAULT_LIMIT)?;
+        let inode = new_queue(dir.superblock(), new, defaults())?;
         self.add(name, &inode)?;
         Ok(inode)
     }
@@ -150,8 +148,9 @@ fn defaults() -> Attributes {
     Attributes { messages: value(&LIMITS.default_messages), size: value(&LIMITS.default_size) }
 }
 
-/// `limit` is the user's RLIMIT_MSGQUEUE. `EMFILE` beyond it.
-fn new_queue(superblock: &Arc<SuperBlock>, new: &NewInode, attributes: Attributes, limit: u64) -> Result<Arc<Inode>> {
+/// `EMFILE` beyond the caller's RLIMIT_MSGQUEUE.
+fn new_queue(superblock: &Arc<SuperBlock>, new: &NewInode, attributes: Attributes) -> Result<Arc<Inode>> {
+    let limit = fs::callers::get()?.message_queue_limit();
     let cost = (attributes.size as u64 + MESSAGE_COST) * attributes.messages as u64;
     {
         let mut taken = TAKEN.lock();
@@ -220,8 +219,6 @@ pub struct OpenRequest<'a> {
     pub mode: u32,
     /// mq_maxmsg and mq_msgsize of a new queue.
     pub attributes: Option<(i64, i64)>,
-    /// RLIMIT_MSGQUEUE.
-    pub limit: u64,
 }
 
 /// mq_open(3). `ENOENT`, `EEXIST`, `EACCES`, `EINVAL`, `ENAMETOOLONG`, `ENOSPC`, `EMFILE`.
@@ -262,7 +259,7 @@ fn create(cx: &FsContext, superblock: &Arc<SuperBlock>, request: &OpenRequest) -
     root().1.check_room(cx.cred.capable(Capability::SysResource))?;
     let mode = request.mode & !cx.umask & 0o777;
     let new = new_inode(FileKind::Regular, mode, (cx.cred.fsuid, cx.cred.fsgid));
-    new_queue(superblock, &new, attributes, request.limit)
+    new_queue(superblock, &new, attributes)
 }
 
 /// mq_unlink(3). `ENOENT`, `EACCES`, `ENAMETOOLONG`.

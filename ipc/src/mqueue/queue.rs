@@ -21,6 +21,15 @@ pub struct Attributes {
     pub size: usize,
 }
 
+/// What a request to be told ends with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum News {
+    /// A message, from this sender.
+    Message(Sender),
+    /// It was taken back.
+    Removed,
+}
+
 /// What a process is told by when a message comes to an empty queue.
 pub struct Notification {
     /// The descriptor table that it asked through.
@@ -29,8 +38,8 @@ pub struct Notification {
     pub pid: i32,
     /// Its sigev_notify and sigev_signo, to be shown.
     pub shown: (i32, i32),
-    /// Tells it; gets process and user of the sender. Called with the queue locked: it must not sleep.
-    pub tell: Box<dyn Fn(i32, u32) + Send + Sync>,
+    /// Tells it: of a message. Called with the queue locked: it must not sleep. Or that the request was taken back.
+    pub tell: Box<dyn Fn(News) + Send + Sync>,
 }
 
 struct State {
@@ -54,7 +63,7 @@ pub struct Queue {
 }
 
 /// Who sends a message.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sender {
     /// Its process.
     pub pid: i32,
@@ -122,7 +131,7 @@ impl Queue {
             && state.receivers == 0
             && let Some(notification) = state.notification.take()
         {
-            (notification.tell)(sender.pid, sender.uid);
+            (notification.tell)(News::Message(sender));
         }
         Some(())
     }
@@ -172,7 +181,9 @@ impl Queue {
             let own = state.notification.as_ref().is_some_and(|notification| notification.table == table);
             if own { state.notification.take() } else { None }
         };
-        drop(cancelled);
+        if let Some(notification) = cancelled {
+            (notification.tell)(News::Removed);
+        }
     }
 }
 
@@ -257,8 +268,9 @@ mod tests {
         let told = Arc::new(AtomicI32::new(0));
         let request = || {
             let told = told.clone();
-            let tell = Box::new(move |pid, _| {
-                told.fetch_add(pid, Ordering::Relaxed);
+            let tell = Box::new(move |news| {
+                let by = if let News::Message(sender) = news { sender.pid } else { 100 };
+                told.fetch_add(by, Ordering::Relaxed);
             });
             Notification { table: 1, pid: 1, shown: (0, 10), tell }
         };
@@ -271,6 +283,7 @@ mod tests {
         queue.cancel_notification(2);
         assert_eq!(queue.notify(request()), Err(Errno::EBUSY));
         queue.cancel_notification(1);
+        assert_eq!(told.load(Ordering::Relaxed), 107);
         assert_eq!(queue.notify(request()), Ok(()));
     }
 }

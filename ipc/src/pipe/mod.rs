@@ -8,6 +8,7 @@ mod ring;
 mod transfer;
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use base::{Capability, Cred, Errno, Events, Result};
@@ -15,7 +16,7 @@ use fs::vfs::pseudo::PIPES;
 use fs::{Access, File, FileKind, FsContext, Inode, Io, IoctlContext, OpenFile, OpenFlags, PollTable};
 use hal::user::UserPtr;
 use mm::{Sink, Source};
-use sched::{Mutex, Sleep, WaitQueue};
+use sched::{Mutex, Sleep, Thread, WaitQueue};
 
 pub use fifo::open as open_fifo;
 pub use ring::Buffer;
@@ -109,6 +110,26 @@ impl Pipe {
     fn room_made(&self) {
         self.room.wake_for(Events::WRITABLE, 1);
     }
+}
+
+/// Who waits at a pipe, and what an open file can do with it: for reports.
+pub struct Waits {
+    /// The pipe, by a number that it alone has while it lives.
+    pub pipe: usize,
+    /// What the file is open for.
+    pub access: Access,
+    /// Those who wait for data.
+    pub readers: Vec<Arc<Thread>>,
+    /// Those who wait for room.
+    pub writers: Vec<Arc<Thread>>,
+}
+
+/// Who waits at the pipe behind an open file; `None` for what is no pipe.
+pub fn waits(open: &OpenFile) -> Option<Waits> {
+    let end = open.file().downcast::<PipeEnd>()?;
+    let pipe = end.pipe();
+    let (readers, writers) = (pipe.data.threads(), pipe.room.threads());
+    Some(Waits { pipe: Arc::as_ptr(pipe).addr(), access: end.access, readers, writers })
 }
 
 /// One end of a pipe, or both (a FIFO opened for reading and writing).

@@ -246,4 +246,49 @@ mod tests {
         assert_eq!(ring.resize(2), Ok(()));
         assert!(ring.is_full());
     }
+
+    /// Random reads, writes, and pieces taken and put back, against a plain queue of bytes.
+    #[test]
+    fn it_is_a_queue_of_bytes_whatever_comes() {
+        for seed in 1..200u64 {
+            let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mut random = |below: usize| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state % below as u64) as usize
+            };
+            let (mut ring, mut model) = (Ring::new(1 + random(5)), VecDeque::new());
+            let mut next = 0u8;
+            for _ in 0..200 {
+                match random(4) {
+                    0 | 1 => {
+                        let len = random(3 * PAGE_SIZE);
+                        let bytes: Vec<u8> = (0..len)
+                            .map(|_| {
+                                next = next.wrapping_add(1);
+                                next
+                            })
+                            .collect();
+                        let n = write(&mut ring, &bytes, false);
+                        assert!(n == len || len > PAGE_SIZE || n == 0, "up to a page goes whole or not at all");
+                        model.extend(&bytes[..n]);
+                    }
+                    2 => {
+                        let wanted = random(3 * PAGE_SIZE);
+                        let got = read(&mut ring, wanted);
+                        assert_eq!(got.len(), wanted.min(model.len()));
+                        assert!(got.into_iter().eq(model.drain(..wanted.min(model.len()))));
+                    }
+                    _ => {
+                        let part = ring.pop(1 + random(PAGE_SIZE));
+                        part.into_iter().for_each(|part| ring.unpop(part));
+                    }
+                }
+                assert_eq!((ring.bytes(), ring.is_empty()), (model.len(), model.is_empty()));
+                // What was put back may take a slot more than there are.
+                assert!(ring.used() <= ring.slots() + 1);
+            }
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicI64, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 
 use base::{Capability, Errno, NANOS_PER_SEC, Result};
 use hal::sync::SpinLock;
@@ -123,11 +123,16 @@ struct Entries<T> {
 }
 
 /// All objects of one kind.
-pub struct Registry<T>(Mutex<Entries<T>>);
+pub struct Registry<T> {
+    entries: Mutex<Entries<T>>,
+    /// The identifier that the next object gets, or one close behind it; -1 for any (`kernel.*_next_id`).
+    pub next_id: AtomicI32,
+}
 
 impl<T> Registry<T> {
     pub(super) fn new() -> Registry<T> {
-        Registry(Mutex::new(Entries { by_index: BTreeMap::new(), by_key: BTreeMap::new(), last: -1, sequence: 0 }))
+        let entries = Entries { by_index: BTreeMap::new(), by_key: BTreeMap::new(), last: -1, sequence: 0 };
+        Registry { entries: Mutex::new(entries), next_id: AtomicI32::new(-1) }
     }
 
     /// The identifier for a key: of the object that has it, if `fits` it, or of a new one from `make`. `limit` is how many there may be.
@@ -141,7 +146,7 @@ impl<T> Registry<T> {
         fits: impl FnOnce(&T) -> Result<()>,
         make: impl FnOnce() -> Result<T>,
     ) -> Result<i32> {
-        let mut entries = self.0.lock();
+        let mut entries = self.entries.lock();
         let found = if key == PRIVATE { None } else { entries.by_key.get(&key) };
         if let Some(entry) = found.and_then(|index| entries.by_index.get(index)) {
             if flags & (CREATE | EXCLUSIVE) == CREATE | EXCLUSIVE {
@@ -158,7 +163,9 @@ impl<T> Registry<T> {
             return Err(Errno::ENOSPC);
         }
         let object = make()?;
-        let (index, sequence) = entries.next_index(limit).ok_or(Errno::ENOSPC)?;
+        let wanted = self.next_id.swap(-1, Ordering::Relaxed);
+        let place = if wanted < 0 { entries.next_index(limit) } else { entries.index_from(wanted) };
+        let (index, sequence) = place.ok_or(Errno::ENOSPC)?;
         let cred = caller.cred;
         let permission = Permission {
             key,
@@ -189,34 +196,34 @@ impl<T> Registry<T> {
 
     /// The object with an index (SHM_STAT and its kin). `EINVAL`.
     pub fn at_index(&self, index: i32) -> Result<Arc<Entry<T>>> {
-        self.0.lock().by_index.get(&index).cloned().ok_or(Errno::EINVAL)
+        self.entries.lock().by_index.get(&index).cloned().ok_or(Errno::EINVAL)
     }
 
     /// All objects, by index.
     pub fn all(&self) -> Vec<Arc<Entry<T>>> {
-        self.0.lock().by_index.values().cloned().collect()
+        self.entries.lock().by_index.values().cloned().collect()
     }
 
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.0.lock().by_index.len()
+        self.entries.lock().by_index.len()
     }
 
     /// The highest index in use, 0 if none is.
     pub fn highest_index(&self) -> i32 {
-        self.0.lock().by_index.last_key_value().map_or(0, |(index, _)| *index)
+        self.entries.lock().by_index.last_key_value().map_or(0, |(index, _)| *index)
     }
 
     /// Takes an object out; false if another did before.
     pub fn remove(&self, entry: &Entry<T>) -> bool {
-        let mut entries = self.0.lock();
+        let mut entries = self.entries.lock();
         entries.forget_key(entry);
         entries.by_index.remove(&entry.index()).is_some_and(|removed| removed.id == entry.id)
     }
 
     /// Takes an object's key away, so that another can be made with it.
     pub fn make_private(&self, entry: &Entry<T>) {
-        self.0.lock().forget_key(entry);
+        self.entries.lock().forget_key(entry);
         entry.permission.lock().key = PRIVATE;
     }
 }
@@ -227,6 +234,12 @@ impl<T> Entries<T> {
         if self.by_key.get(&key) == Some(&entry.index()) {
             self.by_key.remove(&key);
         }
+    }
+
+    /// The first free index from that of `id` on, with the sequence number of `id`.
+    fn index_from(&self, id: i32) -> Option<(i32, u16)> {
+        let index = (id % INDICES..INDICES).find(|index| !self.by_index.contains_key(index))?;
+        Some((index, (id / INDICES) as u16))
     }
 
     /// A free index behind the last one, so that an identifier comes back late, and the sequence number to go with it.
@@ -276,6 +289,16 @@ mod tests {
             assert!(seen.insert(id));
             registry.remove(&registry.find(id).unwrap());
         }
+    }
+
+    #[test]
+    fn an_identifier_can_be_asked_for_once() {
+        let registry = Registry::new();
+        for (wanted, expected) in [(5 * INDICES + 7, 5 * INDICES + 7), (9 * INDICES + 7, 9 * INDICES + 8)] {
+            registry.next_id.store(wanted, Ordering::Relaxed);
+            assert_eq!(get(&registry, PRIVATE, 0), Ok(expected));
+        }
+        assert_eq!(get(&registry, PRIVATE, 0), Ok(0));
     }
 
     #[test]

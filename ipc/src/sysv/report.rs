@@ -155,6 +155,14 @@ pub(super) fn register() {
         ("shmmax", wide(&limits.shm_max)),
         ("shmmni", narrow(&limits.shm_count, 32768)),
     ];
+    let next_ids = [
+        ("msg_next_id", &namespace.queues.next_id),
+        ("sem_next_id", &namespace.semaphores.next_id),
+        ("shm_next_id", &namespace.segments.next_id),
+    ];
+    for (name, next) in next_ids {
+        register_sysctl("kernel", name, narrow(next, i32::MAX));
+    }
     for (name, node) in nodes {
         register_sysctl("kernel", name, node);
     }

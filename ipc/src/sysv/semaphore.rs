@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use base::{Errno, Nanos, Result};
 use hal::sync::SpinLock;
-use sched::{Sleep, WaitError, WaitQueue};
+use sched::{Sleep, Thread, WaitError, WaitQueue};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::registry::{Entry, NO_WAIT, READ, Stamp, WRITE};
@@ -72,6 +72,18 @@ impl Waiter {
         *self.result.lock() = Some(result);
         self.queue.wake_all();
     }
+}
+
+/// A thread that waits for a semaphore.
+pub struct Wait {
+    /// The thread.
+    pub thread: Arc<Thread>,
+    /// The semaphore of the set.
+    pub number: usize,
+    /// Undo lists that have taken from it ([`UndoList::number`]).
+    pub holders: Vec<u64>,
+    /// The process that changed it last.
+    pub last: i32,
 }
 
 struct State {
@@ -346,6 +358,25 @@ impl SemaphoreSet {
 
     fn check_present(&self, state: &State) -> Result<()> {
         if state.removed { Err(Errno::EIDRM) } else { Ok(()) }
+    }
+
+    /// Who waits, for which semaphore, and who is known to hold it: for reports.
+    pub fn waits(&self) -> Vec<Wait> {
+        let state = self.state.lock();
+        let wait = |waiter: &Arc<Waiter>| {
+            let operation = waiter.operations.get(waiter.blocked_by.load(Ordering::Relaxed))?;
+            let number = usize::from(operation.number);
+            // Who took something with SEM_UNDO has to give it back, one day.
+            let owes =
+                |(list, amounts): (&u64, &Vec<i32>)| amounts.get(number).is_some_and(|&n| n > 0).then_some(*list);
+            Some(Wait {
+                thread: waiter.queue.threads().into_iter().next()?,
+                number,
+                holders: state.undo.iter().filter_map(owes).collect(),
+                last: state.semaphores.get(number)?.pid,
+            })
+        };
+        state.waiting.iter().filter_map(wait).collect()
     }
 
     /// Tells all who wait that the set is gone.

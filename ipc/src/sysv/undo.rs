@@ -29,7 +29,7 @@ impl UndoList {
     }
 
     /// A number that no other list has.
-    pub(super) fn number(&self) -> u64 {
+    pub fn number(&self) -> u64 {
         self.number
     }
 

@@ -67,6 +67,11 @@ impl AddressSpace {
             if seen.prot.is_empty() {
                 return None;
             }
+            if let Some(stop) = self.intercept(start, &seen, page, (write, false)).ok()? {
+                drop(layout);
+                stop.wait(false).ok()?;
+                continue;
+            }
             self.bring_in(start, &seen, page, write).ok()?;
             if let Some((frame, _)) = self.page_table.lock().get(page) {
                 return Some(frame);

@@ -27,6 +27,9 @@ impl AddressSpace {
             return Ok(());
         }
         range_end(addr, len).ok_or(Errno::ENOMEM)?;
+        if matches!(advice, MADV_DONTNEED | MADV_DONTNEED_LOCKED | MADV_FREE | MADV_REMOVE) {
+            self.removing(addr, end).tell();
+        }
         match advice {
             MADV_DONTNEED | MADV_DONTNEED_LOCKED | MADV_FREE => self.discard(addr, end, advice)?,
             MADV_REMOVE => self.remove_backing(addr, end)?,
@@ -36,6 +39,7 @@ impl AddressSpace {
                     FaultError::NotMapped | FaultError::NoMemory => Errno::ENOMEM,
                     FaultError::Denied => Errno::EINVAL,
                     FaultError::Bus => Errno::EFAULT,
+                    FaultError::Interrupted => Errno::EINTR,
                 });
             }
             MADV_COLD | MADV_PAGEOUT => self.refuse_locked(addr, end)?,

@@ -22,6 +22,8 @@ pub enum FaultError {
     Bus,
     /// No memory: the OOM killer has to act.
     NoMemory,
+    /// A signal came before the page did: nothing has happened.
+    Interrupted,
 }
 
 /// Pages that are mapped together around a fault on a file, if they are in memory: an aligned window of so many.
@@ -53,6 +55,12 @@ pub(super) fn flags_of(mapping: &Mapping, writable: bool) -> MapFlags {
         flags = flags.with(MapFlags::SHARED);
     }
     flags
+}
+
+/// The marks of an entry that outlive changes of what it allows.
+pub(super) fn kept(old: MapFlags) -> MapFlags {
+    let one = |flag: MapFlags| if old.has(flag) { flag } else { MapFlags::NONE };
+    one(MapFlags::FILE).with(one(MapFlags::GUARDED))
 }
 
 /// What a fault becomes when the file's page can't be had.
@@ -91,7 +99,14 @@ impl AddressSpace {
                     if !allowed {
                         return Err(FaultError::Denied);
                     }
-                    return self.bring_in(start, mapping, page, fault.write);
+                    match self.intercept(start, mapping, fault.address, (fault.write, fault.from_user))? {
+                        None => return self.bring_in(start, mapping, page, fault.write),
+                        Some(stop) => {
+                            drop(layout);
+                            stop.wait(fault.from_user)?;
+                            continue;
+                        }
+                    }
                 }
             }
             self.grow_stack(page)?;
@@ -119,7 +134,7 @@ impl AddressSpace {
                 } else {
                     self.bring_in_private(mapping, page, &frame, write)?;
                 }
-                if !write {
+                if !write && mapping.watch.is_none() {
                     self.map_around(start, mapping, page);
                 }
                 Ok(())
@@ -149,6 +164,8 @@ impl AddressSpace {
         let mut tables = self.page_table.lock();
         if let Some(now) = tables.flags(page) {
             let flags = if now.has(MapFlags::WRITE) { flags_of(mapping, true).with(MapFlags::FILE) } else { flags };
+            let guarded = now.has(MapFlags::GUARDED) && !write;
+            let flags = if guarded { flags.without(MapFlags::WRITE).with(MapFlags::GUARDED) } else { flags };
             // Another thread was faster, the page was only read so far, or a table shared since a fork has to be copied to get the right to write.
             tables.set_flags(page, flags).map_err(|_| FaultError::NoMemory)?;
         } else {
@@ -200,7 +217,7 @@ impl AddressSpace {
             return Ok(());
         }
         if !write {
-            let kept = if flags.has(MapFlags::FILE) { MapFlags::FILE } else { MapFlags::NONE };
+            let kept = kept(flags);
             tables.set_flags(page, flags_of(mapping, false).with(kept)).map_err(|_| FaultError::NoMemory)?;
             drop(tables);
             self.page_table.flush_local(page);
@@ -283,15 +300,23 @@ impl AddressSpace {
 
     /// Brings in every page of `start..end`, writable where the mapping is private and writable. The error of the first that can't be.
     pub(super) fn populate(&self, start: usize, end: usize, need_write: bool) -> Result<(), FaultError> {
-        for page in (start..end).step_by(PAGE_SIZE) {
+        let mut page = start;
+        while page < end {
             let layout = self.layout.read();
             let (first, mapping) = layout.find(page).ok_or(FaultError::NotMapped)?;
             let writable = mapping.prot.contains(Prot::WRITE);
             if mapping.prot.is_empty() || need_write && !writable {
                 return Err(FaultError::Denied);
             }
-            self.bring_in(first, mapping, page, need_write || writable && !mapping.shared)?;
+            let write = need_write || writable && !mapping.shared;
+            if let Some(stop) = self.intercept(first, mapping, page, (write, false))? {
+                drop(layout);
+                stop.wait(false)?;
+                continue;
+            }
+            self.bring_in(first, mapping, page, write)?;
             drop(layout);
+            page += PAGE_SIZE;
             sched::preempt_point();
         }
         Ok(())

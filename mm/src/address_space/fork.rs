@@ -6,6 +6,7 @@ use core::sync::atomic::Ordering;
 use base::Result;
 use hal::paging::Batch;
 
+use super::userfault::forking;
 use super::{AddressSpace, no_memory};
 use crate::{Lock, overcommit};
 
@@ -42,7 +43,12 @@ impl AddressSpace {
         if layout.locked > 0 {
             inherited.change(0, hal::user::USER_END, |m| m.lock = Lock::No);
         }
+        // What the child has not is no news of the parent.
+        inherited.changes.forget();
+        let forks = forking(&child, &mut inherited);
         drop(inherited);
+        drop(layout);
+        forks.tell();
         Ok(child)
     }
 }

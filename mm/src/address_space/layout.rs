@@ -10,10 +10,11 @@ use hal::user::USER_END;
 
 use super::{Limits, MapRequest};
 use crate::overcommit::{self, Promise};
+use crate::userfault::{Changes, Watch};
 use crate::{AccessOrder, Backing, Lock, MappingInfo, MappingName, PageCache, Prot};
 
 /// Nothing is mapped below (vm.mmap_min_addr).
-pub(super) const LOWEST: usize = 0x1_0000;
+pub(crate) const LOWEST: usize = 0x1_0000;
 /// Pages that stay free below a mapping that grows down.
 pub(super) const STACK_GAP: usize = 256 * PAGE_SIZE;
 
@@ -39,6 +40,8 @@ pub(super) struct Mapping {
     /// The pages behind a file mapping or shared memory, and the index of the first.
     pub(super) cache: Option<(Arc<PageCache>, u64)>,
     pub(super) name: MappingName,
+    /// Who resolves faults in it.
+    pub(super) watch: Option<Watch>,
 }
 
 impl Mapping {
@@ -58,6 +61,7 @@ impl Mapping {
             backing: request.backing,
             cache: None,
             name: request.name,
+            watch: None,
         }
     }
 
@@ -116,6 +120,7 @@ impl Mapping {
             && self.not_dumped == next.not_dumped
             && self.order == next.order
             && self.no_reserve == next.no_reserve
+            && Watch::same(&self.watch, &next.watch)
     }
 }
 
@@ -137,6 +142,8 @@ pub(super) struct Layout {
     pub(super) promised: Promise,
     /// How new mappings are locked: mlockall(MCL_FUTURE).
     pub(super) future: Lock,
+    /// What those who watch mappings are to be told when the lock is let go of ([`super::userfault::tell`]).
+    pub(super) changes: Changes,
 }
 
 impl Layout {
@@ -155,6 +162,7 @@ impl Layout {
             locked: 0,
             promised: Promise::default(),
             future: Lock::No,
+            changes: Changes::default(),
         }
     }
 
@@ -291,6 +299,7 @@ impl Layout {
         if end > self.hint {
             self.hint = end.min(self.map_base);
         }
+        removed.iter().for_each(|(_, mapping)| self.changes.unmapped(mapping.watch.as_ref(), start, end));
         removed
     }
 
@@ -368,6 +377,7 @@ mod tests {
             backing: Backing::Anonymous,
             cache: None,
             name: MappingName::None,
+            watch: None,
         }
     }
 

@@ -5,6 +5,7 @@ use base::{Errno, Result};
 use hal::user::USER_END;
 
 use super::layout::{LOWEST, Layout, Mapping, range_end};
+use super::userfault::tell;
 use super::{AddressSpace, MapRequest};
 use crate::{Backing, Lock, MappingName, PageCache, Prot, overcommit};
 
@@ -58,13 +59,14 @@ impl AddressSpace {
         }
         let lock = request.lock;
         layout.insert(addr, Mapping { cache, ..Mapping::new(end, request) });
+        tell(layout);
         Ok((addr, lock))
     }
 
     /// munmap(2), of a page-aligned range. `EINVAL`, `ENOMEM`.
     pub fn unmap(&self, addr: usize, len: usize) -> Result<()> {
         let end = range_end(addr, len).filter(|_| len > 0 && addr.is_multiple_of(PAGE_SIZE)).ok_or(Errno::EINVAL)?;
-        let removed = {
+        let (removed, layout) = {
             let mut layout = self.layout.write();
             // Taking out the middle of a mapping makes one more.
             let splits = layout.find(addr).is_some_and(|(start, mapping)| start < addr && mapping.end > end);
@@ -75,8 +77,9 @@ impl AddressSpace {
             if !removed.is_empty() {
                 self.zap(addr, end)?;
             }
-            removed
+            (removed, layout)
         };
+        tell(layout);
         // The last reference to a file may go here, which may take locks of its own.
         drop(removed);
         Ok(())
@@ -87,7 +90,10 @@ impl AddressSpace {
         let removed = {
             let mut layout = self.layout.write();
             let _ = self.zap(0, USER_END);
-            layout.remove(0, USER_END)
+            let removed = layout.remove(0, USER_END);
+            // The end of a process is no news.
+            layout.changes.forget();
+            removed
         };
         drop(removed);
     }
@@ -128,6 +134,7 @@ impl AddressSpace {
             layout.insert(from, Mapping::new(to, request));
         }
         layout.brk = addr;
+        tell(layout);
         (addr, populate)
     }
 

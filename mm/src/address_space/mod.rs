@@ -11,6 +11,7 @@
 //! | `remap.rs` | mremap |
 //! | `fork.rs` | copies for fork |
 //! | `access.rs` | reading and writing another process's memory, futex keys |
+//! | `userfault.rs` | faults that a program resolves (userfaultfd) |
 //! | `report.rs` | what procfs shows |
 //!
 //! The mappings are under a sleeping readers-writer lock: faults and queries read, what changes mappings writes. The page table has a
@@ -26,6 +27,7 @@ mod map;
 mod protect;
 mod remap;
 mod report;
+mod userfault;
 
 use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicIsize, AtomicU64, AtomicUsize, Ordering};
@@ -38,7 +40,9 @@ use crate::{Backing, Lock, MappingName, Prot};
 use layout::Layout;
 
 pub use fault::FaultError;
+pub(crate) use layout::LOWEST;
 pub use remap::Range;
+pub use userfault::Fill;
 
 /// Anonymous pages mapped, over all address spaces.
 static ANONYMOUS: AtomicIsize = AtomicIsize::new(0);

@@ -7,7 +7,7 @@ use abi::general::{MS_ASYNC, MS_INVALIDATE, MS_SYNC};
 use base::{Errno, Result};
 use hal::paging::{Batch, MapFlags};
 
-use super::fault::{flags_of, writable_at_once};
+use super::fault::{flags_of, kept, writable_at_once};
 use super::layout::{Layout, Mapping, range_end};
 use super::{AddressSpace, no_memory};
 use crate::{Backing, Prot, overcommit};
@@ -72,10 +72,9 @@ impl AddressSpace {
             let (from, to) = (start.max(addr), mapping.end.min(end));
             let (shared, private) = (flags_of(mapping, writable_at_once(mapping)), flags_of(mapping, false));
             let change = |old: MapFlags| {
-                let kept = if old.has(MapFlags::FILE) { MapFlags::FILE } else { MapFlags::NONE };
                 let keep_write = old.has(MapFlags::WRITE) && prot.contains(Prot::WRITE);
-                let flags = if mapping.shared { shared } else { private };
-                flags.with(kept).with(if keep_write { MapFlags::WRITE } else { MapFlags::NONE })
+                let flags = if mapping.shared && !old.has(MapFlags::GUARDED) { shared } else { private };
+                flags.with(kept(old)).with(if keep_write { MapFlags::WRITE } else { MapFlags::NONE })
             };
             self.page_table.lock().protect(from, to, &mut batch, change).map_err(no_memory)?;
         }
@@ -120,9 +119,9 @@ impl AddressSpace {
             let to = last.saturating_add(1).min(index + pages);
             if from < to {
                 let va = |i: u64| start + (i - index) as usize * PAGE_SIZE;
-                let flags = flags_of(mapping, false).with(MapFlags::FILE);
+                let flags = flags_of(mapping, false);
                 // Without memory for a table that a fork shares, the old entry stays: the page is only written once too rarely.
-                let _ = self.page_table.lock().protect(va(from), va(to), &mut batch, |_| flags);
+                let _ = self.page_table.lock().protect(va(from), va(to), &mut batch, |old| flags.with(kept(old)));
             }
         }
         self.finish(&mut batch);

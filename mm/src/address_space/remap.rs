@@ -9,6 +9,7 @@ use hal::paging::Batch;
 
 use super::layout::{LOWEST, Layout, Mapping, range_end};
 use super::map::check_limits;
+use super::userfault::tell;
 use super::{AddressSpace, MapRequest, no_memory};
 use crate::Lock;
 
@@ -69,6 +70,7 @@ impl AddressSpace {
         }
         let target = layout.find_room(new_len, layout.map_base).ok_or(Errno::ENOMEM)?;
         self.move_to(&mut layout, start, &mapping, from, (target, new_len), false)?;
+        tell(layout);
         Ok((target, from.len, mapping.lock))
     }
 
@@ -100,7 +102,7 @@ impl AddressSpace {
         let (start, mapping) = resized(&layout, from, new_len, keep, may_lock)?;
         let target = if fixed { new } else { layout.find_room(new_len, layout.map_base).ok_or(Errno::ENOMEM)? };
         self.move_to(&mut layout, start, &mapping, from, (target, new_len), keep)?;
-        drop(layout);
+        tell(layout);
         // The last reference to a file may go here, which may take locks of its own.
         drop(gone);
         Ok((target, from.len, mapping.lock))
@@ -125,6 +127,7 @@ impl AddressSpace {
         keep: bool,
     ) -> Result<()> {
         self.move_mapping(layout, start, mapping, (from.start, from.len), (target, new_len), keep)?;
+        self.moved(layout, from, (target, target + new_len));
         if !keep && from.len > 0 {
             let rest = layout.remove(from.start, from.start + from.len);
             self.zap(from.start, from.start + from.len)?;

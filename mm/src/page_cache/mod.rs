@@ -310,6 +310,13 @@ impl PageCache {
         Ok(Some(self.insert_new(index, frame, |_, _| {})))
     }
 
+    /// Puts a frame in as the page at `index` of a cache without a pager, unless there is one; the frame if it was put in.
+    pub(crate) fn insert_if_absent(&self, index: u64, frame: Frame) -> Option<Frame> {
+        let ours = frame.number();
+        let there = self.insert_new(index, frame, |_, _| {});
+        (there.number() == ours).then_some(there)
+    }
+
     /// Puts a frame in as the page at `index` (initramfs without copying) of a cache without a pager. The caller sets the size.
     pub fn insert(&self, index: u64, frame: Frame) {
         let old = self.pages.lock().tree.insert(index, Page { frame, state: 0 });

@@ -42,7 +42,8 @@ pub(super) fn join(socket: &PacketSocket, id: u16, kind: u8, flags: u16) -> Resu
     if !matches!(kind, HASH..=PROGRAM) {
         return Err(Errno::EINVAL);
     }
-    if socket.group.lock().is_some() {
+    let mut own = socket.group.lock();
+    if own.is_some() {
         return Err(Errno::EALREADY);
     }
     if socket.binding.lock().protocol == 0 {
@@ -82,7 +83,7 @@ pub(super) fn join(socket: &PacketSocket, id: u16, kind: u8, flags: u16) -> Resu
     }
     members.push(socket.me.clone());
     drop(members);
-    *socket.group.lock() = Some(group);
+    *own = Some(group);
     Ok(())
 }
 

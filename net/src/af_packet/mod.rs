@@ -75,9 +75,10 @@ pub struct PacketSocket {
     error: SpinLock<Option<Errno>>,
     memberships: SpinLock<Vec<option::Membership>>,
     receive_ring: SpinLock<Option<Arc<Ring>>>,
-    send_ring: SpinLock<Option<Arc<Ring>>>,
+    /// Held while what is in it is sent.
+    send_ring: sched::Mutex<Option<Arc<Ring>>>,
     /// The memory of both rings, as mmap(2) maps it.
-    memory: SpinLock<Option<Arc<PageCache>>>,
+    memory: sched::Mutex<Option<Arc<PageCache>>>,
     group: SpinLock<Option<Arc<fanout::Group>>>,
     counts: Counts,
     flags: Flags,
@@ -125,6 +126,20 @@ pub(crate) fn deliver(packet: &Packet, interface: &Interface) {
     }
 }
 
+/// An interface is down: who is bound to it hears so.
+pub(crate) fn interface_down(index: u32) {
+    if !is_watching() {
+        return;
+    }
+    let sockets = SOCKETS.lock().clone();
+    for socket in &sockets {
+        let binding = *socket.binding.lock();
+        if binding.interface == index && binding.protocol != 0 {
+            socket.fail(Errno::ENETDOWN);
+        }
+    }
+}
+
 /// An interface is gone: who was bound to it hears so.
 pub(crate) fn interface_gone(index: u32) {
     let sockets = SOCKETS.lock().clone();
@@ -156,8 +171,8 @@ impl PacketSocket {
             error: SpinLock::new(None),
             memberships: SpinLock::new(Vec::new()),
             receive_ring: SpinLock::new(None),
-            send_ring: SpinLock::new(None),
-            memory: SpinLock::new(None),
+            send_ring: sched::Mutex::new(None),
+            memory: sched::Mutex::new(None),
             group: SpinLock::new(None),
             counts: Counts::default(),
             flags: Flags::default(),
@@ -392,7 +407,11 @@ impl Socket for PacketSocket {
     }
 
     fn get_option(&self, level: i32, name: i32) -> Option<Result<Vec<u8>>> {
-        (level == option::SOL_PACKET).then(|| option::get(self, name))
+        self.get_option_for(level, name, &[])
+    }
+
+    fn get_option_for(&self, level: i32, name: i32, given: &[u8]) -> Option<Result<Vec<u8>>> {
+        (level == option::SOL_PACKET).then(|| option::get(self, name, given))
     }
 
     fn is_listening(&self) -> bool {

@@ -1,5 +1,6 @@
 //! Options at SOL_PACKET.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
@@ -10,7 +11,8 @@ use mm::PageCache;
 use super::ring::{Layout, Ring};
 use super::{PacketSocket, fanout};
 use crate::filter;
-use crate::link;
+use crate::link::{self, interface::Appetite};
+use crate::netlink::message::word_of;
 
 pub(super) const SOL_PACKET: i32 = 263;
 const ADD_MEMBERSHIP: i32 = 1;
@@ -51,17 +53,12 @@ const UNICAST: u16 = 3;
 /// The counter of an interface that a membership of this kind is in.
 fn count(interface: u32, kind: u16, more: bool) {
     let Some(interface) = link::by_index(interface) else { return };
-    let (counter, bit) = match kind {
-        PROMISCUOUS => (&interface.promiscuous, link::flag::PROMISC),
-        ALL_MULTICAST => (&interface.all_multicast, link::flag::ALLMULTI),
+    match kind {
+        PROMISCUOUS => interface.want(Appetite::Everything, more),
+        ALL_MULTICAST => interface.want(Appetite::AllGroups, more),
         _ => return,
-    };
-    let before = if more { counter.fetch_add(1, Ordering::Relaxed) } else { counter.fetch_sub(1, Ordering::Relaxed) };
-    match (before, more) {
-        (0, true) => interface.set_flags(bit, bit),
-        (1, false) => interface.set_flags(0, bit),
-        _ => {}
     }
+    interface.announce();
 }
 
 /// `struct packet_mreq`. `EINVAL`, `ENODEV`.
@@ -105,21 +102,27 @@ fn set_ring(socket: &PacketSocket, value: &[u8], sending: bool) -> Result<()> {
     let version = socket.flags.version.load(Ordering::Relaxed);
     let reserve = if sending { 0 } else { socket.flags.reserve.load(Ordering::Relaxed) };
     let layout = Layout::parse(value, version, reserve, sending)?;
-    let slot = if sending { &socket.send_ring } else { &socket.receive_ring };
     let mut memory = socket.memory.lock();
-    if slot.lock().is_some() && layout.is_some() {
+    let mut send_ring = socket.send_ring.lock();
+    let (sends, receives) = (send_ring.clone(), socket.receive_ring.lock().clone());
+    let (old, other) = if sending { (sends, receives) } else { (receives, sends) };
+    if old.is_some() && layout.is_some() {
         return Err(Errno::EBUSY);
     }
-    let other = if sending { &socket.receive_ring } else { &socket.send_ring };
-    let first = other.lock().as_ref().map_or(0, |ring| ring.layout.size());
-    let Some(layout) = layout else {
-        let old = slot.lock().take();
-        if let Some(old) = old {
-            old.stop();
+    let first = other.as_ref().map_or(0, |ring| ring.layout.size());
+    let mut put = |ring: Option<Arc<Ring>>| {
+        if sending {
+            *send_ring = ring;
+        } else {
+            *socket.receive_ring.lock() = ring;
         }
-        if other.lock().is_none() {
+    };
+    let Some(layout) = layout else {
+        old.iter().for_each(|old| old.stop());
+        if other.is_none() {
             *memory = None;
         }
+        put(None);
         return Ok(());
     };
     // The receive ring comes first in the mapping: it has to be made first.
@@ -128,12 +131,8 @@ fn set_ring(socket: &PacketSocket, value: &[u8], sending: bool) -> Result<()> {
     }
     let pages = memory.get_or_insert_with(PageCache::new).clone();
     pages.resize((first + layout.size()) as u64)?;
-    *slot.lock() = Some(Ring::new(layout, &pages, first / PAGE_SIZE, socket)?);
+    put(Some(Ring::new(layout, &pages, first / PAGE_SIZE, socket)?));
     Ok(())
-}
-
-fn word(value: &[u8]) -> Result<u32> {
-    value.first_chunk::<4>().map(|b| u32::from_ne_bytes(*b)).ok_or(Errno::EINVAL)
 }
 
 fn has_ring(socket: &PacketSocket) -> bool {
@@ -147,7 +146,7 @@ pub(super) fn set(socket: &PacketSocket, name: i32, value: &[u8]) -> Result<()> 
         ADD_MEMBERSHIP | DROP_MEMBERSHIP => return membership(socket, value, name == ADD_MEMBERSHIP),
         RX_RING | TX_RING => return set_ring(socket, value, name == TX_RING),
         FANOUT => {
-            let word = word(value)?;
+            let word = word_of(value)?;
             let flags = (word >> 16) as u16 & 0xff00;
             return fanout::join(socket, word as u16, (word >> 16) as u8, flags);
         }
@@ -158,7 +157,7 @@ pub(super) fn set(socket: &PacketSocket, name: i32, value: &[u8]) -> Result<()> 
         }
         _ => {}
     }
-    let n = word(value)?;
+    let n = word_of(value)?;
     match name {
         VERSION if has_ring(socket) => return Err(Errno::EBUSY),
         VERSION if n > 2 => return Err(Errno::EINVAL),
@@ -184,8 +183,8 @@ pub(super) fn set(socket: &PacketSocket, name: i32, value: &[u8]) -> Result<()> 
     Ok(())
 }
 
-/// An option. `ENOPROTOOPT`.
-pub(super) fn get(socket: &PacketSocket, name: i32) -> Result<Vec<u8>> {
+/// An option; `given` is what the program's buffer has. `ENOPROTOOPT`, `EINVAL`.
+pub(super) fn get(socket: &PacketSocket, name: i32, given: &[u8]) -> Result<Vec<u8>> {
     let flags = &socket.flags;
     let value: u32 = match name {
         STATISTICS => {
@@ -209,8 +208,12 @@ pub(super) fn get(socket: &PacketSocket, name: i32) -> Result<Vec<u8>> {
         QDISC_BYPASS => flags.bypass.load(Ordering::Relaxed).into(),
         IGNORE_OUTGOING => flags.ignore_outgoing.load(Ordering::Relaxed).into(),
         ROLLOVER_STATS => return Err(Errno::EINVAL),
-        // Asked with a version in the buffer, which does not come here: that of the newest.
-        HDRLEN => [32, 32, 48][flags.version.load(Ordering::Relaxed).min(2) as usize],
+        // The bytes of a frame's header, of the version that is asked for.
+        HDRLEN => match word_of(given)? {
+            0 | 1 => 32,
+            2 => 48,
+            _ => return Err(Errno::EINVAL),
+        },
         _ => return Err(Errno::ENOPROTOOPT),
     };
     Ok(value.to_ne_bytes().to_vec())

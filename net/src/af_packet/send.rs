@@ -6,9 +6,10 @@ use core::sync::atomic::Ordering;
 use base::{Errno, Result};
 use mm::Source;
 
+use super::ring::Ring;
 use super::{PacketSocket, parse};
 use crate::backlog;
-use crate::link::{self, Interface, ethernet, tunnel};
+use crate::link::{self, Interface, ethernet, flag, tunnel};
 use crate::packet::{Packet, Rope};
 use crate::socket::SocketKind;
 
@@ -51,9 +52,11 @@ fn short_address(raw: &[u8]) -> Option<super::Binding> {
 
 /// send(2) and write(2). Errors of [`target`], `EMSGSIZE`, `EINVAL` for a frame without its header, `EFAULT`, `ENOBUFS`.
 pub(super) fn send(socket: &PacketSocket, source: &mut Source, to: Option<&[u8]>, _nonblocking: bool) -> Result<usize> {
-    if socket.send_ring.lock().is_some() {
-        return send_ring(socket, to);
+    let ring = socket.send_ring.lock();
+    if let Some(ring) = ring.as_ref() {
+        return send_ring(socket, ring, to);
     }
+    drop(ring);
     let target = target(socket, to)?;
     let len = source.remaining();
     let mut header = [0; 10];
@@ -62,7 +65,9 @@ pub(super) fn send(socket: &PacketSocket, source: &mut Source, to: Option<&[u8]>
         if len < header.len() {
             return Err(Errno::EINVAL);
         }
-        source.take(&mut header)?;
+        if source.take(&mut header)? < header.len() {
+            return Err(Errno::EFAULT);
+        }
     }
     check(socket, &target, source.remaining(), vnet && header[1] != 0)?;
     let data = socket.filler.lock().take_all(source)?;
@@ -89,7 +94,9 @@ fn transmit(socket: &PacketSocket, target: &Target, data: Rope, vnet: Option<&[u
     packet.mark = socket.options.mark.load(Ordering::Relaxed) as u32;
     let with_header = interface.is_framed() || interface.is_loopback();
     if socket.kind == SocketKind::Datagram && interface.is_framed() {
-        let to = target.to.unwrap_or([0; 6]);
+        // Without an address only an interface that asks for none has a header to make.
+        let anyone = interface.flags() & flag::NOARP != 0;
+        let to = target.to.or(anyone.then_some([0; 6])).ok_or(Errno::EINVAL)?;
         let from = interface.mac();
         let head = packet.push(ethernet::HEADER)?;
         head[..6].copy_from_slice(&to);
@@ -114,9 +121,8 @@ fn transmit(socket: &PacketSocket, target: &Target, data: Rope, vnet: Option<&[u
     Ok(())
 }
 
-/// Sends what the program has put into its ring: how many bytes.
-fn send_ring(socket: &PacketSocket, to: Option<&[u8]>) -> Result<usize> {
-    let ring = socket.send_ring.lock().clone().ok_or(Errno::EINVAL)?;
+/// Sends what the program has put into its ring, which nobody else sends meanwhile: how many bytes.
+fn send_ring(socket: &PacketSocket, ring: &Ring, to: Option<&[u8]>) -> Result<usize> {
     let target = target(socket, to)?;
     let mut total = 0;
     while let Some(next) = ring.next_to_send() {

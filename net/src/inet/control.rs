@@ -5,7 +5,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use base::{Errno, Result};
 
-use super::address::Family;
+use super::address::{Endpoint, Family};
 use super::options::{IP_PKTINFO, SOL_IP, SOL_IPV6, Settings, word};
 use super::queue::Datagram;
 use crate::socket::ControlMessage;
@@ -15,6 +15,10 @@ const IP_TTL: i32 = 2;
 const IPV6_PKTINFO: i32 = 50;
 const IPV6_HOPLIMIT: i32 = 52;
 const IPV6_TCLASS: i32 = 67;
+const IP_RECVOPTS: i32 = 6;
+const IP_RETOPTS: i32 = 7;
+const IP_ORIGDSTADDR: i32 = 20;
+const IPV6_ORIGDSTADDR: i32 = 74;
 
 /// What the sender says about one datagram.
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,7 +68,9 @@ pub(super) fn read(messages: &[ControlMessage]) -> Result<Wishes> {
 }
 
 /// What the receiver asked to learn.
-pub(super) fn write(settings: &Settings, family: Family, datagram: &Datagram) -> Vec<ControlMessage> {
+pub(super) fn write(settings: &Settings, family: Family, datagram: &Datagram, port: u16) -> Vec<ControlMessage> {
+    const SOL_UDP: i32 = 17;
+    const UDP_GRO: i32 = 104;
     let mut out = Vec::new();
     let mut put = |level, kind, data: Vec<u8>| out.push(ControlMessage { level, kind, data });
     if let IpAddr::V4(to) = datagram.to {
@@ -80,6 +86,14 @@ pub(super) fn write(settings: &Settings, family: Family, datagram: &Datagram) ->
         if settings.receive_tos {
             put(SOL_IP, IP_TOS, alloc::vec![datagram.tos]);
         }
+        for kind in [IP_RECVOPTS, IP_RETOPTS] {
+            if settings.keeps_v4(kind) && !datagram.options.is_empty() {
+                put(SOL_IP, kind, datagram.options.clone());
+            }
+        }
+        if settings.keeps_v4(IP_ORIGDSTADDR) {
+            put(SOL_IP, IP_ORIGDSTADDR, Endpoint::new(datagram.to, port).encode(Family::V4));
+        }
     }
     if family == Family::V6 {
         if settings.packet_info6 {
@@ -94,9 +108,15 @@ pub(super) fn write(settings: &Settings, family: Family, datagram: &Datagram) ->
         if settings.receive_hops {
             put(SOL_IPV6, IPV6_HOPLIMIT, i32::from(datagram.ttl).to_ne_bytes().to_vec());
         }
+        if settings.keeps_v6(IPV6_ORIGDSTADDR) {
+            put(SOL_IPV6, IPV6_ORIGDSTADDR, Endpoint::new(datagram.to, port).encode(Family::V6));
+        }
         if settings.receive_class {
             put(SOL_IPV6, IPV6_TCLASS, i32::from(datagram.tos).to_ne_bytes().to_vec());
         }
+    }
+    if datagram.segment != 0 {
+        put(SOL_UDP, UDP_GRO, i32::from(datagram.segment).to_ne_bytes().to_vec());
     }
     out
 }

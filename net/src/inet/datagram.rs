@@ -3,6 +3,7 @@
 
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use core::net::IpAddr;
 use core::sync::atomic::Ordering;
 
 use base::{Errno, Events, Result};
@@ -13,7 +14,8 @@ use sched::{Sleep, WaitQueue};
 
 use super::address::{AF_UNSPEC, Endpoint, Family, family_of};
 use super::errors::ErrorQueue;
-use super::options::{IP_MTU, SOL_IP, SOL_IPV6, Settings};
+use super::multicast::Memberships;
+use super::options::Settings;
 use super::port::{Binding, Claim, Ports};
 use super::queue::{Datagram, Inbox};
 use super::sending::normalise;
@@ -43,7 +45,7 @@ pub enum Flavour {
 pub(super) struct State {
     pub(super) local: Endpoint,
     pub(super) remote: Option<Endpoint>,
-    binding: Option<Arc<Binding>>,
+    pub(super) binding: Option<Arc<Binding>>,
     pub(super) path: Option<Path>,
     pub(super) error: Option<Errno>,
     shut_read: bool,
@@ -54,6 +56,8 @@ pub(super) struct State {
     /// UDP_SEGMENT.
     pub(super) segment: u16,
     pub(super) no_checksum: bool,
+    /// UDP_GRO.
+    pub(super) lumps: bool,
     /// UDPLITE_SEND_CSCOV and UDPLITE_RECV_CSCOV: bytes that the checksum covers, has to cover.
     pub(super) coverage: [u16; 2],
 }
@@ -65,6 +69,7 @@ pub struct DatagramSocket {
     pub(super) flavour: Flavour,
     pub(super) options: Options,
     pub(super) settings: SpinLock<Settings>,
+    pub(super) memberships: SpinLock<Memberships>,
     pub(super) state: SpinLock<State>,
     inbox: SpinLock<Inbox>,
     pub(super) failures: SpinLock<ErrorQueue>,
@@ -85,6 +90,7 @@ impl DatagramSocket {
             flavour,
             options: Options::default(),
             settings: SpinLock::new(Settings::default()),
+            memberships: SpinLock::default(),
             state: SpinLock::new(State {
                 local: Endpoint::any(family),
                 remote: None,
@@ -97,6 +103,7 @@ impl DatagramSocket {
                 corked: false,
                 segment: 0,
                 no_checksum: false,
+                lumps: false,
                 coverage: [0; 2],
             }),
             inbox: SpinLock::new(Inbox::default()),
@@ -136,6 +143,25 @@ impl DatagramSocket {
         pushed
     }
 
+    /// Has a packet at least the time to live that is wanted (IP_MINTTL, IPV6_MINHOPCOUNT)?
+    pub(super) fn lives_enough(&self, source: IpAddr, ttl: u8) -> bool {
+        ttl >= self.settings.lock().least_ttl[usize::from(source.is_ipv6())]
+    }
+
+    /// Does it take datagrams that were sent as one lump as such?
+    pub(super) fn takes_lumps(&self) -> bool {
+        self.state.lock().lumps
+    }
+
+    /// Does it want what a source sends to a group, as it came in by an interface?
+    pub(super) fn wants_group(&self, group: IpAddr, source: IpAddr, interface: u32) -> bool {
+        let all = {
+            let settings = self.settings.lock();
+            if group.is_ipv4() { settings.multicast_all } else { settings.multicast_all6 }
+        };
+        self.memberships.lock().wants(group, source, interface, all)
+    }
+
     /// Tells it of an error that one of its messages met.
     pub(super) fn report_error(&self, errno: Errno, hard: bool) {
         let wanted = {
@@ -150,7 +176,7 @@ impl DatagramSocket {
         }
     }
 
-    fn claim(&self, ip: core::net::IpAddr, user: u32) -> Claim {
+    fn claim(&self, ip: IpAddr, user: u32) -> Claim {
         let settings = self.settings.lock();
         Claim {
             ip,
@@ -256,8 +282,9 @@ impl DatagramSocket {
                 received.len = whole;
             }
         }
+        let port = self.state.lock().local.port;
         let settings = self.settings.lock();
-        received.control.messages = control::write(&settings, self.family, datagram);
+        received.control.messages = control::write(&settings, self.family, datagram, port);
         drop(settings);
         crate::options::stamp(&self.options, datagram.received, &mut received.control.messages);
         let flags = self.options.timestamping.load(Ordering::Relaxed);
@@ -391,6 +418,12 @@ impl Socket for DatagramSocket {
         }
         let result = self.send_data(data, target, &path, &wishes);
         backlog::run();
+        if result.is_ok() && message.flags.contains(MessageFlags::ZEROCOPY) && self.options.flag(option::SO_ZEROCOPY) {
+            // The data was copied: the program's memory is free at once.
+            let number = self.options.zero_copies.fetch_add(1, Ordering::Relaxed);
+            self.failures.lock().release(number, self.options.receive_buffer.load(Ordering::Relaxed));
+            self.news.wake_for(Events::ERR, usize::MAX);
+        }
         result
     }
 
@@ -440,55 +473,12 @@ impl Socket for DatagramSocket {
         Ok((self.inbox.lock().first().map_or(0, |d| d.data.len()), 0))
     }
 
-    fn set_option(&self, _caller: &Caller, level: i32, name: i32, value: &[u8]) -> Option<Result<()>> {
-        const SOL_UDP: i32 = 17;
-        const SOL_RAW: i32 = 255;
-        const SOL_UDPLITE: i32 = 136;
-        const SOL_ICMPV6: i32 = 58;
-        const SO_NO_CHECK: i32 = 11;
-        const IPV6_CHECKSUM: i32 = 7;
-        match (level, self.flavour) {
-            (SOL_RAW, Flavour::Raw(_)) if name == IPV6_CHECKSUM && self.family == Family::V6 => {
-                return Some(self.settings.lock().set_v6(IPV6_CHECKSUM, value, false));
-            }
-            (SOL_UDP, Flavour::Udp | Flavour::UdpLite) => return Some(self.set_udp(name, value)),
-            (SOL_UDPLITE, Flavour::UdpLite) => return Some(self.set_coverage(name, value)),
-            (SOL_RAW | SOL_ICMPV6, Flavour::Raw(_)) if name == 1 => {
-                return Some(super::options::word(value).map(|bits| self.settings.lock().filter = bits as u32));
-            }
-            (crate::options::level::SOL_SOCKET, _) if name == SO_NO_CHECK => {
-                return Some(super::options::word(value).map(|on| self.state.lock().no_checksum = on != 0));
-            }
-            _ => {}
-        }
-        let bound = self.state.lock().binding.is_some();
-        self.settings.lock().set(self.family, level, name, value, bound)
+    fn set_option(&self, caller: &Caller, level: i32, name: i32, value: &[u8]) -> Option<Result<()>> {
+        self.set_own_option(caller, level, name, value)
     }
 
     fn get_option(&self, level: i32, name: i32) -> Option<Result<Vec<u8>>> {
-        const SOL_UDP: i32 = 17;
-        const UDP_CORK: i32 = 1;
-        const UDP_SEGMENT: i32 = 103;
-        const SOL_UDPLITE: i32 = 136;
-        const SO_NO_CHECK: i32 = 11;
-        let state = self.state.lock();
-        let word = |n: i32| Some(Ok(n.to_ne_bytes().to_vec()));
-        match (level, name) {
-            (SOL_UDP, UDP_CORK) if self.flavour.is_udp() => word(state.corked.into()),
-            (SOL_UDP, UDP_SEGMENT) if self.flavour.is_udp() => word(state.segment.into()),
-            (SOL_UDPLITE, 10 | 11) if self.flavour == Flavour::UdpLite => {
-                word(state.coverage[(name - 10) as usize].into())
-            }
-            (crate::options::level::SOL_SOCKET, SO_NO_CHECK) => word(state.no_checksum.into()),
-            (SOL_IP, IP_MTU) | (SOL_IPV6, 24) => match &state.path {
-                Some(path) => word(path.mtu() as i32),
-                None => Some(Err(Errno::ENOTCONN)),
-            },
-            _ => {
-                drop(state);
-                self.settings.lock().get(self.family, level, name)
-            }
-        }
+        self.own_option(level, name)
     }
 
     fn is_listening(&self) -> bool {
@@ -515,6 +505,8 @@ impl Socket for DatagramSocket {
             }
         }
         drop(binding);
+        let memberships = core::mem::take(&mut *self.memberships.lock());
+        drop(memberships);
         let unread = self.inbox.lock().drain();
         drop(unread);
     }
@@ -536,40 +528,6 @@ impl Flavour {
 }
 
 impl DatagramSocket {
-    /// UDPLITE_SEND_CSCOV (10) and UDPLITE_RECV_CSCOV (11).
-    fn set_coverage(&self, name: i32, value: &[u8]) -> Result<()> {
-        let bytes = super::options::word(value)?;
-        let index = match name {
-            10 => 0,
-            11 => 1,
-            _ => return Err(Errno::ENOPROTOOPT),
-        };
-        // What is less than the header counts as just the header.
-        let bytes = if bytes != 0 { bytes.clamp(8, 0xffff) } else { 0 };
-        self.state.lock().coverage[index] = bytes as u16;
-        Ok(())
-    }
-
-    fn set_udp(&self, name: i32, value: &[u8]) -> Result<()> {
-        const UDP_CORK: i32 = 1;
-        const UDP_SEGMENT: i32 = 103;
-        const UDP_GRO: i32 = 104;
-        let value = super::options::word(value)?;
-        match name {
-            UDP_CORK => {
-                self.state.lock().corked = value != 0;
-                if value == 0 { self.uncork() } else { Ok(()) }
-            }
-            UDP_SEGMENT => {
-                self.state.lock().segment = u16::try_from(value).map_err(|_| Errno::EINVAL)?;
-                Ok(())
-            }
-            // Datagrams that were sent as one lump are received one by one here: nothing to join.
-            UDP_GRO => Err(Errno::ENOPROTOOPT),
-            _ => Err(Errno::ENOPROTOOPT),
-        }
-    }
-
     /// What sock_diag tells.
     pub(crate) fn facts(&self) -> Facts {
         let (local, remote, waiting) = self.summary();

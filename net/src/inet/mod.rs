@@ -3,7 +3,9 @@
 pub mod address;
 mod control;
 pub mod datagram;
+mod datagram_option;
 pub(crate) mod errors;
+pub(crate) mod multicast;
 mod options;
 pub mod ping;
 pub mod port;
@@ -14,11 +16,13 @@ pub mod udp;
 
 use alloc::sync::Arc;
 
+use core::sync::atomic::AtomicU32;
+
 use base::{Capability, Errno, Result};
 
 pub use address::{Endpoint, Family};
 pub use options::Settings;
-pub(crate) use options::{IP_MTU, SOL_IP, SOL_IPV6};
+pub(crate) use options::{IP_MTU, SOL_IP, SOL_IPV6, Setter};
 
 use crate::ip::protocol;
 use crate::socket::{Caller, Socket};
@@ -54,6 +58,9 @@ pub fn create(caller: &Caller, family: Family, kind: i32, number: i32) -> Result
         _ => Err(Errno::ESOCKTNOSUPPORT),
     }
 }
+
+/// Do sockets for IPv6 begin with IPV6_V6ONLY (`net.ipv6.bindv6only`)?
+pub(crate) static BIND_V6_ONLY: AtomicU32 = AtomicU32::new(0);
 
 /// May a socket be bound to this address? `EADDRNOTAVAIL`, `EINVAL` (a link-local address without its link).
 pub(crate) fn check_bindable(at: &Endpoint, settings: &Settings, datagrams: bool) -> Result<()> {

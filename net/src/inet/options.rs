@@ -2,12 +2,14 @@
 
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::sync::atomic::Ordering;
 
-use base::{Errno, Result};
+use base::{Capability, Errno, Result};
 
 use super::address::Family;
-use crate::ip::{default_ttl, protocol};
+use crate::ip::{LOOSE_ROUTE, OPTIONS_MAX, STRICT_ROUTE, default_ttl, protocol};
 use crate::link;
+use crate::socket::{Caller, SocketKind};
 
 /// Levels.
 pub(crate) const SOL_IP: i32 = 0;
@@ -16,6 +18,7 @@ pub(crate) const SOL_IPV6: i32 = 41;
 const IP_TOS: i32 = 1;
 const IP_TTL: i32 = 2;
 const IP_HDRINCL: i32 = 3;
+const IP_OPTIONS: i32 = 4;
 pub(crate) const IP_PKTINFO: i32 = 8;
 const IP_MTU_DISCOVER: i32 = 10;
 const IP_RECVERR: i32 = 11;
@@ -24,13 +27,11 @@ const IP_RECVTOS: i32 = 13;
 pub(crate) const IP_MTU: i32 = 14;
 const IP_FREEBIND: i32 = 15;
 const IP_TRANSPARENT: i32 = 19;
+const IP_MINTTL: i32 = 21;
+const IP_NODEFRAG: i32 = 22;
 const IP_MULTICAST_IF: i32 = 32;
 const IP_MULTICAST_TTL: i32 = 33;
 const IP_MULTICAST_LOOP: i32 = 34;
-const IP_ADD_MEMBERSHIP: i32 = 35;
-const IP_DROP_MEMBERSHIP: i32 = 36;
-const MCAST_JOIN_GROUP: i32 = 42;
-const MCAST_LEAVE_GROUP: i32 = 45;
 const IP_MULTICAST_ALL: i32 = 49;
 const IP_BIND_ADDRESS_NO_PORT: i32 = 24;
 const IP_UNICAST_IF: i32 = 50;
@@ -39,8 +40,7 @@ const IPV6_UNICAST_HOPS: i32 = 16;
 const IPV6_MULTICAST_IF: i32 = 17;
 const IPV6_MULTICAST_HOPS: i32 = 18;
 const IPV6_MULTICAST_LOOP: i32 = 19;
-const IPV6_ADD_MEMBERSHIP: i32 = 20;
-const IPV6_DROP_MEMBERSHIP: i32 = 21;
+const IPV6_MULTICAST_ALL: i32 = 29;
 const IPV6_MTU_DISCOVER: i32 = 23;
 const IPV6_MTU: i32 = 24;
 const IPV6_RECVERR: i32 = 25;
@@ -50,10 +50,51 @@ const IPV6_RECVHOPLIMIT: i32 = 51;
 const IPV6_DONTFRAG: i32 = 62;
 const IPV6_RECVTCLASS: i32 = 66;
 const IPV6_TCLASS: i32 = 67;
+const IPV6_MINHOPCOUNT: i32 = 73;
+const IPV6_TRANSPARENT: i32 = 75;
+const IPV6_UNICAST_IF: i32 = 76;
 const IPV6_FREEBIND: i32 = 78;
 /// Requests for header options that we never see in packets: only kept.
-const IPV6_KEPT: [i32; 8] = [33, 53, 56, 57, 58, 60, 70, 77];
-const IP_KEPT: [i32; 6] = [6, 7, 18, 20, 21, 25];
+const IPV6_KEPT: [i32; 10] = [31, 33, 53, 56, 57, 58, 60, 70, 74, 77];
+const IP_KEPT: [i32; 7] = [6, 7, 18, 20, IP_NODEFRAG, 25, 26];
+
+/// Who sets an option, on what kind of socket.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setter {
+    /// A raw socket.
+    pub(crate) raw: bool,
+    /// A stream.
+    pub(crate) stream: bool,
+    /// It has an address, so IPV6_V6ONLY is settled.
+    pub(crate) bound: bool,
+    /// The caller may speak for any address.
+    pub(crate) privileged: bool,
+}
+
+impl Setter {
+    /// The caller's rights, for a socket of that kind.
+    pub(crate) fn new(caller: &Caller, kind: SocketKind, bound: bool) -> Setter {
+        let cred = &caller.fs.cred;
+        Setter {
+            raw: kind == SocketKind::Raw,
+            stream: kind == SocketKind::Stream,
+            bound,
+            privileged: cred.capable(Capability::NetRaw) || cred.capable(Capability::NetAdmin),
+        }
+    }
+
+    /// What the option cannot be set for. `ENOPROTOOPT`, `EINVAL`, `EPERM`.
+    fn check(self, level: i32, name: i32, on: bool) -> Result<()> {
+        match (level, name) {
+            (SOL_IP, IP_HDRINCL | IP_NODEFRAG) if !self.raw => Err(Errno::ENOPROTOOPT),
+            (SOL_IP, IP_MULTICAST_TTL | IP_MULTICAST_IF) if self.stream => Err(Errno::EINVAL),
+            (SOL_IPV6, IPV6_MULTICAST_HOPS | IPV6_MULTICAST_IF) if self.stream => Err(Errno::ENOPROTOOPT),
+            (SOL_IPV6, IPV6_V6ONLY) if self.bound => Err(Errno::EINVAL),
+            (SOL_IP, IP_TRANSPARENT) | (SOL_IPV6, IPV6_TRANSPARENT) if on && !self.privileged => Err(Errno::EPERM),
+            _ => Ok(()),
+        }
+    }
+}
 
 /// What the options of a socket are set to.
 #[derive(Clone, Debug)]
@@ -66,6 +107,7 @@ pub struct Settings {
     pub multicast_ttl: u8,
     pub multicast_loop: bool,
     pub multicast_all: bool,
+    pub multicast_all6: bool,
     pub multicast_interface: u32,
     pub multicast_source: Option<Ipv4Addr>,
     pub packet_info: bool,
@@ -84,10 +126,14 @@ pub struct Settings {
     pub header_included: bool,
     pub checksum_at: i32,
     pub dont_fragment: bool,
+    /// Packets with less time to live are not taken: of IPv4 and IPv6.
+    pub least_ttl: [u8; 2],
+    pub unicast_interface: u32,
+    /// IP_OPTIONS.
+    pub header_options: Vec<u8>,
     pub no_port: bool,
     /// SO_BINDTODEVICE.
     pub device: u32,
-    pub groups: Vec<(IpAddr, u32)>,
     /// ICMP types not to be received by a raw socket.
     pub filter: u32,
     kept: u64,
@@ -104,6 +150,7 @@ impl Default for Settings {
             multicast_ttl: 1,
             multicast_loop: true,
             multicast_all: true,
+            multicast_all6: true,
             multicast_interface: 0,
             multicast_source: None,
             packet_info: false,
@@ -117,13 +164,15 @@ impl Default for Settings {
             discover: 1,
             free_bind: false,
             transparent: false,
-            v6_only: false,
+            v6_only: super::BIND_V6_ONLY.load(Ordering::Relaxed) != 0,
             header_included: false,
             checksum_at: -1,
             dont_fragment: false,
+            least_ttl: [0; 2],
+            unicast_interface: 0,
+            header_options: Vec::new(),
             no_port: false,
             device: 0,
-            groups: Vec::new(),
             filter: 0,
             kept: 0,
             kept6: 0,
@@ -131,8 +180,37 @@ impl Default for Settings {
     }
 }
 
-/// Most groups of one socket (`net.ipv4.igmp_max_memberships`).
-const GROUPS_MAX: usize = 20;
+/// A number that fits a byte. `EINVAL`.
+fn byte(value: &[u8]) -> Result<u8> {
+    u8::try_from(number(value)?).map_err(|_| Errno::EINVAL)
+}
+
+/// The index of an interface, in network order as with no other option. `EINVAL`, `EADDRNOTAVAIL`.
+fn unicast_interface(value: &[u8]) -> Result<u32> {
+    let index = u32::from_be(word(value)? as u32);
+    if index != 0 && link::by_index(index).is_none() { Err(Errno::EADDRNOTAVAIL) } else { Ok(index) }
+}
+
+/// IP_OPTIONS as they go into headers: padded to whole words. `EINVAL` for too many, for malformed ones, and for source routes, which nobody takes.
+fn header_options(value: &[u8]) -> Result<Vec<u8>> {
+    if value.len() > OPTIONS_MAX {
+        return Err(Errno::EINVAL);
+    }
+    let mut rest = value;
+    while let [kind, tail @ ..] = rest {
+        rest = match (kind, tail) {
+            (0, _) => break,
+            (1, _) => tail,
+            (&(LOOSE_ROUTE | STRICT_ROUTE), _) => return Err(Errno::EINVAL),
+            (7 | 68, [_, pointer, ..]) if *pointer < 4 => return Err(Errno::EINVAL),
+            (_, [len, ..]) if *len >= 2 && usize::from(*len) <= rest.len() => &rest[usize::from(*len)..],
+            _ => return Err(Errno::EINVAL),
+        };
+    }
+    let mut options = value.to_vec();
+    options.resize(value.len().next_multiple_of(4), 0);
+    Ok(options)
+}
 
 /// A number of an option, which may be a byte for some. `EINVAL`.
 pub(crate) fn number(value: &[u8]) -> Result<i32> {
@@ -201,6 +279,7 @@ impl Settings {
             IP_RECVERR => self.receive_errors = on()?,
             IP_RECVTTL => self.receive_ttl = on()?,
             IP_RECVTOS => self.receive_tos = on()?,
+            IP_MINTTL => self.least_ttl[0] = byte(value)?,
             IP_FREEBIND => self.free_bind = on()?,
             IP_TRANSPARENT => self.transparent = on()?,
             IP_BIND_ADDRESS_NO_PORT => self.no_port = on()?,
@@ -212,54 +291,12 @@ impl Settings {
                 self.multicast_interface = interface_in(value, at)?;
                 self.multicast_source = v4_at(value, at).filter(|a| !a.is_unspecified());
             }
-            IP_ADD_MEMBERSHIP | IP_DROP_MEMBERSHIP => {
-                let group = v4_at(value, 0).ok_or(Errno::EINVAL)?;
-                let interface = interface_in(value, 4)?;
-                self.member(group.into(), interface, name == IP_ADD_MEMBERSHIP)?;
-            }
-            MCAST_JOIN_GROUP | MCAST_LEAVE_GROUP => self.member_by_address(value, name == MCAST_JOIN_GROUP)?,
-            IP_UNICAST_IF => {}
+            IP_OPTIONS => self.header_options = header_options(value)?,
+            IP_UNICAST_IF => self.unicast_interface = unicast_interface(value)?,
             name if IP_KEPT.contains(&name) => set_bit(&mut self.kept, name, on()?),
             _ => return Err(Errno::ENOPROTOOPT),
         }
         Ok(())
-    }
-
-    /// `struct group_req`.
-    fn member_by_address(&mut self, value: &[u8], join: bool) -> Result<()> {
-        let interface = word(value)? as u32;
-        let address = value.get(8..).ok_or(Errno::EINVAL)?;
-        let group = super::Endpoint::parse(address, Family::V6)?;
-        self.member(group.ip, interface, join)
-    }
-
-    fn member(&mut self, group: IpAddr, interface: u32, join: bool) -> Result<()> {
-        if !group.is_multicast() {
-            return Err(Errno::EINVAL);
-        }
-        let interface = match interface {
-            0 => crate::route::lookup(group, 0).map_err(|_| Errno::ENODEV)?.interface.index,
-            index => link::by_index(index).map(|_| index).ok_or(Errno::ENODEV)?,
-        };
-        let at = self.groups.iter().position(|&g| g == (group, interface));
-        match (join, at) {
-            (true, Some(_)) => Err(Errno::EADDRINUSE),
-            (true, None) if self.groups.len() >= GROUPS_MAX => Err(Errno::ENOBUFS),
-            (true, None) => {
-                self.groups.push((group, interface));
-                Ok(())
-            }
-            (false, Some(at)) => {
-                self.groups.remove(at);
-                Ok(())
-            }
-            (false, None) => Err(Errno::EADDRNOTAVAIL),
-        }
-    }
-
-    /// Is it a member of this group on this interface?
-    pub(crate) fn is_member(&self, group: IpAddr, interface: u32) -> bool {
-        self.groups.iter().any(|&(g, i)| g == group && (i == interface || interface == 1))
     }
 
     /// An option at IPPROTO_IP. `ENOPROTOOPT`.
@@ -273,6 +310,7 @@ impl Settings {
             IP_RECVERR => self.receive_errors.into(),
             IP_RECVTTL => self.receive_ttl.into(),
             IP_RECVTOS => self.receive_tos.into(),
+            IP_MINTTL => self.least_ttl[0].into(),
             IP_FREEBIND => self.free_bind.into(),
             IP_TRANSPARENT => self.transparent.into(),
             IP_BIND_ADDRESS_NO_PORT => self.no_port.into(),
@@ -282,18 +320,18 @@ impl Settings {
             IP_MULTICAST_IF => {
                 return Ok(self.multicast_source.unwrap_or(Ipv4Addr::UNSPECIFIED).octets().to_vec());
             }
-            4 => return Ok(Vec::new()),
+            IP_OPTIONS => return Ok(self.header_options.clone()),
+            IP_UNICAST_IF => self.unicast_interface.to_be() as i32,
             name if IP_KEPT.contains(&name) => has_bit(self.kept, name).into(),
             _ => return Err(Errno::ENOPROTOOPT),
         };
         Ok(value.to_ne_bytes().to_vec())
     }
 
-    /// Sets an option at IPPROTO_IPV6. `bound`: it has an address, so IPV6_V6ONLY is settled. `ENOPROTOOPT`, `EINVAL`.
-    pub(crate) fn set_v6(&mut self, name: i32, value: &[u8], bound: bool) -> Result<()> {
+    /// Sets an option at IPPROTO_IPV6. `ENOPROTOOPT`, `EINVAL`.
+    pub(crate) fn set_v6(&mut self, name: i32, value: &[u8]) -> Result<()> {
         let on = || word(value).map(|n| n != 0);
         match name {
-            IPV6_V6ONLY if bound => return Err(Errno::EINVAL),
             IPV6_V6ONLY => self.v6_only = on()?,
             IPV6_UNICAST_HOPS => self.hops = Settings::hop_limit(word(value)?)?,
             IPV6_MULTICAST_HOPS => self.multicast_ttl = Settings::hop_limit(word(value)?)?.unwrap_or(1),
@@ -308,13 +346,14 @@ impl Settings {
                 }
                 self.multicast_interface = index;
             }
-            IPV6_ADD_MEMBERSHIP | IPV6_DROP_MEMBERSHIP => {
-                let octets: [u8; 16] = value.get(..16).and_then(|b| b.try_into().ok()).ok_or(Errno::EINVAL)?;
-                let interface = word(value.get(16..).unwrap_or_default())? as u32;
-                self.member(Ipv6Addr::from(octets).into(), interface, name == IPV6_ADD_MEMBERSHIP)?;
-            }
-            MCAST_JOIN_GROUP | MCAST_LEAVE_GROUP => self.member_by_address(value, name == MCAST_JOIN_GROUP)?,
-            IPV6_MTU_DISCOVER => self.discover = word(value)?,
+            IPV6_MULTICAST_ALL => self.multicast_all6 = on()?,
+            IPV6_MTU_DISCOVER => match word(value)? {
+                how @ 0..=5 => self.discover = how,
+                _ => return Err(Errno::EINVAL),
+            },
+            IPV6_MINHOPCOUNT => self.least_ttl[1] = byte(value)?,
+            IPV6_TRANSPARENT => self.transparent = on()?,
+            IPV6_UNICAST_IF => self.unicast_interface = unicast_interface(value)?,
             IPV6_MTU if word(value)? < 1280 => return Err(Errno::EINVAL),
             IPV6_MTU => {}
             IPV6_RECVERR => self.receive_errors6 = on()?,
@@ -346,6 +385,7 @@ impl Settings {
             IPV6_MULTICAST_HOPS => self.multicast_ttl.into(),
             IPV6_MULTICAST_LOOP => self.multicast_loop.into(),
             IPV6_MULTICAST_IF => self.multicast_interface as i32,
+            IPV6_MULTICAST_ALL => self.multicast_all6.into(),
             IPV6_MTU_DISCOVER => self.discover,
             IPV6_RECVERR => self.receive_errors6.into(),
             IPV6_RECVPKTINFO => self.packet_info6.into(),
@@ -353,6 +393,9 @@ impl Settings {
             IPV6_RECVTCLASS => self.receive_class.into(),
             IPV6_TCLASS => self.class.into(),
             IPV6_DONTFRAG => self.dont_fragment.into(),
+            IPV6_MINHOPCOUNT => self.least_ttl[1].into(),
+            IPV6_TRANSPARENT => self.transparent.into(),
+            IPV6_UNICAST_IF => self.unicast_interface.to_be() as i32,
             IPV6_FREEBIND => self.free_bind.into(),
             IPV6_CHECKSUM => self.checksum_at,
             name if IPV6_KEPT.contains(&name) => has_bit(self.kept6, name).into(),
@@ -429,11 +472,15 @@ impl Settings {
         level: i32,
         name: i32,
         value: &[u8],
-        bound: bool,
+        setter: Setter,
     ) -> Option<Result<()>> {
+        if let Err(error) = setter.check(level, name, value.iter().any(|byte| *byte != 0)) {
+            return Some(Err(error));
+        }
         match (level, family) {
+            (SOL_IP | SOL_IPV6, _) if super::multicast::is_one(level, name) => Some(Err(Errno::EPROTO)),
             (SOL_IP, _) => Some(self.set_v4(name, value)),
-            (SOL_IPV6, Family::V6) => Some(self.set_v6(name, value, bound)),
+            (SOL_IPV6, Family::V6) => Some(self.set_v6(name, value)),
             (SOL_IPV6, Family::V4) => Some(Err(Errno::ENOPROTOOPT)),
             (crate::options::level::SOL_SOCKET, _) => self.set_socket(name, value),
             _ => None,
@@ -449,6 +496,18 @@ impl Settings {
             (crate::options::level::SOL_SOCKET, _) => self.get_socket(name),
             _ => None,
         }
+    }
+}
+
+impl Settings {
+    /// Is a flag at IPPROTO_IP set that is only kept?
+    pub(super) fn keeps_v4(&self, name: i32) -> bool {
+        has_bit(self.kept, name)
+    }
+
+    /// Is a flag at IPPROTO_IPV6 set that is only kept?
+    pub(super) fn keeps_v6(&self, name: i32) -> bool {
+        has_bit(self.kept6, name)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -92,6 +93,8 @@ pub(crate) fn input(packet: Box<Packet>, header: Header) {
         ttl: header.ttl,
         tos: header.tos,
         received: sched::time::realtime(),
+        options: Vec::new(),
+        segment: 0,
     };
     // A reply that finds no room is lost.
     let _ = socket.receive_datagram(datagram);

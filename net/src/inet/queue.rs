@@ -1,6 +1,7 @@
 //! Datagrams that wait to be received.
 
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use base::Nanos;
@@ -19,6 +20,10 @@ pub(super) struct Datagram {
     pub(super) tos: u8,
     /// On the real-time clock.
     pub(super) received: Nanos,
+    /// The options of its IPv4 header.
+    pub(super) options: Vec<u8>,
+    /// The size of the datagrams that it is a lump of; 0 for a single one.
+    pub(super) segment: u16,
 }
 
 /// What waits on a socket.

@@ -140,6 +140,10 @@ fn wants(socket: &DatagramSocket, packet: &Packet, header: &Header) -> bool {
     let local = state.local.ip.is_unspecified() || state.local.ip == header.destination;
     let remote = state.remote.is_none_or(|remote| remote.ip == header.source);
     drop(state);
+    let to = header.destination;
+    if to.is_multicast() && !socket.wants_group(to, header.source, header.interface) {
+        return false;
+    }
     let settings = socket.settings.lock();
     let device = settings.device == 0 || settings.device == header.interface;
     let mut kind = [0];
@@ -165,6 +169,8 @@ fn give(socket: &DatagramSocket, packet: &Packet, header: &Header) {
         ttl: header.ttl,
         tos: header.tos,
         received: sched::time::realtime(),
+        options: Vec::new(),
+        segment: 0,
     };
     // A packet that finds no room is lost.
     let _ = socket.receive_datagram(datagram);

@@ -40,6 +40,9 @@ impl DatagramSocket {
         }
         let settings = self.settings.lock();
         let mut device = settings.device;
+        if device == 0 && !target.ip.is_multicast() {
+            device = settings.unicast_interface;
+        }
         if target.ip.is_multicast() && settings.multicast_interface != 0 {
             device = settings.multicast_interface;
         }
@@ -80,10 +83,11 @@ impl DatagramSocket {
             tos: wishes.tos.unwrap_or_else(|| settings.tos_for(target.ip)),
             whole: settings.whole(),
             quiet: !settings.multicast_loop,
+            options: &settings.header_options,
         };
         let stamped = (self.options.timestamping.load(Ordering::Relaxed) != 0).then(|| data.clone());
         let result = match self.flavour {
-            Flavour::Udp => udp::send(data, local.port, target.port, &out, path, no_checksum),
+            Flavour::Udp => udp::send(data, local.port, target.port, &out, path, no_checksum, wishes.segment),
             Flavour::UdpLite => udp::send_lite(data, local.port, target.port, &out, path, coverage),
             Flavour::Ping => ping::send(data, local.port, &out, path),
             Flavour::Raw(_) => raw::send(data, &out, path, &settings),
@@ -126,18 +130,15 @@ impl DatagramSocket {
         let len = data.len();
         let segment = usize::from(if wishes.segment != 0 { wishes.segment } else { self.state.lock().segment });
         if segment == 0 || len <= segment || self.flavour != Flavour::Udp {
-            self.transmit(data, target, path, wishes)?;
+            self.transmit(data, target, path, &control::Wishes { segment: 0, ..*wishes })?;
             return Ok(len);
         }
         const SEGMENTS_MAX: usize = 64;
-        if len.div_ceil(segment) > SEGMENTS_MAX {
+        let headers = if target.ip.is_ipv4() { 28 } else { 48 };
+        if len.div_ceil(segment) > SEGMENTS_MAX || segment + headers > path.mtu() {
             return Err(Errno::EINVAL);
         }
-        let mut rest = data;
-        while !rest.is_empty() {
-            let part = rest.split_to(segment);
-            self.transmit(part, target, path, wishes)?;
-        }
+        self.transmit(data, target, path, &control::Wishes { segment: segment as u16, ..*wishes })?;
         Ok(len)
     }
 }

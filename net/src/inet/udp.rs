@@ -16,6 +16,7 @@ use super::sending::packet_with_header;
 use crate::checksum::Sum;
 use crate::filter;
 use crate::hash::{self, Table};
+use crate::ip;
 use crate::ip::icmp::{self, Report, Unreachable};
 use crate::ip::{Header, Outgoing, checksum_ok, output, protocol, set_checksum};
 use crate::options::option;
@@ -52,14 +53,23 @@ pub(crate) fn all() -> Vec<Arc<DatagramSocket>> {
     sockets.iter().flat_map(|table| table.values()).flatten().cloned().collect()
 }
 
-/// Sends a datagram. Errors of `output`.
-pub(super) fn send(data: Rope, from: u16, to: u16, out: &Outgoing, path: &Path, no_checksum: bool) -> Result<()> {
+/// Sends a datagram, or several of `segment` bytes as one lump that is cut as late as possible. Errors of `output`.
+pub(super) fn send(
+    data: Rope,
+    from: u16,
+    to: u16,
+    out: &Outgoing,
+    path: &Path,
+    no_checksum: bool,
+    segment: u16,
+) -> Result<()> {
     let len = data.len() + HEADER;
     let mut header = [0; HEADER];
     header[..2].copy_from_slice(&from.to_be_bytes());
     header[2..4].copy_from_slice(&to.to_be_bytes());
     header[4..6].copy_from_slice(&(len as u16).to_be_bytes());
     let mut packet = packet_with_header(data, &header)?;
+    packet.segment_size = segment;
     if !no_checksum || out.source.is_ipv6() {
         set_checksum(&mut packet, out, 6);
     }
@@ -154,7 +164,7 @@ fn receivers(packet: &Packet, header: &Header, source: (IpAddr, u16), port: u16)
     for socket in found {
         let Some(score) = score(&socket, source, to, header.interface) else { continue };
         if many {
-            let wants = !to.is_multicast() || wants_group(&socket, to, header.interface);
+            let wants = !to.is_multicast() || socket.wants_group(to, header.source, header.interface);
             if wants {
                 chosen.push(socket);
             }
@@ -178,12 +188,6 @@ fn receivers(packet: &Packet, header: &Header, source: (IpAddr, u16), port: u16)
         chosen.push(one);
     }
     chosen
-}
-
-fn wants_group(socket: &DatagramSocket, group: IpAddr, interface: u32) -> bool {
-    let settings = socket.settings.lock();
-    let everything = settings.multicast_all && settings.groups.is_empty() && socket.family == Family::V4;
-    settings.is_member(group, interface) || everything && interface == 1
 }
 
 /// Receives a datagram.
@@ -219,8 +223,11 @@ pub(crate) fn input(mut packet: Box<Packet>, header: Header) {
         icmp::unreachable(&mut packet, &header, Unreachable::Port);
         return;
     }
-    receivers.retain(|socket| filter::passes(&socket.options, &packet));
+    receivers
+        .retain(|socket| filter::passes(&socket.options, &packet) && socket.lives_enough(header.source, header.ttl));
+    let options = ip::options_of(&mut packet, &header);
     packet.pull(HEADER);
+    let segment = packet.segment_size;
     let Ok(data) = packet.into_rope() else { return };
     let scope = if route::is_link_local(header.source) { header.interface } else { 0 };
     let datagram = Datagram {
@@ -231,11 +238,25 @@ pub(crate) fn input(mut packet: Box<Packet>, header: Header) {
         ttl: header.ttl,
         tos: header.tos,
         received: sched::time::realtime(),
+        options,
+        segment,
     };
-    for socket in receivers {
-        let counter =
-            if socket.receive_datagram(datagram.clone()) { Counter::UdpInDatagrams } else { Counter::UdpRcvbufErrors };
-        statistics::add(counter, 1);
+    receivers.iter().for_each(|socket| give(socket, &datagram));
+}
+
+/// Gives a socket a datagram, or one after the other those of a lump that it does not take as such.
+fn give(socket: &DatagramSocket, datagram: &Datagram) {
+    let give = |datagram: Datagram| {
+        let taken = socket.receive_datagram(datagram);
+        statistics::add(if taken { Counter::UdpInDatagrams } else { Counter::UdpRcvbufErrors }, 1);
+    };
+    if datagram.segment == 0 || socket.takes_lumps() {
+        give(datagram.clone());
+        return;
+    }
+    let mut rest = datagram.data.clone();
+    while !rest.is_empty() {
+        give(Datagram { data: rest.split_to(datagram.segment.into()), segment: 0, ..datagram.clone() });
     }
 }
 

@@ -2,36 +2,19 @@
 
 use alloc::boxed::Box;
 use core::net::IpAddr;
-use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::icmp::{self, Unreachable};
-use super::{Header, transmit};
-use crate::link;
+use super::{Header, protocol, transmit};
+use crate::link::{self, conf::V4};
 use crate::packet::{Addressed, Packet};
 use crate::route::{self, Flow, Kind};
 use crate::statistics::{self, Counter};
 
-/// `net.ipv4.ip_forward` and `net.ipv6.conf.all.forwarding`.
-pub static FORWARDING: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
-
-/// Do interfaces that are made now forward packets of a family?
-pub(crate) fn by_default(v4: bool) -> bool {
-    FORWARDING[usize::from(!v4)].load(Ordering::Relaxed) != 0
-}
-
-/// Sets forwarding for all interfaces there are and come.
-pub(crate) fn set(v4: bool, on: bool) {
-    FORWARDING[usize::from(!v4)].store(on.into(), Ordering::Relaxed);
-    for interface in link::all() {
-        interface.forwarding[usize::from(!v4)].store(on, Ordering::Relaxed);
-    }
-}
-
 /// A packet that is not for this machine: on its way, or dropped. It begins with its IP header.
 pub(super) fn input(mut packet: Box<Packet>, header: &Header) {
     let v4 = header.source.is_ipv4();
-    let allowed =
-        link::by_index(header.interface).is_some_and(|i| i.forwarding[usize::from(!v4)].load(Ordering::Relaxed));
+    let input = link::by_index(header.interface);
+    let allowed = input.as_ref().is_some_and(|input| input.forwards(v4));
     let plain = packet.addressed == Addressed::Host
         && !header.destination.is_multicast()
         && !header.source.is_multicast()
@@ -45,15 +28,7 @@ pub(super) fn input(mut packet: Box<Packet>, header: &Header) {
         icmp::time_exceeded(&mut packet, header, 0);
         return;
     }
-    let mut flow = Flow::to(header.destination, 0);
-    flow.source = Some(header.source);
-    flow.input = header.interface;
-    flow.mark = packet.mark;
-    flow.tos = header.tos;
-    packet.unpull(header.len);
-    flow.hash = packet.flow_hash();
-    packet.pull(header.len);
-    let path = match route::find(&flow) {
+    let path = match route::find(&flow_of(&mut packet, header)) {
         Ok(path) if path.kind == Kind::Unicast => path,
         Ok(_) => return,
         Err(error) => {
@@ -62,8 +37,12 @@ pub(super) fn input(mut packet: Box<Packet>, header: &Header) {
             return;
         }
     };
-    let len = packet.len() + header.len;
-    if len > path.mtu() && packet.segment_size == 0 {
+    let len = match packet.segment_size {
+        0 => packet.len() + header.len,
+        // What is going to be cut into segments: the headers (the transport's at most 60 bytes) and one of these.
+        size => header.len + transport_len(&mut packet, header.protocol) + usize::from(size),
+    };
+    if len > path.mtu() {
         packet.unpull(header.len);
         let may_be_cut = v4 && packet.head().get(6).is_some_and(|flags| flags & 0x40 == 0);
         if !may_be_cut {
@@ -73,19 +52,47 @@ pub(super) fn input(mut packet: Box<Packet>, header: &Header) {
         }
         packet.pull(header.len);
     }
-    if path.interface.index == header.interface && path.next_hop != header.source && v4 {
+    let sends_redirects = input.is_some_and(|input| input.either(V4::SendRedirects));
+    if path.interface.index == header.interface && path.next_hop != header.source && v4 && sends_redirects {
         icmp::redirect(&mut packet, header, path.next_hop);
     }
     packet.unpull(header.len);
     step(&mut packet, v4);
+    let own = route::source_for(&path.interface, header.destination, path.next_hop);
+    super::option::record_in(&mut packet, header, own);
     statistics::add(Counter::IpForwDatagrams, 1);
     packet.hops = 0;
-    if len > path.mtu() && packet.segment_size == 0 {
-        super::fragment::again(packet, header, &path);
+    if len > path.mtu() {
+        if packet.segment_size != 0 {
+            crate::link::cut(packet).into_iter().for_each(|part| super::fragment::again(part, header, &path));
+        } else {
+            super::fragment::again(packet, header, &path);
+        }
         return;
     }
     // What cannot be sent is lost like anything on the way.
     let _ = transmit(packet, &path);
+}
+
+/// What the way of a packet depends on.
+fn flow_of(packet: &mut Packet, header: &Header) -> Flow {
+    let mut flow = Flow::to(header.destination, 0);
+    flow.source = Some(header.source);
+    flow.input = header.interface;
+    flow.mark = packet.mark;
+    flow.tos = header.tos;
+    packet.unpull(header.len);
+    flow.hash = packet.flow_hash();
+    packet.pull(header.len);
+    flow
+}
+
+/// Bytes of the transport header that each segment of a packet has.
+fn transport_len(packet: &mut Packet, number: u8) -> usize {
+    match number {
+        protocol::TCP if packet.ensure(20) => usize::from(packet.head()[12] >> 4) * 4,
+        _ => 8,
+    }
 }
 
 /// Addresses that mean something on one link or machine only.

@@ -3,13 +3,17 @@
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use base::{Errno, NANOS_PER_SEC, Nanos, Result};
-use hal::sync::SpinLock;
+use hal::sync::{Once, SpinLock};
 
-use super::{Header, Outgoing, header_len, transmit, v4, v6};
+use super::{Header, Outgoing, icmp, transmit, v4, v6};
+use crate::alarm::{Alarm, Rings};
+use crate::backlog;
 use crate::packet::{Packet, Rope};
 use crate::route::Path;
 use crate::statistics::{self, Counter};
@@ -22,17 +26,20 @@ pub(super) struct Piece {
     pub(super) more: bool,
 }
 
-/// Bytes of all pieces that wait (`net.ipv4.ipfrag_high_thresh`).
-const MEMORY_MAX: usize = 4 << 20;
-/// Pieces of one packet.
-const PIECES_MAX: usize = 128;
-/// How long pieces wait (`net.ipv4.ipfrag_time`).
-const PATIENCE: Nanos = 30 * NANOS_PER_SEC;
+/// Bytes that all pieces which wait may cost (`net.ipv4.ipfrag_high_thresh`).
+pub(crate) static MEMORY_MAX: AtomicU32 = AtomicU32::new(4 << 20);
+/// Seconds that pieces wait (`net.ipv4.ipfrag_time`).
+pub(crate) static PATIENCE: AtomicU32 = AtomicU32::new(30);
+/// What a piece costs besides its bytes.
+const OVERHEAD: usize = 256;
 
 type Key = (IpAddr, IpAddr, u8, u32);
 
 struct Puzzle {
-    since: Nanos,
+    /// When it began, and its number among those that began then: its place in the order of age.
+    age: (Nanos, u64),
+    /// What its pieces cost.
+    cost: usize,
     /// By offset, not overlapping.
     parts: Vec<(usize, Rope)>,
     bytes: usize,
@@ -44,16 +51,32 @@ struct Puzzle {
 
 struct Puzzles {
     open: BTreeMap<Key, Puzzle>,
-    bytes: usize,
+    /// The same by age.
+    ages: BTreeMap<(Nanos, u64), Key>,
+    begun: u64,
+    cost: usize,
 }
 
-static PUZZLES: SpinLock<Puzzles> = SpinLock::new(Puzzles { open: BTreeMap::new(), bytes: 0 });
+static PUZZLES: SpinLock<Puzzles> =
+    SpinLock::new(Puzzles { open: BTreeMap::new(), ages: BTreeMap::new(), begun: 0, cost: 0 });
+
+/// Ends those whose pieces don't come.
+#[derive(Default)]
+struct Clock {
+    alarm: Alarm,
+}
+
+static CLOCK: Once<Arc<Clock>> = Once::new();
+
+fn patience() -> Nanos {
+    Nanos::from(PATIENCE.load(Ordering::Relaxed)) * NANOS_PER_SEC
+}
 
 /// Sends a packet in pieces of at most `most` bytes. `EMSGSIZE`.
 pub(super) fn output(mut packet: Box<Packet>, out: &Outgoing, path: &Path, most: usize) -> Result<()> {
     super::finish_checksum(&mut packet, out);
     let v6 = out.source.is_ipv6();
-    let overhead = header_len(out.source) + if v6 { 8 } else { 0 };
+    let overhead = out.header_len() + if v6 { 8 } else { 0 };
     let room = (most.checked_sub(overhead).ok_or(Errno::EMSGSIZE)?) & !7;
     if room == 0 || packet.len() > 65535 {
         return Err(Errno::EMSGSIZE);
@@ -124,43 +147,74 @@ pub(super) fn input(packet: Box<Packet>, header: Header, piece: Piece) -> Option
     let now = sched::time::now();
     let key = (header.source, header.destination, header.protocol, piece.identity);
     let mut puzzles = PUZZLES.lock();
-    puzzles.forget_old(now);
+    let dropped = puzzles.shrink();
     let done = puzzles.take(now, key, packet, header, piece);
+    let bad = if done.is_err() { puzzles.remove(&key) } else { None };
+    if let Some((begun, _)) = puzzles.ages.first_key_value().map(|(age, _)| *age) {
+        let clock = CLOCK.get_or_init(|| Arc::new(Clock::default()));
+        clock.alarm.set(Some(begun + patience()), || Some(clock.clone()));
+    }
+    drop(puzzles);
+    drop((dropped, bad));
     match done {
         Ok(None) => None,
         Ok(Some(puzzle)) => {
-            drop(puzzles);
             let whole = puzzle.join();
             statistics::add(if whole.is_some() { Counter::IpReasmOks } else { Counter::IpReasmFails }, 1);
             whole
         }
         Err(()) => {
-            puzzles.remove(&key);
             statistics::add(Counter::IpReasmFails, 1);
             None
         }
     }
 }
 
+impl Rings for Clock {
+    fn ring(self: Arc<Self>, now: Nanos) {
+        let patience = patience();
+        let mut late = Vec::new();
+        let mut puzzles = PUZZLES.lock();
+        self.alarm.rung(now);
+        while let Some((&age, &key)) = puzzles.ages.first_key_value() {
+            if age.0 + patience > now {
+                self.alarm.set(Some(age.0 + patience), || Some(self.clone()));
+                break;
+            }
+            late.extend(puzzles.remove(&key));
+        }
+        drop(puzzles);
+        for puzzle in late {
+            statistics::add(Counter::IpReasmTimeout, 1);
+            statistics::add(Counter::IpReasmFails, 1);
+            // Who sent it hears of it, if the piece is here that says who that was (RFC 792, RFC 8200, 4.5).
+            if let Some((mut packet, header)) = puzzle.first {
+                const PIECES_MISSING: u8 = 1;
+                packet.pull(header.len);
+                icmp::time_exceeded(&mut packet, &header, PIECES_MISSING);
+            }
+        }
+        backlog::run();
+    }
+}
+
 impl Puzzles {
     fn remove(&mut self, key: &Key) -> Option<Puzzle> {
         let puzzle = self.open.remove(key)?;
-        self.bytes -= puzzle.bytes;
+        self.ages.remove(&puzzle.age);
+        self.cost -= puzzle.cost;
         Some(puzzle)
     }
 
-    fn forget_old(&mut self, now: Nanos) {
-        let expired = |p: &Puzzle| now.saturating_sub(p.since) > PATIENCE;
-        loop {
-            let oldest = self.open.iter().min_by_key(|(_, p)| p.since).map(|(key, p)| (*key, expired(p)));
-            match oldest {
-                Some((key, old)) if old || self.bytes > MEMORY_MAX => {
-                    self.remove(&key);
-                    statistics::add(Counter::IpReasmFails, 1);
-                }
-                _ => return,
-            }
+    /// Drops the oldest while all together cost too much.
+    fn shrink(&mut self) -> Vec<Puzzle> {
+        let mut dropped = Vec::new();
+        while self.cost > MEMORY_MAX.load(Ordering::Relaxed) as usize {
+            let Some((_, &oldest)) = self.ages.first_key_value() else { break };
+            dropped.extend(self.remove(&oldest));
+            statistics::add(Counter::IpReasmFails, 1);
         }
+        dropped
     }
 
     fn take(
@@ -176,8 +230,12 @@ impl Puzzles {
         if len == 0 || end > 65535 || piece.more && !len.is_multiple_of(8) {
             return Err(());
         }
-        let fresh = || Puzzle { since: now, parts: Vec::new(), bytes: 0, whole: None, first: None };
-        let puzzle = self.open.entry(key).or_insert_with(fresh);
+        let puzzle = self.open.entry(key).or_insert_with(|| {
+            self.begun += 1;
+            let age = (now, self.begun);
+            self.ages.insert(age, key);
+            Puzzle { age, cost: 0, parts: Vec::new(), bytes: 0, whole: None, first: None }
+        });
         let at = puzzle.parts.partition_point(|(offset, _)| *offset < piece.offset);
         if puzzle.parts.get(at).is_some_and(|(offset, p)| *offset == piece.offset && p.len() == len) {
             // The same piece again is harmless.
@@ -186,7 +244,7 @@ impl Puzzles {
         let before = at.checked_sub(1).and_then(|i| puzzle.parts.get(i)).map_or(0, |(offset, p)| offset + p.len());
         let overlaps = before > piece.offset || puzzle.parts.get(at).is_some_and(|(offset, _)| *offset < end);
         let beyond = puzzle.whole.is_some_and(|whole| end > whole || !piece.more && end != whole);
-        if overlaps || beyond || puzzle.parts.len() >= PIECES_MAX {
+        if overlaps || beyond || puzzle.parts.try_reserve(1).is_err() {
             return Err(());
         }
         if !piece.more {
@@ -200,7 +258,8 @@ impl Puzzles {
         let rope = Box::new(*data).into_rope().map_err(|_| ())?;
         puzzle.parts.insert(at, (piece.offset, rope));
         puzzle.bytes += len;
-        self.bytes += len;
+        puzzle.cost += len + OVERHEAD;
+        self.cost += len + OVERHEAD;
         if piece.offset == 0 {
             puzzle.first = Some((packet, header));
         }

@@ -2,14 +2,14 @@
 
 use alloc::boxed::Box;
 use core::net::IpAddr;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use base::{Errno, NANOS_PER_SEC, Result};
 
-use super::{Header, Outgoing, default_ttl, output, protocol, set_checksum};
+use super::{Header, Outgoing, default_ttl, membership, option, output, protocol, set_checksum};
 use crate::checksum::Sum;
 use crate::inet::{ping, raw, udp};
-use crate::link::discovery;
+use crate::link::{self, discovery};
 use crate::packet::{Packet, Rope};
 use crate::route::{self, Path};
 use crate::statistics::{self, Counter};
@@ -53,6 +53,8 @@ const REDIRECT: u8 = 5;
 const ECHO: u8 = 8;
 const TIME_EXCEEDED: u8 = 11;
 const PARAMETER: u8 = 12;
+const TIMESTAMP: u8 = 13;
+const TIMESTAMP_REPLY: u8 = 14;
 const UNREACHABLE_6: u8 = 1;
 const TOO_BIG_6: u8 = 2;
 const TIME_EXCEEDED_6: u8 = 3;
@@ -128,6 +130,11 @@ pub(crate) fn too_big(packet: &mut Packet, header: &Header, mtu: usize) {
     }
 }
 
+/// Tells the sender of a packet that a field of its header, so many bytes on, makes no sense.
+pub(crate) fn parameter_problem(packet: &mut Packet, header: &Header, at: u8) {
+    complain(packet, header, PARAMETER, 0, [at, 0, 0, 0]);
+}
+
 /// Tells the sender of an IPv4 packet of a better neighbour for its destination.
 pub(crate) fn redirect(packet: &mut Packet, header: &Header, better: IpAddr) {
     const FOR_HOST: u8 = 1;
@@ -161,6 +168,7 @@ fn complain(packet: &mut Packet, header: &Header, kind: u8, code: u8, about: [u8
         tos: 0xc0,
         whole: false,
         quiet: false,
+        options: &[],
     };
     // Nobody waits for the outcome of a complaint.
     let [a, b, c, d] = about;
@@ -184,9 +192,11 @@ pub(super) fn input(mut packet: Box<Packet>, header: Header) {
     match (head[0], header.source.is_ipv4()) {
         (ECHO, true) => answer(packet, &header, head, ECHO_REPLY),
         (ECHO_6, false) => answer(packet, &header, head, ECHO_REPLY_6),
+        (TIMESTAMP, true) => answer(packet, &header, head, TIMESTAMP_REPLY),
         (ECHO_REPLY, true) | (ECHO_REPLY_6, false) => ping::input(packet, header),
         (discovery::ROUTER_ADVERTISEMENT..=discovery::ADVERTISEMENT, false) => discovery::input(packet, &header, head),
         (UNREACHABLE | TIME_EXCEEDED | PARAMETER, true) => report(packet, &header, head),
+        (membership::QUERY_6, false) => membership::input_v6(&packet, &header),
         (REDIRECT, true) => on_redirect(packet, &header, head),
         (discovery::REDIRECT, false) => discovery::redirected(packet, &header),
         (UNREACHABLE_6 | TOO_BIG_6 | TIME_EXCEEDED_6 | PARAMETER_6, false) => report(packet, &header, head),
@@ -204,9 +214,36 @@ fn message_is_whole(packet: &Packet, header: &Header) -> bool {
     sum.folded() == 0xffff
 }
 
+/// Settings of `net.ipv4.icmp_*`: whether echoes are answered, those to everyone or a group, and other things about errors.
+pub(crate) static ECHO_IGNORE_ALL: AtomicU32 = AtomicU32::new(0);
+/// Echoes to everyone or to a group (for IPv4) are not answered.
+pub(crate) static ECHO_IGNORE_BROADCASTS: AtomicU32 = AtomicU32::new(1);
+
+/// Is an echo to be left without an answer?
+fn is_ignored(header: &Header) -> bool {
+    let to = header.destination;
+    let many = to.is_ipv4() && (to.is_multicast() || route::is_broadcast_anywhere(to));
+    to.is_ipv4() && ECHO_IGNORE_ALL.load(Ordering::Relaxed) != 0
+        || many && ECHO_IGNORE_BROADCASTS.load(Ordering::Relaxed) != 0
+}
+
+/// An echo, or a question for the time (RFC 792).
 fn answer(mut packet: Box<Packet>, header: &Header, mut head: [u8; HEADER], kind: u8) {
+    if is_ignored(header) {
+        return;
+    }
     let Ok(path) = route::lookup(header.source, 0) else { return };
+    let options = option::for_answer(&mut packet, header);
     packet.pull(HEADER);
+    if kind == TIMESTAMP_REPLY {
+        // Milliseconds since midnight, when it came and when it left.
+        let now = option::time_of_day();
+        if !packet.ensure(12) {
+            return;
+        }
+        packet.head_mut()[4..8].copy_from_slice(&now.to_be_bytes());
+        packet.head_mut()[8..12].copy_from_slice(&now.to_be_bytes());
+    }
     let Ok(body) = packet.into_rope() else { return };
     head[0] = kind;
     head[2..4].fill(0);
@@ -219,6 +256,7 @@ fn answer(mut packet: Box<Packet>, header: &Header, mut head: [u8; HEADER], kind
         tos: header.tos,
         whole: false,
         quiet: false,
+        options: if header.source.is_ipv4() { options.bytes() } else { &[] },
     };
     // An echo that cannot be sent is lost like one that the network loses.
     let _ = send(head, body, &out, &path);
@@ -227,7 +265,8 @@ fn answer(mut packet: Box<Packet>, header: &Header, mut head: [u8; HEADER], kind
 /// A router knows a better one: believed where it is the one that we use, and the better one is a neighbour.
 fn on_redirect(mut packet: Box<Packet>, header: &Header, head: [u8; HEADER]) {
     packet.pull(HEADER);
-    if !packet.ensure(20) || crate::ip::forward::by_default(true) {
+    let allowed = link::by_index(header.interface).is_some_and(|interface| interface.takes_redirects());
+    if !packet.ensure(20) || !allowed {
         return;
     }
     let (_, destination) = super::inner_addresses(packet.head(), true);

@@ -1,12 +1,17 @@
 //! The Internet layer: headers of IPv4 (RFC 791) and IPv6 (RFC 8200), sending, receiving, and handing up to the protocols.
 
+pub(crate) use option::{LOOSE_ROUTE, OPTIONS_MAX, STRICT_ROUTE};
+
 pub mod forward;
-mod fragment;
+pub(crate) mod fragment;
 pub mod icmp;
+pub(crate) mod membership;
+mod option;
 mod v4;
 mod v6;
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -14,10 +19,12 @@ use base::{Errno, Result};
 
 use crate::checksum::Sum;
 use crate::inet::{raw, udp};
+use crate::link::conf::V4;
+use crate::link::{self, Interface};
 use crate::packet::{Addressed, Checksum, Packet};
 use crate::route::{self, Kind, Path};
 use crate::statistics::{self, Counter};
-use crate::{link, tcp};
+use crate::{backlog, tcp};
 
 /// Protocol numbers.
 #[allow(missing_docs, reason = "protocols(5) has them")]
@@ -52,7 +59,7 @@ pub struct Header {
 
 /// What the header of a packet to be sent is to say.
 #[derive(Clone, Copy, Debug)]
-pub struct Outgoing {
+pub struct Outgoing<'a> {
     /// From.
     pub source: IpAddr,
     /// To.
@@ -67,6 +74,15 @@ pub struct Outgoing {
     pub whole: bool,
     /// Not to come back to this machine's own members of a group.
     pub quiet: bool,
+    /// Options of the IPv4 header, a multiple of four bytes.
+    pub options: &'a [u8],
+}
+
+impl Outgoing<'_> {
+    /// Bytes of the header.
+    pub fn header_len(&self) -> usize {
+        header_len(self.source) + if self.source.is_ipv4() { self.options.len() } else { 0 }
+    }
 }
 
 /// The time to live of packets (`net.ipv4.ip_default_ttl`).
@@ -86,7 +102,7 @@ pub fn header_len(ip: IpAddr) -> usize {
 /// goes.
 pub fn set_checksum(packet: &mut Packet, out: &Outgoing, at: usize) {
     let value = Sum::pseudo(out.source, out.destination, out.protocol, packet.len()).folded();
-    packet.checksum = Checksum::Partial { start: header_len(out.source) as u16, offset: at as u16 };
+    packet.checksum = Checksum::Partial { start: out.header_len() as u16, offset: at as u16 };
     if let Some(field) = packet.head_mut().get_mut(at..at + 2) {
         field.copy_from_slice(&value.to_be_bytes());
     }
@@ -108,7 +124,7 @@ pub fn output(mut packet: Box<Packet>, out: &Outgoing, path: &Path) -> Result<()
     statistics::add(Counter::IpOutRequests, 1);
     packet.quiet = out.quiet;
     let most = path.mtu();
-    let len = packet.len() + header_len(out.source);
+    let len = packet.len() + out.header_len();
     if len > most && packet.segment_size == 0 {
         if out.whole {
             return Err(Errno::EMSGSIZE);
@@ -128,22 +144,39 @@ pub fn transmit(packet: Box<Packet>, path: &Path) -> Result<()> {
     if !path.interface.is_up() {
         return Err(Errno::ENETDOWN);
     }
-    if matches!(path.kind, Kind::Multicast | Kind::Broadcast) && !path.interface.is_loopback() && !packet.quiet {
+    if matches!(path.kind, Kind::Multicast | Kind::Broadcast) && !path.interface.is_loopback() {
         // This machine may be among the receivers.
-        loop_back(&packet);
+        loop_back(&packet, path);
+        if path.kind == Kind::Multicast && stays_here(&packet) {
+            return Ok(());
+        }
     }
     path.interface.transmit(packet, path.next_hop);
     Ok(())
 }
 
-/// Gives this machine's members of a group their copy.
-fn loop_back(packet: &Packet) {
-    if let Some(lo) = link::by_index(1) {
+/// Gives this machine's members of a group, or all that listen to a broadcast, their copy: as if it had come in where it goes out.
+fn loop_back(packet: &Packet, path: &Path) {
+    let wanted = match path.kind {
+        Kind::Multicast => !packet.quiet && path.interface.listens_to(path.next_hop, path.source),
+        _ => true,
+    };
+    if wanted {
         let mut copy = Box::new(packet.clone());
-        copy.addressed = Addressed::Multicast;
-        let next_hop = IpAddr::V4(core::net::Ipv4Addr::LOCALHOST);
-        lo.transmit(copy, next_hop);
+        copy.interface = path.interface.index;
+        copy.addressed = Addressed::Loopback;
+        if copy.checksum != Checksum::Unknown {
+            copy.checksum = Checksum::Good;
+        }
+        // Like any packet that finds no room it is lost.
+        let _ = backlog::push(copy);
     }
+}
+
+/// A group's packet without a hop to live is for this machine only, as is one to a group that has its scope there.
+fn stays_here(packet: &Packet) -> bool {
+    let head = packet.head();
+    if packet.is_v6() { head.get(25).is_some_and(|scope| scope & 0xf <= 1) } else { head.get(8) == Some(&0) }
 }
 
 /// Receives a packet that begins with its IP header, without locks held.
@@ -164,9 +197,22 @@ pub fn input(mut packet: Box<Packet>) {
     if packet.addressed == Addressed::Other {
         return;
     }
+    if packet.addressed != Addressed::Loopback && is_martian(&packet, &header) {
+        statistics::add(Counter::IpInAddrErrors, 1);
+        return;
+    }
+    if header.len > v4::HEADER && header.source.is_ipv4() && !option::accepts(&mut packet, &header) {
+        return;
+    }
     if !is_for_us(&packet, &header) {
         forward::input(packet, &header);
         return;
+    }
+    if header.len > v4::HEADER && header.source.is_ipv4() {
+        let one = route::is_local(header.destination);
+        let own =
+            if one { header.destination } else { route::lookup(header.source, 0).map_or(header.source, |p| p.source) };
+        option::record_in(&mut packet, &header, own);
     }
     match piece {
         None => deliver(packet, header),
@@ -178,18 +224,70 @@ pub fn input(mut packet: Box<Packet>) {
     }
 }
 
+/// Can a packet from this source not have come in here honestly (RFC 1812, 5.3.7 and 5.3.8; `rp_filter`)?
+fn is_martian(packet: &Packet, header: &Header) -> bool {
+    let Some(interface) = link::by_index(packet.interface).filter(|interface| !interface.is_loopback()) else {
+        return false;
+    };
+    let IpAddr::V4(source) = header.source else {
+        return header.source.is_multicast() || interface.is_v6_disabled();
+    };
+    let many = header.destination.is_multicast() || route::is_broadcast(header.destination, &interface);
+    let bad = source.is_multicast()
+        || source.is_broadcast()
+        || source.octets()[0] == 0 && !(source.is_unspecified() && many)
+        || (source.is_loopback() || header.destination.is_loopback()) && !interface.either(V4::RouteLocalnet);
+    let wrong = bad || !source.is_unspecified() && !is_plausible(header.source, &interface);
+    if wrong && interface.either(V4::LogMartians) {
+        log::warn!("{}: martian source {} to {}", interface.name(), header.source, header.destination);
+    }
+    wrong
+}
+
+/// Would an answer to this source go out by the interface (`rp_filter` 1), or out at all (2)? This machine's own addresses come from elsewhere only
+/// where that is allowed.
+fn is_plausible(source: IpAddr, interface: &Interface) -> bool {
+    let accepts_local = interface.either(V4::AcceptLocal);
+    if route::is_local(source) {
+        return accepts_local;
+    }
+    match interface.most(V4::RpFilter) {
+        0 => true,
+        how => {
+            let back = route::lookup(source, 0);
+            let right = back.is_ok_and(|path| how == 2 || path.interface.index == interface.index);
+            if !right {
+                statistics::add(Counter::IpReversePathFilter, 1);
+            }
+            right
+        }
+    }
+}
+
 fn is_for_us(packet: &Packet, header: &Header) -> bool {
     let Some(interface) = link::by_index(packet.interface) else { return false };
-    if !interface.is_loopback() && (header.destination.is_loopback() || header.source.is_loopback()) {
+    let own = header.destination.is_loopback() || header.source.is_loopback();
+    if !interface.is_loopback() && own && header.source.is_ipv6() {
         // Nobody else may speak to, or as, this machine's own addresses.
         return false;
     }
+    if header.destination.is_multicast() {
+        return interface.is_loopback() || interface.listens_to(header.destination, header.source);
+    }
     interface.is_loopback()
-        || header.destination.is_multicast()
         || route::is_broadcast(header.destination, &interface)
         || route::is_local(header.destination)
-        // A machine without an address yet takes what is sent to its hardware address: DHCP offers come so.
-        || interface.addresses().iter().all(|a| !a.ip.is_ipv4()) && header.destination.is_ipv4()
+}
+
+/// The options of the IPv4 header of a packet that is at its transport header.
+pub(crate) fn options_of(packet: &mut Packet, header: &Header) -> Vec<u8> {
+    if header.len <= v4::HEADER || header.source.is_ipv6() {
+        return Vec::new();
+    }
+    packet.unpull(header.len);
+    let options = packet.head().get(v4::HEADER..header.len).map_or(Vec::new(), <[u8]>::to_vec);
+    packet.pull(header.len);
+    options
 }
 
 /// Hands a whole packet, still with its IP header, to who it is for.
@@ -202,8 +300,12 @@ fn deliver(mut packet: Box<Packet>, header: Header) {
         protocol::UDP | protocol::UDPLITE => udp::input(packet, header),
         protocol::ICMP if header.source.is_ipv4() => icmp::input(packet, header),
         protocol::ICMPV6 if header.source.is_ipv6() => icmp::input(packet, header),
-        _ if !taken && header.destination.is_ipv4() => {
-            icmp::unreachable(&mut packet, &header, icmp::Unreachable::Protocol)
+        protocol::IGMP if header.source.is_ipv4() => membership::input(&packet, &header),
+        // The end of an IPv6 header's chain: nothing follows, and nobody complains.
+        v6::NOTHING if header.source.is_ipv6() => {}
+        _ if !taken => {
+            statistics::add(Counter::IpInUnknownProtos, 1);
+            icmp::unreachable(&mut packet, &header, icmp::Unreachable::Protocol);
         }
         _ => {}
     }

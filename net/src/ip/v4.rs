@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicU16, Ordering};
 use base::Result;
 
 use super::fragment::Piece;
+use super::option::Options;
 use super::{Header, Outgoing};
 use crate::checksum;
 use crate::packet::{Checksum, Packet};
@@ -30,14 +31,18 @@ pub(super) fn push(
     destination: Ipv4Addr,
     piece: Option<(u16, usize, bool)>,
 ) -> Result<()> {
-    let total = packet.len() + HEADER;
+    let fresh = piece.is_none_or(|(_, offset, _)| offset == 0);
+    let mut options = if fresh { Options::all(out.options) } else { Options::copied(out.options) };
+    options.record(source);
+    let len = HEADER + options.bytes().len();
+    let total = packet.len() + len;
     let (identity, flags) = match piece {
         Some((identity, offset, more)) => (identity, (offset / 8) as u16 | if more { MORE } else { 0 }),
         None if out.whole => (0, DONT_FRAGMENT),
         None => (identity(), 0),
     };
-    let header = packet.push(HEADER)?;
-    header[0] = 0x45;
+    let header = packet.push(len)?;
+    header[0] = 0x40 | (len / 4) as u8;
     header[1] = out.tos;
     header[2..4].copy_from_slice(&(total as u16).to_be_bytes());
     header[4..6].copy_from_slice(&identity.to_be_bytes());
@@ -47,6 +52,7 @@ pub(super) fn push(
     header[10..12].fill(0);
     header[12..16].copy_from_slice(&source.octets());
     header[16..20].copy_from_slice(&destination.octets());
+    header[20..].copy_from_slice(options.bytes());
     let sum = checksum::of(header);
     header[10..12].copy_from_slice(&sum.to_be_bytes());
     Ok(())

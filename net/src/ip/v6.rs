@@ -10,11 +10,13 @@ use crate::packet::Packet;
 
 /// Bytes without extensions.
 pub(super) const HEADER: usize = 40;
-const HOP_BY_HOP: u8 = 0;
+pub(super) const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 /// The fragment header.
 pub(super) const FRAGMENT: u8 = 44;
 const DESTINATION: u8 = 60;
+/// No next header.
+pub(super) const NOTHING: u8 = 59;
 /// Extensions that are looked at, at most.
 const EXTENSIONS_MAX: usize = 8;
 

@@ -4,9 +4,11 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::net::{IpAddr, Ipv4Addr};
 
+use super::conf::V4;
 use super::neighbour::Word;
-use super::{Interface, ethernet, neighbour};
+use super::{Interface, ethernet, neighbour, scope};
 use crate::packet::{Addressed, Packet, Rope};
+use crate::route::Kind;
 
 /// Bytes of a message for Ethernet and IPv4.
 const SIZE: usize = 28;
@@ -34,6 +36,27 @@ pub(super) fn request(interface: &Interface, target: Ipv4Addr, last: Option<[u8;
     send(interface, REQUEST, source, target, [0; 6], last.unwrap_or(ethernet::BROADCAST));
 }
 
+/// Is this machine not to answer here for an address that it has (`arp_ignore`)?
+fn is_silent(interface: &Interface, target: Ipv4Addr, sender: Ipv4Addr) -> bool {
+    let own = || interface.addresses().into_iter().find(|address| address.ip == target);
+    match interface.most(V4::ArpIgnore) {
+        0 => false,
+        1 => own().is_none(),
+        // Only those of the same network get an answer.
+        2 => own().is_none_or(|own| !crate::route::matches(sender.into(), own.ip, own.prefix)),
+        3 => own().is_some_and(|own| own.scope == scope::HOST),
+        _ => true,
+    }
+}
+
+/// Does this machine answer for one that it forwards to by another interface (`proxy_arp`)?
+fn is_proxy(interface: &Interface, target: Ipv4Addr) -> bool {
+    interface.either(V4::ProxyArp)
+        && interface.forwards(true)
+        && crate::route::lookup(target.into(), 0)
+            .is_ok_and(|path| path.kind == Kind::Unicast && path.interface.index != interface.index)
+}
+
 /// Receives a message.
 pub(super) fn input(mut packet: Box<Packet>, interface: &Arc<Interface>) {
     if !packet.ensure(SIZE) {
@@ -50,15 +73,15 @@ pub(super) fn input(mut packet: Box<Packet>, interface: &Arc<Interface>) {
     if sender_mac[0] & 1 != 0 || sender.is_multicast() {
         return;
     }
-    // An address of this machine is answered for on every link (arp_ignore 0).
     let for_us = !target.is_loopback() && crate::route::is_local(target.into());
+    let answered = for_us && !is_silent(interface, target, sender) || is_proxy(interface, target);
     if !sender.is_unspecified() {
         // Who asks us will be answered next: that is worth remembering. Others' answers only refresh what is known.
         let answers = operation == REPLY && packet.addressed == Addressed::Host;
         let word = if answers { Word::Answer } else { Word::Mention };
         neighbour::learn(interface, sender.into(), sender_mac, for_us && operation == REQUEST, word);
     }
-    if operation == REQUEST && for_us {
+    if operation == REQUEST && answered {
         send(interface, REPLY, target, sender, sender_mac, sender_mac);
     }
 }

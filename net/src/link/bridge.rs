@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use base::{Errno, NANOS_PER_SEC, Nanos, Result};
 use hal::sync::SpinLock;
 
+use super::interface::Appetite;
 use super::{Interface, Medium, all, by_index, ethernet};
 use crate::hash::{BuildKeyed, Table};
 use crate::packet::{Addressed, Packet};
@@ -57,11 +58,12 @@ pub fn join(bridge: &Arc<Interface>, port: &Arc<Interface>) -> Result<()> {
         return Err(Errno::EBUSY);
     }
     inside.ports.lock().push(port.index);
-    port.promiscuous.fetch_add(1, Ordering::Relaxed);
+    port.want(Appetite::Everything, true);
     inside.choose_mac(bridge);
     let least = inside.members().iter().map(|member| member.mtu()).min();
     if let Some(mtu) = least.filter(|&mtu| mtu != bridge.mtu()) {
-        bridge.set_mtu(mtu as u32)?;
+        // A port's MTU can be less than any that a bridge has.
+        let _ = bridge.set_mtu(mtu as u32);
     }
     port.announce();
     bridge.announce();
@@ -77,7 +79,7 @@ pub fn leave(port: &Interface) {
         inside.stations.lock().retain(|_, station| station.port != port.index);
         inside.choose_mac(&bridge);
     }
-    port.promiscuous.fetch_sub(1, Ordering::Relaxed);
+    port.want(Appetite::Everything, false);
     port.announce();
     bridge.announce();
 }
@@ -190,7 +192,7 @@ pub(super) fn input(mut packet: Box<Packet>, port: &Arc<Interface>) -> Option<Bo
         packet.hops += 1;
         inside.spread(&packet, port.index);
     }
-    if ours || to[0] & 1 != 0 || bridge.promiscuous.load(Ordering::Relaxed) > 0 {
+    if ours || to[0] & 1 != 0 || bridge.wanting(Appetite::Everything) > 0 {
         bridge.counts.rx_packets.fetch_add(1, Ordering::Relaxed);
         bridge.counts.rx_bytes.fetch_add(packet.len() as u64, Ordering::Relaxed);
         packet.interface = bridge.index;

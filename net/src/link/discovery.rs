@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::net::{IpAddr, Ipv6Addr};
 
+use super::conf::V6;
 use super::neighbour::Word;
 use super::{Address, Interface, by_index, neighbour, scope};
 use crate::ip::icmp;
@@ -30,7 +31,7 @@ const FROM_ROUTER: u8 = 9;
 const ROUTER_METRIC: u32 = 1024;
 
 /// The group of everyone whose address ends in the same three bytes.
-fn solicited_node(ip: Ipv6Addr) -> Ipv6Addr {
+pub(super) fn solicited_node(ip: Ipv6Addr) -> Ipv6Addr {
     let o = ip.octets();
     Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, o[13], o[14], o[15]])
 }
@@ -67,6 +68,7 @@ fn send(interface: &Interface, head: [u8; 8], body: &[u8], source: Ipv6Addr, to:
         tos: 0,
         whole: true,
         quiet: false,
+        options: &[],
     };
     if let Ok(body) = Filler::new().bytes(body) {
         // Who does not hear it will ask again, and so will we.
@@ -137,7 +139,8 @@ pub(crate) fn redirected(packet: Box<Packet>, header: &Header) {
     let (Some(target), Some(destination)) = (target(&bytes[8..]), target(&bytes[24..])) else { return };
     let used = route::lookup(destination.into(), 0).is_ok_and(|path| path.next_hop == header.source);
     let near = target == destination || route::is_link_local(target.into());
-    if used && near && !crate::ip::forward::by_default(false) {
+    let allowed = by_index(header.interface).is_some_and(|i| !i.forwards(false) && i.conf.v6(V6::AcceptRedirects) != 0);
+    if used && near && allowed {
         route::exception::note_gateway(destination.into(), target.into());
     }
 }
@@ -169,7 +172,13 @@ fn advertised(interface: &Arc<Interface>, head: [u8; 8], body: &[u8]) {
 }
 
 fn advertised_router(interface: &Arc<Interface>, source: Ipv6Addr, head: [u8; 8], body: &[u8]) {
-    if !route::is_link_local(source.into()) {
+    // A router listens to other routers only if it is told to (accept_ra 2).
+    let wanted = match interface.conf.v6(V6::AcceptRa) {
+        0 => false,
+        1 => !interface.forwards(false),
+        _ => true,
+    };
+    if !route::is_link_local(source.into()) || !wanted {
         return;
     }
     let options = body.get(8..).unwrap_or_default();
@@ -199,7 +208,12 @@ fn take_prefix(interface: &Arc<Interface>, data: &[u8]) {
     let Some(octets) = data.get(14..30).and_then(|b| <[u8; 16]>::try_from(b).ok()) else { return };
     let network = u128::from_be_bytes(octets);
     let ip = Ipv6Addr::from(network | u128::from(identifier(interface.mac())));
-    if bits != 64 || flags & AUTONOMOUS == 0 || route::is_link_local(ip.into()) || ip.is_multicast() {
+    if interface.conf.v6(V6::Autoconf) == 0
+        || bits != 64
+        || flags & AUTONOMOUS == 0
+        || route::is_link_local(ip.into())
+        || ip.is_multicast()
+    {
         return;
     }
     let added = interface.add_address(Address::new(ip.into(), 64, scope::UNIVERSE));

@@ -4,19 +4,22 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::net::{IpAddr, Ipv4Addr};
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use base::{Errno, Nanos, Result};
 use hal::sync::SpinLock;
 
 use super::bridge::Bridge;
+use super::conf::{V4, V6, Values};
 use super::device::Device;
+use super::group::Groups;
 use super::queue::Queue;
 use super::veth::Veth;
 use super::vlan::Vlan;
 use super::{discovery, ethernet, flag, neighbour, scope};
 use crate::af_packet;
+use crate::ip::membership::Reporter;
 use crate::packet::{Addressed, Checksum, Packet};
 use crate::{backlog, netlink, route, worker};
 
@@ -122,6 +125,43 @@ pub enum Medium {
     Tunnel(Arc<super::tunnel::Tunnel>),
 }
 
+impl Medium {
+    /// Do packets travel in Ethernet frames?
+    pub(super) fn is_framed(&self) -> bool {
+        match self {
+            Medium::Loopback => false,
+            Medium::Tunnel(tunnel) => tunnel.is_framed(),
+            _ => true,
+        }
+    }
+
+    /// The least and the largest MTU; 0 for no limit.
+    pub(super) fn mtu_range(&self) -> (u32, u32) {
+        match self {
+            Medium::Loopback | Medium::Dummy => (0, 0),
+            Medium::Vlan(_) => (0, 65535),
+            _ => (68, 65535),
+        }
+    }
+}
+
+/// Can one station have this hardware address?
+pub(super) fn is_station(mac: [u8; 6]) -> bool {
+    mac[0] & 1 == 0 && mac != [0; 6]
+}
+
+/// What an interface can be asked to receive besides its own frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Appetite {
+    /// All frames (IFF_PROMISC).
+    Everything,
+    /// All frames to groups (IFF_ALLMULTI).
+    AllGroups,
+}
+
+/// Interfaces that a packet may go through before it is put off: against circles.
+const HOPS_MAX: u8 = 10;
+
 /// An interface.
 pub struct Interface {
     /// Its number, from 1.
@@ -141,11 +181,13 @@ pub struct Interface {
     pub(crate) group: AtomicU32,
     /// Packets that may wait to be sent.
     pub(crate) queue_len: AtomicU32,
-    /// How many want all frames, and all group frames.
-    pub(crate) promiscuous: AtomicU32,
-    pub(crate) all_multicast: AtomicU32,
-    /// Multicast is to come back to this machine's own listeners.
-    pub(crate) forwarding: [AtomicBool; 2],
+    /// How many want all frames, and all frames to groups ([`Appetite`]); the flags that a program has set count as one.
+    pub(super) wanted: [AtomicU32; 2],
+    /// Its settings.
+    pub(crate) conf: Values,
+    /// The groups that are listened to here, and who tells routers of them.
+    pub(super) groups: Groups,
+    pub(crate) reporter: Arc<Reporter>,
     /// Another name (IFLA_IFALIAS).
     pub(crate) alias: SpinLock<String>,
     /// What waits to be sent, and in which order it goes.
@@ -170,7 +212,7 @@ impl Interface {
         if !self.is_framed() {
             return Err(Errno::EOPNOTSUPP);
         }
-        if mac[0] & 1 != 0 || mac == [0; 6] {
+        if !is_station(mac) {
             return Err(Errno::EADDRNOTAVAIL);
         }
         *self.mac.lock() = mac;
@@ -185,11 +227,7 @@ impl Interface {
 
     /// Do its packets travel in Ethernet frames?
     pub fn is_framed(&self) -> bool {
-        match &self.medium {
-            Medium::Loopback => false,
-            Medium::Tunnel(tunnel) => tunnel.is_framed(),
-            _ => true,
-        }
+        self.medium.is_framed()
     }
 
     /// The largest packet it takes.
@@ -199,11 +237,7 @@ impl Interface {
 
     /// The least and the largest that its MTU can be.
     pub fn mtu_range(&self) -> (u32, u32) {
-        match &self.medium {
-            Medium::Loopback | Medium::Dummy => (0, 0),
-            Medium::Vlan(_) => (0, 65535),
-            _ => (68, 65535),
-        }
+        self.medium.mtu_range()
     }
 
     /// Sets the largest packet. `EINVAL`.
@@ -249,12 +283,30 @@ impl Interface {
     /// Changes those flags that a program may set besides IFF_UP.
     pub fn set_flags(&self, flags: u32, change: u32) {
         let change = change & (flag::NOARP | flag::PROMISC | flag::ALLMULTI | flag::MULTICAST);
-        let old = self.flags.load(Ordering::Relaxed);
-        let new = old & !change | flags & change;
-        if old != new {
-            self.flags.store(new, Ordering::Relaxed);
+        let new = |old: u32| Some(old & !change | flags & change);
+        let old = self.flags.fetch_update(Ordering::Relaxed, Ordering::Relaxed, new).unwrap_or_default();
+        let differs = (old ^ flags) & change;
+        for (bit, what) in [(flag::PROMISC, Appetite::Everything), (flag::ALLMULTI, Appetite::AllGroups)] {
+            if differs & bit != 0 {
+                self.want(what, flags & bit != 0);
+            }
+        }
+        if differs != 0 {
             self.announce();
         }
+    }
+
+    /// One more, or one less, wants more than the interface's own frames.
+    pub(crate) fn want(&self, what: Appetite, more: bool) {
+        let counter = &self.wanted[what as usize];
+        let step = |n: u32| Some(if more { n + 1 } else { n.saturating_sub(1) });
+        // The step never refuses.
+        let _ = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
+    }
+
+    /// How many want that.
+    pub(crate) fn wanting(&self, what: Appetite) -> u32 {
+        self.wanted[what as usize].load(Ordering::Relaxed)
     }
 
     /// Takes it up or down.
@@ -279,6 +331,7 @@ impl Interface {
             self.addresses().iter().for_each(|address| route::table::on_link_address(self, address, false));
             route::table::forget_interface(self.index, false);
             self.queue.clear();
+            af_packet::interface_down(self.index);
         }
         route::changed();
         self.announce();
@@ -290,7 +343,8 @@ impl Interface {
         if matches!(self.medium, Medium::Device(_)) {
             worker::wake(worker::FRAMES);
         }
-        if self.is_loopback() || self.master.load(Ordering::Relaxed) != 0 || self.mtu() < 1280 {
+        if self.is_loopback() || self.master.load(Ordering::Relaxed) != 0 || self.mtu() < 1280 || self.is_v6_disabled()
+        {
             return;
         }
         route::table::on_multicast(self, true);
@@ -300,6 +354,25 @@ impl Interface {
             let _ = self.add_address(Address::new(ip, 64, scope::LINK));
             discovery::solicit_routers(self);
         }
+    }
+
+    /// Switches IPv6 off here, or on again.
+    pub(super) fn switch_v6(&self, off: bool) {
+        let was = self.is_v6_disabled();
+        self.conf.set_v6(V6::DisableIpv6, off.into());
+        if was == off {
+            return;
+        }
+        if off {
+            for address in self.addresses().iter().filter(|address| address.ip.is_ipv6()) {
+                let _ = self.remove_address(address.ip, address.prefix);
+            }
+        } else if self.is_loopback() {
+            let _ = self.add_address(Address::new(Ipv6Addr::LOCALHOST.into(), 128, scope::HOST));
+        } else if self.is_up() {
+            self.begin();
+        }
+        route::changed();
     }
 
     /// Is it the loopback interface?
@@ -317,8 +390,11 @@ impl Interface {
         self.addresses.lock().iter().any(|address| address.ip == ip)
     }
 
-    /// Adds an address. `EEXIST`.
+    /// Adds an address. `EEXIST`, `EACCES` where IPv6 is switched off.
     pub fn add_address(&self, mut address: Address) -> Result<()> {
+        if address.ip.is_ipv6() && self.is_v6_disabled() {
+            return Err(Errno::EACCES);
+        }
         let mut addresses = self.addresses.lock();
         let v4 = address.ip.is_ipv4();
         if addresses.iter().any(|a| a.ip == address.ip && (!v4 || a.prefix == address.prefix)) {
@@ -351,16 +427,23 @@ impl Interface {
         Ok(())
     }
 
-    /// Removes an address, and with the first of a network the others. `EADDRNOTAVAIL`.
+    /// Removes an address, and with the first of a network the others, or one of these takes its place (`promote_secondaries`). `EADDRNOTAVAIL`.
     pub fn remove_address(&self, ip: IpAddr, prefix: u8) -> Result<()> {
         let mut addresses = self.addresses.lock();
         let at = addresses.iter().position(|a| a.ip == ip && a.prefix == prefix).ok_or(Errno::EADDRNOTAVAIL)?;
         let first = addresses.remove(at);
         let mut gone = Vec::new();
+        let mut promoted = None;
         if ip.is_ipv4() && first.flags & SECONDARY == 0 {
             let same = |a: &Address| a.flags & SECONDARY != 0 && a.prefix == prefix && a.network() == first.network();
-            gone.extend(addresses.iter().filter(|a| same(a)).cloned());
-            addresses.retain(|a| !same(a));
+            let next = addresses.iter_mut().find(|a| same(a)).filter(|_| self.either(V4::PromoteSecondaries));
+            if let Some(next) = next {
+                next.flags &= !SECONDARY;
+                promoted = Some(next.clone());
+            } else {
+                gone.extend(addresses.iter().filter(|a| same(a)).cloned());
+                addresses.retain(|a| !same(a));
+            }
         }
         gone.push(first);
         let last = ip.is_ipv4() && !addresses.iter().any(|a| a.ip.is_ipv4());
@@ -368,6 +451,11 @@ impl Interface {
         for address in &gone {
             route::table::on_address(self, address, false);
             netlink::address::announce(self, address, true);
+        }
+        if let Some(promoted) = promoted {
+            // Its network's route went with the first address.
+            route::table::on_address(self, &promoted, true);
+            netlink::address::announce(self, &promoted, false);
         }
         if last {
             // Without an address IPv4 is off here: no route leads out by it.
@@ -405,7 +493,6 @@ impl Interface {
 
     /// Hands a packet to what is below. Packets that go round in circles end here.
     pub(crate) fn emit(&self, mut packet: Box<Packet>) {
-        const HOPS_MAX: u8 = 8;
         packet.interface = self.index;
         packet.addressed = Addressed::Outgoing;
         packet.hops += 1;
@@ -446,6 +533,11 @@ impl Interface {
     /// Receives a packet as it came from below, with its frame's header if it has one. Without locks held.
     pub(crate) fn receive(self: &Arc<Self>, mut packet: Box<Packet>) {
         if !self.is_up() {
+            self.counts.rx_dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        packet.hops += 1;
+        if packet.hops > HOPS_MAX {
             self.counts.rx_dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }

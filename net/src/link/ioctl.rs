@@ -131,6 +131,7 @@ pub(crate) fn request(cred: &Cred, request: u32, arg: usize) -> Result<usize> {
         SIOCSIFFLAGS | SIOCSIFADDR | SIOCSIFNETMASK | SIOCSIFMTU | SIOCSIFBRDADDR | SIOCSIFNAME | SIOCSIFHWADDR
         | SIOCSIFTXQLEN | SIOCBRADDIF | SIOCBRDELIF | SIOCADDMULTI | SIOCDELMULTI => {
             permitted()?;
+            let _changing = super::CHANGING.lock();
             change(&interface, label, request, &raw[NAME..])
         }
         _ => {

@@ -1,14 +1,16 @@
 //! Interfaces: the loopback device, those of drivers, and those made of nothing but software.
 //!
-//! [`interface`] is what they have in common; [`device`], [`veth`], [`vlan`], [`bridge`] and [`tunnel`] are what can lie below one. [`ethernet`] puts
+//! [`interface`] is what they have in common, [`conf`] the settings of each; [`device`], [`veth`], [`vlan`], [`bridge`] and [`tunnel`] are what can lie below one. [`ethernet`] puts
 //! frames together and takes them apart, [`neighbour`] finds who they are for, and [`queue`] decides when they go.
 
 mod arp;
 pub mod bridge;
+pub mod conf;
 pub mod device;
 pub(crate) mod discovery;
 pub mod ethernet;
 mod ethtool;
+pub(crate) mod group;
 pub mod interface;
 pub mod ioctl;
 pub mod neighbour;
@@ -24,16 +26,18 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{Ipv4Addr, Ipv6Addr};
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use base::{Errno, Nanos, Result};
 use dev::NetDevice;
 use hal::sync::{Once, SpinLock};
 
 use crate::alarm::{Alarm, Rings};
+use crate::ip::membership;
 use crate::{netlink, route, worker};
 use device::Device;
 pub use interface::{Address, Counts, Interface, Medium};
+pub(crate) use segmentation::cut;
 
 /// IFF_* flags.
 #[allow(missing_docs, reason = "netdevice(7) names them")]
@@ -65,6 +69,9 @@ const LOOPBACK_MTU: u32 = 65536;
 pub const NAME_SIZE: usize = 16;
 /// Interfaces that there may be: a bound against programs that make them without end.
 const INTERFACES_MAX: usize = 4096;
+
+/// Held over changes that a program asks for, which consist of several steps. It is taken before all other locks of the network.
+pub(crate) static CHANGING: sched::Mutex<()> = sched::Mutex::new(());
 
 static INTERFACES: SpinLock<Vec<Arc<Interface>>> = SpinLock::new(Vec::new());
 static NEXT_INDEX: AtomicU32 = AtomicU32::new(1);
@@ -118,8 +125,15 @@ fn free_name(pattern: &str, taken: impl Fn(&str) -> bool) -> Result<String> {
         .ok_or(Errno::ENFILE)
 }
 
-/// Makes an interface. It is down. `EEXIST`, `EINVAL`, `ENFILE`, `ENOBUFS`.
+/// Makes an interface. It is down. `EEXIST`, `EINVAL`, `ENFILE`, `ENOBUFS`, `EADDRNOTAVAIL` for a group's hardware address.
 pub fn add(plan: Plan) -> Result<Arc<Interface>> {
+    let (least, most) = plan.medium.mtu_range();
+    if !(least..=if most == 0 { i32::MAX as u32 } else { most }).contains(&plan.mtu) {
+        return Err(Errno::EINVAL);
+    }
+    if plan.medium.is_framed() && !interface::is_station(plan.mac) {
+        return Err(Errno::EADDRNOTAVAIL);
+    }
     let mut interfaces = INTERFACES.lock();
     if interfaces.len() >= INTERFACES_MAX {
         return Err(Errno::ENOBUFS);
@@ -156,12 +170,10 @@ pub fn add(plan: Plan) -> Result<Arc<Interface>> {
         master: AtomicU32::new(0),
         group: AtomicU32::new(0),
         queue_len: AtomicU32::new(queue_len),
-        promiscuous: AtomicU32::new(0),
-        all_multicast: AtomicU32::new(0),
-        forwarding: [
-            AtomicBool::new(crate::ip::forward::by_default(true)),
-            AtomicBool::new(crate::ip::forward::by_default(false)),
-        ],
+        wanted: [AtomicU32::new(0), AtomicU32::new(0)],
+        conf: conf::Values::for_new(),
+        groups: Default::default(),
+        reporter: membership::Reporter::new(index),
         alias: SpinLock::new(String::new()),
         queue,
         counts: Counts::default(),

@@ -38,8 +38,9 @@ const REACHABLE: Nanos = 30 * NANOS_PER_SEC;
 const DELAY: Nanos = 5 * NANOS_PER_SEC;
 /// Questions before a neighbour counts as unreachable.
 const TRIES: u32 = 3;
-/// Packets that wait for one neighbour.
+/// Packets that wait for one neighbour, and their bytes (`unres_qlen`, `unres_qlen_bytes`).
 const WAITING_MAX: usize = 101;
+const WAITING_BYTES_MAX: usize = 212_992;
 /// Neighbours that are kept (`gc_thresh3`).
 const MAX: usize = 1024;
 
@@ -193,8 +194,12 @@ pub(super) fn send(interface: &Interface, packet: Box<Packet>, to: IpAddr) {
         entry.asked = now;
         entry.tries = 1;
     }
-    if entry.waiting.len() >= WAITING_MAX {
+    let bytes = |waiting: &VecDeque<Box<Packet>>| waiting.iter().map(|waiting| waiting.len()).sum::<usize>();
+    while entry.waiting.len() >= WAITING_MAX
+        || !entry.waiting.is_empty() && bytes(&entry.waiting) + packet.len() > WAITING_BYTES_MAX
+    {
         entry.waiting.pop_front();
+        interface.counts.dropped();
     }
     entry.waiting.push_back(packet);
     drop(neighbours);

@@ -101,7 +101,7 @@ impl Tunnel {
         const TSO: u32 = 6;
         let offloads = if self.flags & kind::VNET_HDR != 0 { self.offloads.load(Ordering::Relaxed) } else { 0 };
         let mut packet = packet;
-        if packet.segment_size != 0 && offloads & TSO == 0 {
+        if packet.segment_size != 0 && (offloads & TSO == 0 || !packet.is_tcp()) {
             segmentation::cut(packet).into_iter().for_each(|part| self.send(interface, part));
             return;
         }
@@ -178,6 +178,7 @@ fn permitted(tunnel: &Tunnel, cred: &Cred) -> bool {
 impl TunnelFile {
     /// TUNSETIFF. `EEXIST`, `EINVAL`, `EPERM`, `EBUSY`, `E2BIG`.
     fn attach(&self, cred: &Cred, arg: usize) -> Result<()> {
+        let _changing = super::CHANGING.lock();
         if self.attached.lock().is_some() {
             return Err(Errno::EEXIST);
         }
@@ -205,15 +206,14 @@ impl TunnelFile {
             }
             lines.push(line.clone());
         }
-        let shown = interface.name();
-        request[..NAME_SIZE].fill(0);
-        request[..shown.len()].copy_from_slice(shown.as_bytes());
-        copy_out(arg, &request[..NAME_SIZE])?;
         *self.attached.lock() = Some(Attached { interface: interface.clone(), line });
         if interface.is_up() {
             interface.announce();
         }
-        Ok(())
+        let shown = interface.name();
+        request[..NAME_SIZE].fill(0);
+        request[..shown.len()].copy_from_slice(shown.as_bytes());
+        copy_out(arg, &request[..NAME_SIZE])
     }
 
     fn check_join(&self, interface: &Interface, cred: &Cred, flags: u16) -> Result<()> {
@@ -252,6 +252,7 @@ impl TunnelFile {
 
     /// Lets the interface go, and ends it unless it is to stay.
     fn detach(&self) {
+        let _changing = super::CHANGING.lock();
         let Some(attached) = self.attached.lock().take() else { return };
         let Ok(tunnel) = tunnel_of(&attached.interface) else { return };
         let last = {
@@ -290,10 +291,13 @@ impl TunnelFile {
             TUNSETQUEUE => {
                 let mut raw = [0; 18];
                 copy_in(&mut raw, arg)?;
-                match u32::from(u16::from_ne_bytes([raw[16], raw[17]])) {
-                    kind::ATTACH => line.enabled.store(true, Ordering::Relaxed),
-                    kind::DETACH => line.enabled.store(false, Ordering::Relaxed),
+                let enabled = match u32::from(u16::from_ne_bytes([raw[16], raw[17]])) {
+                    kind::ATTACH => true,
+                    kind::DETACH if tunnel.flags & kind::MULTI_QUEUE != 0 => false,
                     _ => return Err(Errno::EINVAL),
+                };
+                if line.enabled.swap(enabled, Ordering::Relaxed) == enabled {
+                    return Err(Errno::EINVAL);
                 }
             }
             TUNSETSNDBUF | TUNSETVNETLE | TUNSETDEBUG => {}
@@ -357,7 +361,12 @@ pub(crate) fn vnet_header(packet: &Packet) -> [u8; VNET] {
         out[8..10].copy_from_slice(&offset.to_le_bytes());
     }
     if packet.segment_size != 0 {
-        out[1] = if packet.is_v6() { 4 } else { 1 };
+        // VIRTIO_NET_HDR_GSO_TCPV4, TCPV6, UDP_L4.
+        out[1] = match (packet.is_tcp(), packet.is_v6()) {
+            (true, false) => 1,
+            (true, true) => 4,
+            (false, _) => 5,
+        };
         out[2..4].copy_from_slice(&(packet.head().len() as u16).to_le_bytes());
         out[4..6].copy_from_slice(&packet.segment_size.to_le_bytes());
     }

@@ -99,10 +99,17 @@ pub(super) fn input(mut packet: Box<Packet>, interface: &Arc<Interface>) -> Opti
     }
     let head = packet.head();
     let id = u16::from_be_bytes([head[14], head[15]]) & 0xfff;
-    let Some(upper) = find(interface.index, id, kind) else { return Some(packet) };
+    let upper = find(interface.index, id, kind);
+    if upper.is_none() && id != 0 {
+        return Some(packet);
+    }
     let Some(addresses) = head.first_chunk::<12>().copied() else { return Some(packet) };
     packet.pull(TAG);
     packet.head_mut()[..12].copy_from_slice(&addresses);
-    upper.receive(packet);
+    match upper {
+        Some(upper) => upper.receive(packet),
+        // A tag with the number 0 tells a priority only.
+        None => return Some(packet),
+    }
     None
 }

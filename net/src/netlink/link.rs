@@ -12,7 +12,7 @@ use super::message::{
 };
 use super::{NETLINK_ROUTE, group, publish};
 use crate::link::bridge::{self, Bridge};
-use crate::link::interface::Medium;
+use crate::link::interface::{Appetite, Medium};
 use crate::link::ioctl::hardware;
 use crate::link::{self, Interface, NAME_SIZE, Plan, flag, random_mac, veth, vlan};
 
@@ -115,7 +115,7 @@ fn fixed_part(interface: &Interface) -> [u8; IFINFO] {
 }
 
 /// IF_OPER_*: unknown for those that cannot tell, up, down, or lower layer down.
-fn state(interface: &Interface) -> u8 {
+pub(crate) fn operational_state(interface: &Interface) -> u8 {
     let tells = !matches!(interface.medium, Medium::Loopback | Medium::Dummy);
     match (interface.is_up(), interface.has_carrier()) {
         (true, true) if !tells => 0,
@@ -129,14 +129,14 @@ fn state(interface: &Interface) -> u8 {
 fn fill(put: &mut Attributes, interface: &Interface, with_statistics: bool) {
     put.text(IFNAME, &interface.name());
     put.word(TXQLEN, interface.queue_len.load(Ordering::Relaxed));
-    put.byte(OPERSTATE, state(interface));
+    put.byte(OPERSTATE, operational_state(interface));
     put.byte(LINKMODE, 0);
     put.word(MTU, interface.mtu() as u32);
     let (least, most) = interface.mtu_range();
     put.word(MIN_MTU, least);
     put.word(MAX_MTU, most);
     put.word(GROUP, interface.group.load(Ordering::Relaxed));
-    put.word(PROMISCUITY, interface.promiscuous.load(Ordering::Relaxed));
+    put.word(PROMISCUITY, interface.wanting(Appetite::Everything));
     put.word(NUM_TX_QUEUES, 1);
     put.word(GSO_MAX_SEGS, 65535);
     put.word(GSO_MAX_SIZE, 65536);
@@ -242,8 +242,36 @@ fn fill_kind(put: &mut Attributes, interface: &Interface) {
     }
 }
 
+/// The names of the counts, in the order of `struct rtnl_link_stats64`.
+pub(crate) const STATISTICS: [&str; 24] = [
+    "rx_packets",
+    "tx_packets",
+    "rx_bytes",
+    "tx_bytes",
+    "rx_errors",
+    "tx_errors",
+    "rx_dropped",
+    "tx_dropped",
+    "multicast",
+    "collisions",
+    "rx_length_errors",
+    "rx_over_errors",
+    "rx_crc_errors",
+    "rx_frame_errors",
+    "rx_fifo_errors",
+    "rx_missed_errors",
+    "tx_aborted_errors",
+    "tx_carrier_errors",
+    "tx_fifo_errors",
+    "tx_heartbeat_errors",
+    "tx_window_errors",
+    "rx_compressed",
+    "tx_compressed",
+    "rx_nohandler",
+];
+
 /// `struct rtnl_link_stats64`, as numbers.
-fn statistics(interface: &Interface) -> [u64; 24] {
+pub(crate) fn statistics(interface: &Interface) -> [u64; 24] {
     let c = &interface.counts;
     let mut out = [0; 24];
     let first = [

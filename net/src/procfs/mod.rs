@@ -1,5 +1,7 @@
 //! `/proc/net`, the same for every process, and `/proc/sys/net`.
 
+mod conf;
+mod groups;
 mod sockets;
 mod statistics;
 mod sysctl;
@@ -10,7 +12,8 @@ use alloc::vec;
 use core::net::IpAddr;
 use core::sync::atomic::Ordering;
 
-use fs::procfs::{Node, dir, file};
+use fs::FileKind;
+use fs::procfs::{Listed, Node, dir, file};
 
 use crate::af_packet::PacketSocket;
 use crate::inet::Family;
@@ -23,13 +26,33 @@ fn text(make: fn() -> String) -> Node {
     file(move || Ok(make().into_bytes()))
 }
 
+/// Lists entries of these names from a position on.
+pub(crate) fn list_names(
+    names: &[String],
+    kind: FileKind,
+    position: u64,
+    emit: &mut dyn FnMut(&Listed) -> bool,
+) -> u64 {
+    let mut next = position;
+    for (at, name) in names.iter().enumerate().skip(usize::try_from(position).unwrap_or(usize::MAX)) {
+        if !emit(&Listed { name: name.as_bytes(), kind, next: at as u64 + 1 }) {
+            break;
+        }
+        next = at as u64 + 1;
+    }
+    next
+}
+
 /// The directory.
 pub fn directory() -> Node {
     dir(vec![
         ("arp", text(arp)),
         ("dev", text(dev)),
         ("if_inet6", text(if_inet6)),
-        ("igmp", text(|| "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n".into())),
+        ("igmp", text(groups::igmp)),
+        ("igmp6", text(groups::igmp6)),
+        ("mcfilter", text(|| groups::filters(true))),
+        ("mcfilter6", text(|| groups::filters(false))),
         ("ipv6_route", text(ipv6_route)),
         ("netlink", text(sockets::netlink)),
         ("netstat", text(statistics::netstat)),

@@ -49,18 +49,22 @@ pub(super) fn tcp(family: Family) -> String {
     let v4 = family == Family::V4;
     let pad = |line: String| if v4 { format!("{line:<TCP_WIDTH$}\n") } else { line + "\n" };
     let mut out = if v4 { pad(TCP_HEAD.into()) } else { String::from(TCP_HEAD_6) };
-    let sockets = crate::tcp::listeners().into_iter().chain(crate::tcp::all());
-    for (number, socket) in sockets.filter(|s| s.socket_family() == family).enumerate() {
-        let (local, remote, state, to_send, to_take) = socket.summary();
-        let (uid, inode) = owner(socket.options());
-        let to_send = if state == State::Listen { 0 } else { to_send };
+    let sockets = crate::tcp::listeners().into_iter().chain(crate::tcp::all()).map(|socket| socket.facts());
+    let all = sockets.chain(crate::tcp::requests().into_iter().map(|request| request.facts()));
+    for (number, facts) in all.filter(|facts| facts.family == family).enumerate() {
+        let to_send = if facts.state == State::Listen as u8 { 0 } else { facts.send_queue };
         // A connection in TIME_WAIT or without a user has no inode any more.
-        let inode = if state == State::TimeWait { 0 } else { inode };
+        let inode = if facts.state == State::TimeWait as u8 { 0 } else { facts.inode };
+        let (timer, repeated, left) = facts.timer;
+        // Times are in hundredths of a second.
+        let left = left / 10;
         out.push_str(&pad(format!(
-            "{number:>4}: {} {} {:02X} {to_send:08X}:{to_take:08X} 00:00000000 00000000 {uid:>5}        0 {inode} 1 0000000000000000 20 4 0 10 -1",
-            end(&local, family),
-            end(&remote, family),
-            state as u8,
+            "{number:>4}: {} {} {:02X} {to_send:08X}:{:08X} {timer:02X}:{left:08X} {repeated:08X} {:>5}        0 {inode} 1 0000000000000000 20 4 0 10 -1",
+            end(&facts.local, family),
+            end(&facts.remote, family),
+            facts.state,
+            facts.receive_queue,
+            facts.uid,
         )));
     }
     out

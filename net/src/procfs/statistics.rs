@@ -4,6 +4,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use crate::link::conf;
 use crate::statistics::{Counter, get};
 
 fn table(name: &str, columns: &[(&str, i64)]) -> String {
@@ -22,19 +23,19 @@ fn ip() -> String {
     table(
         "Ip",
         &[
-            ("Forwarding", if crate::ip::forward::by_default(true) { 1 } else { 2 }),
+            ("Forwarding", if conf::ALL.v4(conf::V4::Forwarding) != 0 { 1 } else { 2 }),
             ("DefaultTTL", ttl),
             ("InReceives", n(IpInReceives)),
             ("InHdrErrors", n(IpInHdrErrors)),
             ("InAddrErrors", n(IpInAddrErrors)),
             ("ForwDatagrams", n(IpForwDatagrams)),
-            ("InUnknownProtos", 0),
+            ("InUnknownProtos", n(IpInUnknownProtos)),
             ("InDiscards", 0),
             ("InDelivers", n(IpInDelivers)),
             ("OutRequests", n(IpOutRequests)),
             ("OutDiscards", 0),
             ("OutNoRoutes", 0),
-            ("ReasmTimeout", 0),
+            ("ReasmTimeout", n(IpReasmTimeout)),
             ("ReasmReqds", n(IpReasmReqds)),
             ("ReasmOKs", n(IpReasmOks)),
             ("ReasmFails", n(IpReasmFails)),
@@ -132,9 +133,12 @@ pub(super) fn netstat() -> String {
             ("SyncookiesRecv", n(SyncookiesRecv)),
             ("SyncookiesFailed", n(SyncookiesFailed)),
             ("TW", n(TimeWaited)),
+            ("IPReversePathFilter", n(IpReversePathFilter)),
             ("TWRecycled", n(TimeWaitRecycled)),
             ("ListenOverflows", n(ListenOverflows)),
             ("ListenDrops", n(ListenDrops)),
+            ("TCPFastOpenActive", n(TcpFastOpenActive)),
+            ("TCPFastOpenPassive", n(TcpFastOpenPassive)),
         ],
     )
 }

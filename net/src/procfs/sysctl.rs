@@ -9,17 +9,27 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use base::{Errno, Result};
 use fs::procfs::{Node, dir, file, file_rw, register_sysctl};
 
-use crate::inet::{ping, port};
-use crate::ip::forward;
+use super::conf;
+use crate::inet::{multicast, ping, port};
+use crate::ip::{fragment, icmp};
 use crate::options::{BUFFER_DEFAULT, BUFFER_MAX};
-use crate::tcp::congestion;
 use crate::tcp::sysctl as tcp;
 use crate::tcp::{BACKLOG_MAX, SYN_BACKLOG, SYN_COOKIES, SYNACK_RETRIES};
+use crate::tcp::{congestion, fast_open};
+
+/// A number as in C: decimal, hexadecimal or octal.
+fn based(word: &str) -> Option<u32> {
+    match word.strip_prefix("0x").or(word.strip_prefix("0X")) {
+        Some(digits) => u32::from_str_radix(digits, 16).ok(),
+        None if word.len() > 1 && word.starts_with('0') => u32::from_str_radix(&word[1..], 8).ok(),
+        None => word.parse().ok(),
+    }
+}
 
 /// The numbers in what was written. `EINVAL`.
 fn numbers(data: &[u8]) -> Result<Vec<u32>> {
     let text = core::str::from_utf8(data).map_err(|_| Errno::EINVAL)?;
-    text.split_ascii_whitespace().map(|word| word.parse().map_err(|_| Errno::EINVAL)).collect()
+    text.split_ascii_whitespace().map(|word| based(word).ok_or(Errno::EINVAL)).collect()
 }
 
 fn one(data: &[u8], most: u32) -> Result<u32> {
@@ -111,17 +121,6 @@ fn congestion_control() -> Node {
     )
 }
 
-/// Packets for others: not taken, or sent on.
-fn forwarding(v4: bool) -> Node {
-    file_rw(
-        move || Ok(format!("{}\n", u8::from(forward::by_default(v4))).into_bytes()),
-        move |data| {
-            forward::set(v4, one(data, 2)? != 0);
-            Ok(())
-        },
-    )
-}
-
 /// A write to it forgets what routers have told.
 fn flush_routes() -> Node {
     file_rw(
@@ -133,27 +132,71 @@ fn flush_routes() -> Node {
     )
 }
 
+/// Keys for fast opening, each as four words in hexadecimal.
+fn fast_open_key() -> Node {
+    let text = |key: [u32; 4]| key.map(|word| format!("{word:08x}")).join("-");
+    let parse = |part: &str| -> Option<[u32; 4]> {
+        let words: Option<Vec<u32>> = part.split('-').map(|word| u32::from_str_radix(word, 16).ok()).collect();
+        words?.try_into().ok()
+    };
+    file_rw(
+        move || {
+            let (first, second) = fast_open::keys();
+            let second = second.map_or(String::new(), |key| format!(",{}", text(key)));
+            Ok(format!("{}{second}\n", text(first)).into_bytes())
+        },
+        move |data| {
+            let data = core::str::from_utf8(data).map_err(|_| Errno::EINVAL)?.trim();
+            let (first, second) = data.split_once(',').map_or((data, None), |(first, second)| (first, Some(second)));
+            let second = second.map(|key| parse(key).ok_or(Errno::EINVAL)).transpose()?;
+            fast_open::set_keys((parse(first).ok_or(Errno::EINVAL)?, second));
+            Ok(())
+        },
+    )
+    .mode(0o600)
+}
+
 fn ipv4() -> Node {
     let names = || Ok((congestion::AVAILABLE.join(" ") + "\n").into_bytes());
-    dir(vec![
-        ("icmp_echo_ignore_all", fixed("0\n")),
+    let kept = tcp::KEPT.iter().map(|(name, cell)| (*name, number(cell, i32::MAX as u32)));
+    let mut entries = vec![
+        ("conf", conf::conf(true)),
+        ("icmp_echo_ignore_all", number(&icmp::ECHO_IGNORE_ALL, 1)),
+        ("icmp_echo_ignore_broadcasts", number(&icmp::ECHO_IGNORE_BROADCASTS, 1)),
+        ("igmp_max_memberships", number(&multicast::GROUPS_MAX, i32::MAX as u32)),
+        ("igmp_max_msf", number(&multicast::SOURCES_MAX, i32::MAX as u32)),
         ("ip_default_ttl", number(&crate::ip::DEFAULT_TTL, 255)),
-        ("ip_forward", forwarding(true)),
+        ("ip_forward", conf::forwarding()),
         ("ip_local_port_range", port_range()),
         ("ip_unprivileged_port_start", unprivileged()),
+        ("ipfrag_high_thresh", number(&fragment::MEMORY_MAX, i32::MAX as u32)),
+        ("ipfrag_time", number(&fragment::PATIENCE, 3600)),
         ("ping_group_range", ping_range()),
         ("route", dir(vec![("flush", flush_routes()), ("min_pmtu", fixed("552\n")), ("mtu_expires", fixed("600\n"))])),
+        ("tcp_abort_on_overflow", number(&tcp::ABORT_ON_OVERFLOW, 1)),
         ("tcp_allowed_congestion_control", file(names)),
         ("tcp_available_congestion_control", file(names)),
         ("tcp_congestion_control", congestion_control()),
+        ("tcp_dsack", number(&tcp::DSACK, 1)),
+        ("tcp_early_retrans", number(&tcp::EARLY_RETRANS, 4)),
+        ("tcp_ecn", number(&tcp::ECN, 2)),
+        ("tcp_fastopen", number(&fast_open::MODE, u32::MAX)),
+        ("tcp_fastopen_key", fast_open_key()),
+        ("tcp_frto", number(&tcp::FRTO, 2)),
         ("tcp_fin_timeout", number(&tcp::FIN_TIMEOUT, 3600)),
         ("tcp_keepalive_intvl", number(&tcp::KEEPALIVE_INTERVAL, 32767)),
         ("tcp_keepalive_probes", number(&tcp::KEEPALIVE_PROBES, 127)),
         ("tcp_keepalive_time", number(&tcp::KEEPALIVE_TIME, 32767)),
         ("tcp_max_syn_backlog", number(&SYN_BACKLOG, 1 << 20)),
+        ("tcp_moderate_rcvbuf", number(&tcp::MODERATE_RCVBUF, 1)),
+        ("tcp_notsent_lowat", number(&tcp::NOTSENT_LOWAT, u32::MAX)),
+        ("tcp_orphan_retries", number(&tcp::ORPHAN_RETRIES, 255)),
+        ("tcp_reordering", number(&tcp::REORDERING, 300)),
+        ("tcp_rfc1337", number(&tcp::RFC1337, 1)),
         ("tcp_retries2", number(&tcp::RETRIES2, 255)),
         ("tcp_rmem", triple(&tcp::RECEIVE)),
         ("tcp_sack", number(&tcp::SACK, 1)),
+        ("tcp_slow_start_after_idle", number(&tcp::SLOW_START_AFTER_IDLE, 1)),
         ("tcp_syn_retries", number(&tcp::SYN_RETRIES, 127)),
         ("tcp_synack_retries", number(&SYNACK_RETRIES, 255)),
         ("tcp_syncookies", number(&SYN_COOKIES, 2)),
@@ -161,12 +204,14 @@ fn ipv4() -> Node {
         ("tcp_tw_reuse", number(&tcp::TIME_WAIT_REUSE, 2)),
         ("tcp_window_scaling", number(&tcp::WINDOW_SCALING, 1)),
         ("tcp_wmem", triple(&tcp::SEND)),
-    ])
+    ];
+    entries.extend(kept);
+    entries.sort_by_key(|(name, _)| *name);
+    dir(entries)
 }
 
 fn ipv6() -> Node {
-    let all = || dir(vec![("disable_ipv6", fixed("0\n")), ("forwarding", forwarding(false))]);
-    dir(vec![("bindv6only", fixed("0\n")), ("conf", dir(vec![("all", all()), ("default", all()), ("lo", all())]))])
+    dir(vec![("bindv6only", number(&crate::inet::BIND_V6_ONLY, 1)), ("conf", conf::conf(false))])
 }
 
 fn core_settings() -> Node {

@@ -99,15 +99,13 @@ impl Rule {
 /// Rules that there may be.
 const RULES_MAX: usize = 4096;
 
-static RULES: SpinLock<Vec<Rule>> = SpinLock::new(Vec::new());
+/// Nothing while they are as they were at the start.
+static RULES: SpinLock<Option<Vec<Rule>>> = SpinLock::new(None);
 
 /// The rules of a family, those that there are from the start included.
 pub fn all(v6: bool) -> Vec<Rule> {
     let rules = RULES.lock();
-    if rules.is_empty() {
-        drop(rules);
-        return initial(v6);
-    }
+    let Some(rules) = rules.as_ref() else { return initial(v6) };
     rules.iter().filter(|rule| rule.v6 == v6).cloned().collect()
 }
 
@@ -122,12 +120,9 @@ fn initial(v6: bool) -> Vec<Rule> {
 /// Changes the rules: from now on they stand in the list, in order of their priorities.
 fn change<R>(change: impl FnOnce(&mut Vec<Rule>) -> Result<R>) -> Result<R> {
     let mut rules = RULES.lock();
-    if rules.is_empty() {
-        rules.extend(initial(false));
-        rules.extend(initial(true));
-    }
-    let result = change(&mut rules)?;
-    rules.sort_by_key(|rule| rule.priority);
+    let list = rules.get_or_insert_with(|| [initial(false), initial(true)].concat());
+    let result = change(list)?;
+    list.sort_by_key(|rule| rule.priority);
     drop(rules);
     changed();
     Ok(result)
@@ -184,15 +179,15 @@ fn ask(number: u32, suppress: Option<u32>, flow: &Flow) -> Option<Result<(Arc<Ro
 pub fn find(flow: &Flow) -> Result<(Arc<Route>, Hop)> {
     let v6 = flow.destination.is_ipv6();
     let rules = RULES.lock();
-    if rules.is_empty() {
+    let Some(list) = rules.as_ref() else {
         drop(rules);
         return [table::LOCAL, table::MAIN, table::DEFAULT]
             .into_iter()
             .find_map(|number| ask(number, None, flow))
             .unwrap_or(Err(Errno::ENETUNREACH));
-    }
+    };
     let mut at_least = 0;
-    for rule in rules.iter().filter(|rule| rule.v6 == v6) {
+    for rule in list.iter().filter(|rule| rule.v6 == v6) {
         if rule.priority < at_least || !rule.fits(flow) {
             continue;
         }

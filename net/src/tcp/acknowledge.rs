@@ -30,9 +30,6 @@ struct Progress {
     echo: u32,
 }
 
-/// Duplicates that show a loss where the peer has no SACK.
-const DUPLICATES: u32 = 3;
-
 impl Connection {
     /// Takes the acknowledgement of a segment in a synchronised state. False if the segment is to be dropped.
     pub(super) fn take_ack(&mut self, now: Nanos, segment: &Segment, effects: &mut Effects, out: Out) -> bool {
@@ -69,7 +66,9 @@ impl Connection {
             self.loss.duplicates += 1;
         }
         self.probes = 0;
-        if progress.delivered == 0 && !progress.advanced && self.loss.duplicates == 0 {
+        self.pass_marks(effects);
+        let echoes = self.ecn.on && segment.has(Flags::ECE);
+        if progress.delivered == 0 && !progress.advanced && self.loss.duplicates == 0 && !echoes {
             return true;
         }
         self.measure(now, segment, &mut progress);
@@ -230,7 +229,10 @@ impl Connection {
         if ended {
             self.end_recovery();
         }
-        if self.lost > 0 && self.loss.state == Recovery::Open {
+        if self.ecn.on && segment.has(Flags::ECE) && !segment.has(Flags::SYN) {
+            self.take_echo(now, progress.delivered);
+        }
+        if self.lost > 0 && matches!(self.loss.state, Recovery::Open | Recovery::Reduce) {
             self.enter_recovery(now);
         }
         let (delivery_rate, round_start, app_limited) = self.rate(now, progress);
@@ -249,7 +251,7 @@ impl Connection {
                 || self.window.in_slow_start() && self.window.size < 2 * in_flight,
             mss: self.send.mss as u32,
         };
-        if self.loss.state == Recovery::Repair && !self.algorithm.steers_recovery() {
+        if self.is_reducing() && !self.algorithm.steers_recovery() {
             self.reduce(progress.delivered);
         } else if progress.delivered > 0 && (!ended || self.algorithm.steers_recovery()) {
             self.algorithm.on_ack(&mut self.window, &ack);
@@ -261,7 +263,7 @@ impl Connection {
         let hint = progress_or.into();
         if !self.sack {
             let partial = hint.advanced && self.loss.state == Recovery::Repair && self.send.una.before(self.loss.high);
-            let third = self.loss.duplicates == DUPLICATES && self.loss.state == Recovery::Open;
+            let third = self.loss.duplicates == self.settings.duplicates && self.loss.state == Recovery::Open;
             let first = self.send.queue.front().map(|sent| sent.flight);
             if (partial || third) && first == Some(Flight::Flying) {
                 let mss = self.send.mss;
@@ -274,11 +276,12 @@ impl Connection {
         if self.loss.rack_at == 0 {
             return;
         }
-        let patience = if !self.loss.reordered && (self.loss.state != Recovery::Open || self.sacked >= DUPLICATES) {
-            0
-        } else {
-            (self.rtt.least / 4).min(self.rtt.smoothed)
-        };
+        let patience =
+            if !self.loss.reordered && (self.loss.state != Recovery::Open || self.sacked >= self.settings.duplicates) {
+                0
+            } else {
+                (self.rtt.least / 4).min(self.rtt.smoothed)
+            };
         let mut next: Option<Nanos> = None;
         for index in 0..self.send.queue.len() {
             let Some(sent) = self.send.queue.get(index) else { break };
@@ -301,8 +304,21 @@ impl Connection {
         self.loss.reorder_timer = next;
     }
 
+    /// Is the window being reduced in proportion to what arrives?
+    pub(super) fn is_reducing(&self) -> bool {
+        matches!(self.loss.state, Recovery::Repair | Recovery::Reduce)
+    }
+
     pub(super) fn enter_recovery(&mut self, now: Nanos) {
+        if self.loss.state != Recovery::Reduce {
+            self.begin_reduction(now);
+        }
         self.loss.state = Recovery::Repair;
+        self.loss.high = self.send.nxt;
+    }
+
+    /// From now on the window shrinks towards what the congestion control sets as the threshold.
+    pub(super) fn begin_reduction(&mut self, now: Nanos) {
         self.loss.high = self.send.nxt;
         self.loss.undo = Some(Undo { window: self.window.size, threshold: self.window.threshold, stamp: 0 });
         self.loss.flight_at_start = (self.flying + self.lost + self.sacked).max(1);
@@ -330,7 +346,7 @@ impl Connection {
     }
 
     fn end_recovery(&mut self) {
-        if self.loss.state == Recovery::Repair && !self.algorithm.steers_recovery() {
+        if self.is_reducing() && !self.algorithm.steers_recovery() {
             self.window.size = self.window.threshold.max(2);
         }
         self.loss.state = Recovery::Open;
@@ -348,7 +364,11 @@ impl Connection {
             self.timestamps && undo.stamp != 0 && echo != 0 && (echo.wrapping_sub(undo.stamp) as i32) < 0
         });
         // F-RTO (RFC 5682) without timestamps: data that was never repeated is acknowledged after a time-out.
-        let original = self.loss.state == Recovery::Timeout && progress.original && self.sack && undo.stamp != 0;
+        let original = self.settings.spurious_timeouts
+            && self.loss.state == Recovery::Timeout
+            && progress.original
+            && self.sack
+            && undo.stamp != 0;
         let unrepeated = original && self.send.una.before(self.loss.high) && self.lost > 0;
         if !echoed_before && !unrepeated {
             return;
@@ -424,7 +444,8 @@ impl Connection {
     pub(super) fn arm_retransmit(&mut self, now: Nanos) {
         let rto = self.rtt.timeout();
         let may_probe = self.sack
-            && self.loss.state == Recovery::Open
+            && matches!(self.loss.state, Recovery::Open | Recovery::Reduce)
+            && self.settings.tail_probes
             && self.loss.probed.is_none()
             && self.rtt.smoothed != 0
             && self.rtt.backoff == 0

@@ -13,7 +13,9 @@ use crate::packet::Rope;
 impl Connection {
     /// May the user send (now or when there is room)?
     pub fn can_send_ever(&self) -> bool {
-        matches!(self.state, State::Established | State::CloseWait) && !self.send.fin
+        let open = matches!(self.state, State::Established | State::CloseWait)
+            || self.state == State::SynReceived && self.fast.passive;
+        open && !self.send.fin
     }
 
     /// Is it still being opened?
@@ -63,7 +65,14 @@ impl Connection {
 
     /// Bytes that may be added to what is to be sent; 0 where that would exceed the buffer.
     pub fn room(&self) -> usize {
-        self.send.limit.saturating_sub(self.queued())
+        // Who has set a limit to what waits unsent gets no further.
+        let unsent = self.settings.unsent_low.saturating_sub(self.unsent());
+        self.send.limit.saturating_sub(self.queued()).min(unsent)
+    }
+
+    /// Is the room to be kept to the byte, because the user has limited what waits unsent?
+    pub fn is_limited(&self) -> bool {
+        self.settings.unsent_low < u32::MAX as usize
     }
 
     fn queued(&self) -> usize {
@@ -73,7 +82,7 @@ impl Connection {
     /// Is there so much room that a writer who waits should be told?
     pub fn has_room(&self) -> bool {
         let queued = self.queued();
-        queued * 3 <= self.send.limit * 2
+        queued * 3 <= self.send.limit * 2 && self.unsent().saturating_mul(2) < self.settings.unsent_low
     }
 
     /// A writer found no room: tell when there is.
@@ -164,7 +173,7 @@ impl Connection {
             self.send.more = false;
         }
         self.rearm_keep_alive(now);
-        if !self.is_opening() {
+        if !self.awaits_peer() {
             self.pump(now, out);
         }
     }
@@ -232,6 +241,7 @@ impl Connection {
         self.end_timer = None;
         self.loss.reorder_timer = None;
         self.receive.ack_at = None;
+        self.release_marks();
         let failed = if error.is_some() { Effects::FAILED } else { Effects::empty() };
         failed | Effects::CLOSED | Effects::READABLE | Effects::WRITABLE
     }

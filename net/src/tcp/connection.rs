@@ -1,19 +1,21 @@
 //! A connection: the variables of RFC 9293, 3.3.1, and what its user does with it.
 //!
 //! The machine is pure: time and random numbers are arguments, segments go in and come out, and it tells what happened ([`Effects`]) and when it
-//! wants to be called again ([`Connection::deadline`]). What segments bring is in [`super::input`], acknowledgements and losses in
+//! wants to be called again ([`Connection::deadline`]). Its variables are in [`super::control_block`]; what segments bring is in [`super::input`], acknowledgements and losses in
 //! [`super::acknowledge`], received data in [`super::receive`], sending in [`super::output`], timers in [`super::timers`].
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
-use alloc::vec::Vec;
 
 use base::{Errno, NANOS_PER_SEC, Nanos};
 use bitflags::bitflags;
 
 use super::congestion::{Algorithm, Window};
+pub(super) use super::control_block::{Flight, Loss, Receive, Recovery, Send, SendTimer, Sent, Undo};
+use super::ecn::Ecn;
+use super::fast_open::Fast;
+use super::mark::Marks;
 use super::rtt::{MS, RoundTrip};
-use super::segment::{Block, Flags, Segment};
+use super::segment::{FastOpen, Flags, Segment};
 use super::seq::Seq;
 use crate::packet::Rope;
 
@@ -51,6 +53,8 @@ bitflags! {
         const CLOSED = 0x10;
         /// Urgent data is announced.
         const URGENT = 0x20;
+        /// Something has become of data that the user wanted to hear of.
+        const NOTICE = 0x40;
     }
 }
 
@@ -88,8 +92,32 @@ pub struct Settings {
     pub sack: bool,
     /// Offer timestamps (`tcp_timestamps`).
     pub timestamps: bool,
-    /// Offer window scaling (`tcp_window_scaling`).
+    /// Offer window scaling (`tcp_window_scaling`), and by how many bits: for the most that the receive buffer grows to.
     pub scaling: bool,
+    /// The scale.
+    pub scale: u8,
+    /// ECN: never, asked for and accepted, accepted (`tcp_ecn`).
+    pub ecn: u32,
+    /// Repetitions for a connection without a user (`tcp_orphan_retries`).
+    pub orphan_retries: u32,
+    /// Probe for losses of the last segments (`tcp_early_retrans`).
+    pub tail_probes: bool,
+    /// Report duplicates (`tcp_dsack`).
+    pub duplicate_reports: bool,
+    /// Undo time-outs that were spurious (`tcp_frto`).
+    pub spurious_timeouts: bool,
+    /// Duplicates that show a loss (`tcp_reordering`).
+    pub duplicates: u32,
+    /// The receive buffer follows what the user takes (`tcp_moderate_rcvbuf`).
+    pub follows_reader: bool,
+    /// A reset does not end TIME_WAIT (`tcp_rfc1337`).
+    pub keeps_time_wait: bool,
+    /// Begin with a small window after a pause (`tcp_slow_start_after_idle`).
+    pub restart_after_idle: bool,
+    /// SO_MAX_PACING_RATE in bytes a second; `u64::MAX` for none.
+    pub max_pacing: u64,
+    /// TCP_NOTSENT_LOWAT, or `tcp_notsent_lowat`.
+    pub unsent_low: usize,
     /// The least, first and largest send buffer (`tcp_wmem`).
     pub send_buffers: [usize; 3],
     /// The same for receiving (`tcp_rmem`).
@@ -114,6 +142,18 @@ impl Default for Settings {
             sack: true,
             timestamps: true,
             scaling: true,
+            scale: SCALE,
+            ecn: 2,
+            orphan_retries: 8,
+            tail_probes: true,
+            restart_after_idle: true,
+            duplicate_reports: true,
+            spurious_timeouts: true,
+            duplicates: 3,
+            follows_reader: true,
+            keeps_time_wait: false,
+            max_pacing: u64::MAX,
+            unsent_low: u32::MAX as usize,
             send_buffers: SEND_BUFFER,
             receive_buffers: RECEIVE_BUFFER,
         }
@@ -140,173 +180,8 @@ pub struct Agreed {
     pub sack: bool,
     /// The peer's last timestamp; `None` for no timestamps.
     pub timestamp: Option<u32>,
-}
-
-/// Where a segment that was sent is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Flight {
-    /// Under way.
-    Flying,
-    /// The peer has it, out of order.
-    Sacked,
-    /// Lost, to be sent again.
-    Lost,
-}
-
-/// A segment that was sent and is not acknowledged.
-#[derive(Clone, Debug)]
-pub(super) struct Sent {
-    pub(super) seq: Seq,
-    pub(super) payload: Rope,
-    /// SYN or FIN, PSH.
-    pub(super) flags: Flags,
-    pub(super) sent_at: Nanos,
-    pub(super) again: bool,
-    pub(super) flight: Flight,
-    /// Segments delivered, and when, as it was sent: for the delivery rate.
-    pub(super) delivered: u64,
-    pub(super) delivered_at: Nanos,
-    pub(super) app_limited: bool,
-}
-
-impl Sent {
-    pub(super) fn span(&self) -> usize {
-        self.payload.len() + (self.flags & (Flags::SYN | Flags::FIN)).bits().count_ones() as usize
-    }
-
-    pub(super) fn end(&self) -> Seq {
-        self.seq + self.span()
-    }
-}
-
-/// The sending side.
-pub(super) struct Send {
-    pub(super) una: Seq,
-    pub(super) nxt: Seq,
-    pub(super) iss: Seq,
-    /// The peer's window in bytes.
-    pub(super) window: usize,
-    pub(super) max_window: usize,
-    /// The segment that set the window last.
-    pub(super) wl1: Seq,
-    pub(super) wl2: Seq,
-    pub(super) scale: u8,
-    pub(super) mss: usize,
-    pub(super) unsent: Rope,
-    /// SYN or FIN is still to be sent after `unsent`.
-    pub(super) fin: bool,
-    pub(super) fin_sent: bool,
-    pub(super) queue: VecDeque<Sent>,
-    /// The end of the last segment that was short of a full one.
-    pub(super) small: Seq,
-    /// One past the urgent byte.
-    pub(super) urgent: Option<Seq>,
-    /// Bytes that may wait here.
-    pub(super) limit: usize,
-    /// The user has fixed `limit`.
-    pub(super) fixed: bool,
-    /// The user wanted to send more than that: tell it when there is room.
-    pub(super) wanted: bool,
-    /// More is to come (MSG_MORE).
-    pub(super) more: bool,
-    pub(super) last_data_at: Nanos,
-}
-
-/// The receiving side.
-pub(super) struct Receive {
-    pub(super) nxt: Seq,
-    pub(super) irs: Seq,
-    /// The right edge of the window as last announced.
-    pub(super) edge: Seq,
-    /// `nxt` as last acknowledged.
-    pub(super) acked: Seq,
-    pub(super) scale: u8,
-    pub(super) queue: Rope,
-    /// Out of order: by sequence number, not overlapping.
-    pub(super) early: Vec<(Seq, Rope, bool)>,
-    pub(super) early_bytes: usize,
-    /// The ranges to report, the latest first.
-    pub(super) blocks: Vec<Block>,
-    /// A duplicate to report (RFC 2883).
-    pub(super) duplicate: Option<Block>,
-    pub(super) fin: bool,
-    /// Bytes that may wait here, bookkeeping included.
-    pub(super) limit: usize,
-    /// The user has fixed `limit`.
-    pub(super) fixed: bool,
-    pub(super) copied_in_round: usize,
-    pub(super) round_at: Nanos,
-    /// The round trip as the receiver sees it: the least of late; 0 if unknown.
-    pub(super) rtt: Nanos,
-    /// The largest segment seen lately.
-    pub(super) mss: usize,
-    pub(super) advertised_mss: u16,
-    /// Acknowledgements to send at once.
-    pub(super) quick: u32,
-    /// Data flows both ways: acknowledgements wait to ride along.
-    pub(super) interactive: bool,
-    pub(super) ack_at: Option<Nanos>,
-    pub(super) last_data_at: Nanos,
-    /// One past the urgent byte.
-    pub(super) urgent: Option<Seq>,
-    pub(super) urgent_byte: Option<u8>,
-    /// The user takes nothing more.
-    pub(super) shut: bool,
-}
-
-/// Loss recovery.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Recovery {
-    /// Nothing is missing.
-    Open,
-    /// A loss is being repaired.
-    Repair,
-    /// A time-out has happened.
-    Timeout,
-}
-
-/// What a recovery that was in vain is undone to.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Undo {
-    pub(super) window: u32,
-    pub(super) threshold: u32,
-    /// The timestamp of the first retransmission.
-    pub(super) stamp: u32,
-}
-
-pub(super) struct Loss {
-    pub(super) state: Recovery,
-    /// Recovery ends when this is acknowledged.
-    pub(super) high: Seq,
-    pub(super) undo: Option<Undo>,
-    pub(super) duplicates: u32,
-    /// Proportional rate reduction (RFC 6937): segments delivered and sent since it began, and how many were under way then.
-    pub(super) delivered: u32,
-    pub(super) sent: u32,
-    pub(super) flight_at_start: u32,
-    /// RACK: when the last delivered segment was sent, where it ended, its round trip.
-    pub(super) rack_at: Nanos,
-    pub(super) rack_end: Seq,
-    pub(super) rack_rtt: Nanos,
-    /// Reordering was seen.
-    pub(super) reordered: bool,
-    pub(super) highest_sacked: Seq,
-    pub(super) reorder_timer: Option<Nanos>,
-    /// A tail loss probe went out for the data up to here.
-    pub(super) probed: Option<Seq>,
-    pub(super) retransmitted: u64,
-    pub(super) timeouts: u32,
-}
-
-/// What the timer of the sending side is for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum SendTimer {
-    /// Retransmission.
-    Retransmit,
-    /// A tail loss probe (RFC 8985, 7).
-    Probe,
-    /// A probe of a closed window, or a corked segment whose time is up.
-    Persist,
+    /// ECN.
+    pub ecn: bool,
 }
 
 /// Counts for TCP_INFO.
@@ -348,6 +223,9 @@ pub struct Connection {
     pub(super) path: Path,
     pub(super) sack: bool,
     pub(super) timestamps: bool,
+    pub(super) ecn: Ecn,
+    pub(super) fast: Fast,
+    pub(super) marks: Marks,
     /// The peer's last timestamp, and when it came.
     pub(super) peer_stamp: u32,
     pub(super) peer_stamp_at: Nanos,
@@ -381,94 +259,9 @@ pub struct Connection {
     pub counts: Counts,
 }
 
-impl Send {
-    /// The sending side from a first sequence number on.
-    fn new(iss: Seq, mss: usize) -> Send {
-        Send {
-            una: iss,
-            nxt: iss,
-            iss,
-            window: 0,
-            max_window: 0,
-            wl1: Seq(0),
-            wl2: Seq(0),
-            scale: 0,
-            mss,
-            unsent: Rope::new(),
-            fin: false,
-            fin_sent: false,
-            queue: VecDeque::new(),
-            small: iss,
-            urgent: None,
-            limit: SEND_BUFFER[1],
-            fixed: false,
-            wanted: false,
-            more: false,
-            last_data_at: 0,
-        }
-    }
-}
-
-impl Receive {
-    /// The receiving side before anything has come.
-    fn new(advertised_mss: u16) -> Receive {
-        Receive {
-            nxt: Seq(0),
-            irs: Seq(0),
-            edge: Seq(0),
-            acked: Seq(0),
-            scale: 0,
-            queue: Rope::new(),
-            early: Vec::new(),
-            early_bytes: 0,
-            blocks: Vec::new(),
-            duplicate: None,
-            fin: false,
-            limit: RECEIVE_BUFFER[1],
-            fixed: false,
-            copied_in_round: 0,
-            round_at: 0,
-            rtt: 0,
-            mss: 536,
-            advertised_mss,
-            quick: 16,
-            interactive: false,
-            ack_at: None,
-            last_data_at: 0,
-            urgent: None,
-            urgent_byte: None,
-            shut: false,
-        }
-    }
-}
-
-impl Loss {
-    /// Nothing is lost yet.
-    fn new(iss: Seq) -> Loss {
-        Loss {
-            state: Recovery::Open,
-            high: iss,
-            undo: None,
-            duplicates: 0,
-            delivered: 0,
-            sent: 0,
-            flight_at_start: 0,
-            rack_at: 0,
-            rack_end: iss,
-            rack_rtt: 0,
-            reordered: false,
-            highest_sacked: iss,
-            reorder_timer: None,
-            probed: None,
-            retransmitted: 0,
-            timeouts: 0,
-        }
-    }
-}
-
 /// How long TIME_WAIT lasts.
 pub const TIME_WAIT: Nanos = 60 * NANOS_PER_SEC;
-/// The window scale that is offered: for the most that the receive buffer grows to.
+/// The window scale that is offered for the usual largest receive buffer.
 pub const SCALE: u8 = 7;
 /// The first and the largest receive buffer (`net.ipv4.tcp_rmem`).
 pub const RECEIVE_BUFFER: [usize; 3] = [4096, 131_072, 6_291_456];
@@ -498,6 +291,9 @@ impl Connection {
             path,
             sack: false,
             timestamps: false,
+            ecn: Ecn::default(),
+            fast: Fast::default(),
+            marks: Marks::default(),
             peer_stamp: 0,
             peer_stamp_at: 0,
             stamp_offset: offset,
@@ -533,16 +329,30 @@ impl Connection {
         random: (u32, u32),
         out: Out,
     ) -> Connection {
+        Connection::connect_fast(now, path, settings, algorithm, random, (None, Rope::new()), out)
+    }
+
+    /// Opens actively with the option for fast opening, and with data if it has a cookie (RFC 7413, 4.1.2).
+    pub fn connect_fast(
+        now: Nanos,
+        path: Path,
+        settings: Settings,
+        algorithm: Box<dyn Algorithm>,
+        random: (u32, u32),
+        (option, data): (Option<FastOpen>, Rope),
+        out: Out,
+    ) -> Connection {
         let iss = Seq(random.0);
         let mut this = Connection::new(path, settings, algorithm, iss, random.1);
         this.state = State::SynSent;
         this.timestamps = this.settings.timestamps;
         this.sack = this.settings.sack;
-        this.receive.scale = if this.settings.scaling { SCALE } else { 0 };
+        this.receive.scale = if this.settings.scaling { this.settings.scale } else { 0 };
         this.apply_max_segment();
         this.stalled_at = now;
         this.delivered_at = now;
         this.last_heard = now;
+        this.offer_fast(option, data);
         this.queue_mark(now, Flags::SYN);
         this.transmit(now, 0, out);
         this.arm_retransmit(now);
@@ -588,10 +398,11 @@ impl Connection {
             self.send.mss = self.send.mss.saturating_sub(super::segment::TIMESTAMPS_LEN).max(MIN_MSS - 12);
         }
         self.sack = agreed.sack;
+        self.ecn.on = agreed.ecn;
         match agreed.scale {
             Some(scale) => {
                 self.send.scale = scale.min(14);
-                self.receive.scale = SCALE;
+                self.receive.scale = self.settings.scale;
             }
             None => {
                 self.send.scale = 0;

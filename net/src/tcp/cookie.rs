@@ -54,6 +54,7 @@ pub(super) fn options(stamp: u32, mss: u16, timestamp: u32) -> Agreed {
         scale: (scale != 15).then_some(scale),
         sack: stamp & 0x10 != 0,
         timestamp: Some(timestamp),
+        ecn: false,
     }
 }
 
@@ -74,7 +75,7 @@ mod tests {
             assert_eq!(check(start, a, end(5001), irs, cookie), None);
             assert_eq!(check(start, a, b, Seq(78), cookie), None);
         }
-        let agreed = Agreed { mss: Some(1000), scale: Some(7), sack: true, timestamp: Some(9) };
+        let agreed = Agreed { mss: Some(1000), scale: Some(7), sack: true, timestamp: Some(9), ecn: false };
         let back = options(stamp(0xffff_ffff, &agreed), 536, 9);
         assert_eq!((back.scale, back.sack), (Some(7), true));
         let none = options(stamp(0, &Agreed { scale: None, sack: false, ..agreed }), 536, 9);

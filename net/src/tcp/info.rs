@@ -11,6 +11,16 @@ use super::rtt::MS;
 pub(super) const SIZE: usize = 240;
 
 impl Connection {
+    /// Bytes a second that window and round trip make, with the headroom that a paced sender would take.
+    fn window_rate(&self) -> u64 {
+        let percent = if self.window.size < self.window.threshold / 2 { 200 } else { 120 };
+        let window = u64::from(self.window.size.max(self.flying)) * self.send.mss as u64;
+        match self.rtt.smoothed {
+            0 => u64::MAX,
+            rtt => (window * percent / 100).saturating_mul(1_000_000) / (rtt / 1000).max(1),
+        }
+    }
+
     /// The structure as of now.
     pub fn info(&self, now: Nanos) -> Vec<u8> {
         let mut out = Vec::with_capacity(SIZE);
@@ -19,15 +29,21 @@ impl Connection {
         let ca_state = match self.loss.state {
             Recovery::Open if self.sacked > 0 => 1,
             Recovery::Open => 0,
+            Recovery::Reduce => 2,
             Recovery::Repair => 3,
             Recovery::Timeout => 4,
         };
         const TIMESTAMPS: u8 = 1;
         const SACK: u8 = 2;
         const SCALE: u8 = 4;
+        const ECN: u8 = 8;
+        const ECN_SEEN: u8 = 0x10;
+        const SYN_DATA: u8 = 0x20;
         let mut options = if self.timestamps { TIMESTAMPS } else { 0 };
         options |= if self.sack { SACK } else { 0 };
         options |= if self.receive.scale != 0 { SCALE } else { 0 };
+        options |= if self.ecn.on { ECN } else { 0 } | if self.ecn.seen { ECN_SEEN } else { 0 };
+        options |= if self.fast.acknowledged { SYN_DATA } else { 0 };
         let limited = u8::from(self.app_limited != 0);
         out.extend_from_slice(&[
             self.state as u8,
@@ -67,9 +83,9 @@ impl Connection {
             self.loss.retransmitted as u32,
         ];
         words.iter().for_each(|word| out.extend_from_slice(&word.to_ne_bytes()));
-        let pacing = self.algorithm.pacing_rate().unwrap_or(u64::MAX);
+        let pacing = self.pacing_rate().unwrap_or_else(|| self.window_rate());
         let c = &self.counts;
-        for long in [pacing, u64::MAX, c.bytes_acked, c.bytes_received] {
+        for long in [pacing, self.settings.max_pacing, c.bytes_acked, c.bytes_received] {
             out.extend_from_slice(&long.to_ne_bytes());
         }
         let words =
@@ -80,7 +96,7 @@ impl Connection {
             out.extend_from_slice(&long.to_ne_bytes());
         }
         out.extend_from_slice(&(c.delivered as u32).to_ne_bytes());
-        out.extend_from_slice(&0u32.to_ne_bytes());
+        out.extend_from_slice(&self.ecn.delivered.to_ne_bytes());
         out.extend_from_slice(&c.bytes_sent.to_ne_bytes());
         out.extend_from_slice(&c.bytes_again.to_ne_bytes());
         for word in [0u32, u32::from(self.loss.reordered), c.early, self.send.window as u32] {

@@ -23,7 +23,7 @@ impl Connection {
 
     fn in_syn_sent(&mut self, now: Nanos, segment: Segment, out: Out) -> Effects {
         let has_ack = segment.has(Flags::ACK);
-        if has_ack && !segment.ack.within(self.send.iss + 1, self.send.nxt) {
+        if has_ack && !segment.ack.within(self.send.iss + 1, self.most_acknowledged()) {
             if let Some(reset) = segment.reset() {
                 out(reset);
             }
@@ -46,20 +46,39 @@ impl Connection {
                 scale: segment.options.scale.filter(|_| self.settings.scaling),
                 sack: segment.options.sack_permitted && self.settings.sack,
                 timestamp: segment.options.timestamps.filter(|_| self.settings.timestamps).map(|(value, _)| value),
+                ecn: false,
             },
         );
+        self.agree_ecn(&segment);
         self.last_heard = now;
         let mut effects = Effects::empty();
         if !has_ack {
             return self.simultaneous(now, &segment, out);
         }
         self.state = State::Established;
+        self.take_fast_answer(&segment);
         self.take_ack(now, &segment, &mut effects, out);
         self.send.wl1 = segment.seq;
         self.send.window = segment.window.into();
         self.send.max_window = self.send.max_window.max(self.send.window);
         self.established(now);
-        self.send_ack(now, out);
+        if self.fast.asked && segment.span() > 1 {
+            // Who opens fast may answer with data at once.
+            let mut data = segment;
+            data.seq += 1;
+            data.flags -= Flags::SYN;
+            effects |= self.take_data(now, data, out);
+        }
+        if self.send.unsent.is_empty() {
+            self.send_ack(now, out);
+        } else {
+            // The acknowledgement goes with data, if it may go.
+            self.receive.ack_at = Some(now);
+            self.pump(now, out);
+            if self.receive.ack_at.take().is_some() {
+                self.send_ack(now, out);
+            }
+        }
         self.pump(now, out);
         effects | Effects::CONNECTED | Effects::WRITABLE
     }
@@ -67,6 +86,8 @@ impl Connection {
     /// Both ends open at once.
     fn simultaneous(&mut self, now: Nanos, segment: &Segment, out: Out) -> Effects {
         self.state = State::SynReceived;
+        self.fast.with_syn = 0;
+        self.ecn.on = self.settings.ecn != 0 && segment.flags & (Flags::ECE | Flags::CWR) == Flags::ECE | Flags::CWR;
         self.send.window = segment.window.into();
         self.send.max_window = self.send.window;
         self.send.wl1 = segment.seq;
@@ -87,8 +108,8 @@ impl Connection {
 
     fn in_time_wait(&mut self, now: Nanos, segment: Segment, out: Out) -> Effects {
         if segment.has(Flags::RST) {
-            // A reset does not end it early (RFC 1337).
-            return Effects::empty();
+            let exact = segment.seq == self.receive.nxt && !self.is_stale(now, &segment);
+            return if exact && !self.settings.keeps_time_wait { self.die(None) } else { Effects::empty() };
         }
         if segment.has(Flags::FIN) {
             self.end_timer = Some(now + TIME_WAIT);
@@ -132,6 +153,12 @@ impl Connection {
     }
 
     fn synchronised(&mut self, now: Nanos, segment: Segment, out: Out) -> Effects {
+        let again = self.fast.passive && self.state == State::SynReceived && segment.seq == self.receive.irs;
+        if again && segment.has(Flags::SYN) && !segment.has(Flags::ACK) {
+            // The answer to the SYN was lost.
+            self.transmit(now, 0, out);
+            return Effects::empty();
+        }
         if self.is_stale(now, &segment) && !segment.has(Flags::RST) {
             if segment.span() > 0 {
                 self.send_ack(now, out);
@@ -165,6 +192,7 @@ impl Connection {
             return Effects::empty();
         }
         self.note_stamp(now, &segment);
+        self.note_mark(&segment);
         self.last_heard = now;
         let mut effects = Effects::empty();
         if self.state == State::SynReceived {

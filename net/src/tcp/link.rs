@@ -53,9 +53,10 @@ impl Link {
             destination: self.remote.ip,
             protocol: protocol::TCP,
             ttl: self.ttl,
-            tos: self.tos,
+            tos: self.tos & !3 | segment.codepoint,
             whole: true,
             quiet: false,
+            options: &[],
         };
         let (from, to, mss) = (self.local.port, self.remote.port, self.mss);
         let Ok(path) = self.path() else { return };

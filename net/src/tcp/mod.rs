@@ -5,15 +5,20 @@ mod acknowledge;
 mod calls;
 pub mod congestion;
 pub mod connection;
+mod control_block;
 mod cookie;
+mod ecn;
+pub(crate) mod fast_open;
 mod info;
 mod input;
 mod link;
 mod listener;
+pub(crate) mod mark;
 mod opening;
 mod option;
 mod output;
 mod receive;
+mod report;
 pub mod rtt;
 pub mod segment;
 pub mod seq;
@@ -35,10 +40,10 @@ use crate::ip::icmp::Report;
 use crate::ip::{Header, checksum_ok};
 use crate::packet::Packet;
 use crate::statistics::{self, Counter};
-pub(crate) use listener::{SYN_BACKLOG, SYN_COOKIES, SYNACK_RETRIES};
+pub(crate) use listener::{Request, SYN_BACKLOG, SYN_COOKIES, SYNACK_RETRIES};
 pub(crate) use opening::BACKLOG_MAX;
 use segment::Segment;
-pub(crate) use table::{all, listeners};
+pub(crate) use table::{all, listeners, requests};
 
 /// Receives a packet, at its TCP header.
 pub(crate) fn input(mut packet: Box<Packet>, header: Header) {
@@ -57,6 +62,7 @@ pub(crate) fn input(mut packet: Box<Packet>, header: Header) {
     packet.pull(len);
     let Ok(payload) = packet.into_rope() else { return };
     segment.payload = payload;
+    segment.codepoint = header.tos & 3;
     table::receive(segment, &header, ports);
 }
 

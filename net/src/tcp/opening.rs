@@ -7,20 +7,24 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use base::{Errno, Result};
+use mm::Source;
 use sched::Sleep;
 
 use super::connection::{Connection, Effects, State};
 use super::link::Link;
 use super::listener::{Listener, initial_sequence, stamp_offset};
+use super::segment::{FastOpen, HEADER};
 use super::socket::{Core, Role, TcpSocket, reachable};
 use super::sysctl;
 use super::table::{self, Entry};
-use super::{congestion, option as options};
+use super::{congestion, fast_open, option as options};
 use crate::backlog;
 use crate::inet::address::{AF_INET6, AF_UNSPEC, family_of};
 use crate::inet::port::{Binding, Claim, Ports};
 use crate::inet::{Endpoint, Family, check_bindable, check_port};
+use crate::ip::header_len;
 use crate::options::option;
+use crate::packet::Rope;
 use crate::route::Kind;
 use crate::socket::{Caller, wait_error};
 use crate::statistics::{self, Counter};
@@ -92,7 +96,10 @@ pub(super) fn listen(socket: &TcpSocket, caller: &Caller, backlog: i32) -> Resul
     let mut core = socket.core.lock();
     let binding: Arc<Binding> = core.binding.clone().ok_or(Errno::EINVAL)?;
     binding.listen()?;
-    core.role = Role::Listening(Listener { waiting: VecDeque::new(), backlog, requests: 0 });
+    core.role = Role::Listening(Listener { waiting: VecDeque::new(), backlog, requests: 0, unconfirmed: 0 });
+    if core.fast_open == 0 && fast_open::allows(fast_open::mode::SERVER | fast_open::mode::ALL_LISTENERS) {
+        core.fast_open = backlog as i32;
+    }
     core.error = None;
     drop(core);
     table::listen(binding.port, socket.me.upgrade().ok_or(Errno::EINVAL)?);
@@ -167,7 +174,25 @@ pub(super) fn connect(socket: &TcpSocket, caller: &Caller, address: &[u8], nonbl
         }
     }
     let to = Endpoint::parse(address, socket.family)?;
-    begin(socket, caller, to)?;
+    let fast = {
+        let core = socket.core.lock();
+        if core.deferred.is_some() {
+            return Err(Errno::EISCONN);
+        }
+        core.fast_connect
+    };
+    let mut option = None;
+    if fast {
+        let found = fast_option(socket, &to)?.0;
+        if found.cookie.is_empty() {
+            option = Some(found);
+        } else {
+            // The first data goes with the SYN.
+            socket.core.lock().deferred = Some(to);
+            return Ok(());
+        }
+    }
+    begin(socket, Some(caller), to, option, Rope::new())?;
     backlog::run();
     if nonblocking {
         return Err(Errno::EINPROGRESS);
@@ -185,8 +210,47 @@ fn wait_opened(socket: &TcpSocket) -> Result<()> {
     }
 }
 
-/// Sends the SYN.
-fn begin(socket: &TcpSocket, caller: &Caller, to: Endpoint) -> Result<()> {
+/// The option for a fast opening: the cookie that the server gave once, or the wish for one; and bytes that fit its SYN.
+pub(super) fn fast_option(socket: &TcpSocket, to: &Endpoint) -> Result<(FastOpen, usize)> {
+    const OPTIONS: usize = 40;
+    let path = reachable(socket, to)?;
+    let local = socket.core.lock().bound.filter(|ip| !ip.is_unspecified()).unwrap_or(path.source);
+    let mss = path.mtu().saturating_sub(header_len(to.ip) + HEADER);
+    Ok(match fast_open::known(local, to.ip) {
+        Some(known) => (known.option, mss.min(known.mss.into()).saturating_sub(OPTIONS)),
+        None => (FastOpen::default(), mss.saturating_sub(OPTIONS)),
+    })
+}
+
+/// Opens with data in the SYN, and waits unless `nonblocking`: MSG_FASTOPEN. How much of the data has been taken. `EINPROGRESS` where none could go.
+pub(super) fn connect_with(
+    socket: &TcpSocket,
+    caller: Option<&Caller>,
+    to: Endpoint,
+    source: &mut Source,
+    nonblocking: bool,
+) -> Result<usize> {
+    let (option, room) = fast_option(socket, &to)?;
+    let may = !option.cookie.is_empty() || fast_open::allows(fast_open::mode::CLIENT_WITHOUT_COOKIE);
+    let data = if may && source.remaining() > 0 {
+        socket.filler.lock().take(source, room.min(source.remaining()))?
+    } else {
+        Rope::new()
+    };
+    let len = data.len();
+    begin(socket, caller, to, Some(option), data)?;
+    backlog::run();
+    if len > 0 {
+        statistics::add(Counter::TcpFastOpenActive, 1);
+    }
+    if nonblocking {
+        return if len > 0 { Ok(len) } else { Err(Errno::EINPROGRESS) };
+    }
+    wait_opened(socket).map(|()| len)
+}
+
+/// The ends of a connection to be, the way between them, and the port if it was chosen now.
+fn choose_ends(socket: &TcpSocket, caller: Option<&Caller>, to: Endpoint) -> Result<(Link, Option<Arc<Binding>>)> {
     let mut to = to;
     if to.ip.is_unspecified() {
         to.ip = if to.ip.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
@@ -203,22 +267,34 @@ fn begin(socket: &TcpSocket, caller: &Caller, to: Endpoint) -> Result<()> {
     if local_ip.is_ipv4() != to.ip.is_ipv4() {
         return Err(Errno::ENETUNREACH);
     }
-    let remote = (to.ip, to.port);
     let binding = match port {
         Some(_) => None,
         None => {
-            let claim = claim(socket, local_ip, caller.fs.cred.euid);
-            Some(PORTS.bind_any(claim, true, |port| is_free((local_ip, port), remote))?)
+            let user = caller.map_or(socket.options.owner.load(Ordering::Relaxed), |caller| caller.fs.cred.euid);
+            let claim = claim(socket, local_ip, user);
+            Some(PORTS.bind_any(claim, true, |port| is_free((local_ip, port), (to.ip, to.port)))?)
         }
     };
-    let local =
-        Endpoint { ip: local_ip, port: port.or(binding.as_ref().map(|b| b.port)).unwrap_or(0), scope: to.scope };
+    let port = port.or(binding.as_ref().map(|b| b.port)).unwrap_or(0);
+    let local = Endpoint { ip: local_ip, port, scope: to.scope };
     let (ttl, tos) = socket.header_fields(to.ip);
     let device = if to.scope != 0 { to.scope } else { socket.settings.lock().device };
-    let mut link = Link { local, remote: to, ttl, tos, device, path: Some(path), mss: u16::MAX };
+    Ok((Link { local, remote: to, ttl, tos, device, path: Some(path), mss: u16::MAX }, binding))
+}
+
+/// Sends the SYN, perhaps with an option for fast opening and with data.
+fn begin(
+    socket: &TcpSocket,
+    caller: Option<&Caller>,
+    to: Endpoint,
+    option: Option<FastOpen>,
+    data: Rope,
+) -> Result<()> {
+    let (mut link, binding) = choose_ends(socket, caller, to)?;
     let limits = link.limits()?;
     link.mss = limits.mss;
-    let key = ((local.ip, local.port), remote);
+    let remote = (link.remote.ip, link.remote.port);
+    let key = ((link.local.ip, link.local.port), remote);
     if !is_free(key.0, remote) || !table::insert(key, Entry::Socket(socket.me.upgrade().ok_or(Errno::EINVAL)?)) {
         return Err(Errno::EADDRNOTAVAIL);
     }
@@ -229,6 +305,7 @@ fn begin(socket: &TcpSocket, caller: &Caller, to: Endpoint) -> Result<()> {
         core.link = link;
         core.listed = true;
         core.told = false;
+        core.deferred = None;
         core.error = None;
         if let Some(binding) = binding {
             core.binding = Some(binding);
@@ -238,7 +315,7 @@ fn begin(socket: &TcpSocket, caller: &Caller, to: Endpoint) -> Result<()> {
         sysctl::refresh(&mut settings);
         let link = &mut core.link;
         let mut connection =
-            Connection::connect(now, limits, settings, algorithm, random, &mut |segment| link.send(segment));
+            Connection::connect_fast(now, limits, settings, algorithm, random, (option, data), &mut |s| link.send(s));
         options::apply_buffers(&socket.options, &mut connection);
         core.role = Role::Open(Box::new(connection));
     }
@@ -299,6 +376,7 @@ fn disconnect(socket: &TcpSocket) -> Result<()> {
     fall_back(&mut core);
     core.shut_read = false;
     core.shut_write = false;
+    core.deferred = None;
     drop(core);
     socket.room.wake_all();
     socket.news.wake_all();

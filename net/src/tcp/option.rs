@@ -5,12 +5,13 @@ use alloc::vec::Vec;
 use base::{Capability, Errno, NANOS_PER_SEC, Nanos, Result};
 use core::sync::atomic::Ordering;
 
-use super::congestion;
 use super::connection::{Connection, Effects, Settings, State};
 use super::socket::{Core, Role, TcpSocket};
+use super::{congestion, fast_open, sysctl};
 use crate::backlog;
+use crate::inet::Setter;
 use crate::options::{Options, option};
-use crate::socket::Caller;
+use crate::socket::{Caller, Socket};
 
 const SOL_TCP: i32 = 6;
 const NODELAY: i32 = 1;
@@ -29,6 +30,8 @@ const CONGESTION: i32 = 13;
 const USER_TIMEOUT: i32 = 18;
 const REPAIR: i32 = 19;
 const FASTOPEN: i32 = 23;
+const FASTOPEN_CONNECT: i32 = 30;
+const FASTOPEN_KEY: i32 = 33;
 const TIMESTAMP: i32 = 24;
 const NOTSENT_LOWAT: i32 = 25;
 const ULP: i32 = 31;
@@ -41,7 +44,8 @@ pub(super) fn set(socket: &TcpSocket, caller: &Caller, level: i32, name: i32, va
         return Some(set_tcp(socket, caller, name, value));
     }
     let bound = socket.core.lock().link.local.port != 0;
-    let result = socket.settings.lock().set(socket.family, level, name, value, bound);
+    let result =
+        socket.settings.lock().set(socket.family, level, name, value, Setter::new(caller, socket.kind(), bound));
     if result.is_some() {
         refresh_link(socket);
     }
@@ -66,6 +70,10 @@ fn set_tcp(socket: &TcpSocket, caller: &Caller, name: i32, value: &[u8]) -> Resu
         CONGESTION => return set_congestion(socket, value),
         // No upper layer protocol (TLS) is here: as where Linux lacks the module.
         ULP => return Err(Errno::ENOENT),
+        FASTOPEN_KEY => {
+            socket.core.lock().fast_keys = Some(fast_open::parse_keys(value)?);
+            return Ok(());
+        }
         _ => {}
     }
     let word = value.first_chunk::<4>().map(|b| i32::from_ne_bytes(*b)).ok_or(Errno::EINVAL)?;
@@ -82,14 +90,22 @@ fn set_tcp(socket: &TcpSocket, caller: &Caller, name: i32, value: &[u8]) -> Resu
         SYNCNT if (1..=127).contains(&word) => settings.syn_retries = word as u32,
         LINGER2 => settings.linger2 = if word < 0 { 0 } else { (word as u64).min(120) * NANOS_PER_SEC },
         USER_TIMEOUT if word >= 0 => settings.user_timeout = word as u64 * MS,
-        DEFER_ACCEPT => core.defer_accept = word.max(0),
+        DEFER_ACCEPT => core.defer_accept = repetitions(word),
         WINDOW_CLAMP if word != 0 || listening_or_fresh => core.window_clamp = word,
         QUICKACK => {}
-        NOTSENT_LOWAT => core.unsent_low = word as u32,
+        NOTSENT_LOWAT => {
+            core.unsent_low = word as u32;
+            core.settings.unsent_low = word as u32 as usize;
+        }
         FASTOPEN if word >= 0 && listening_or_fresh => core.fast_open = word,
-        INQ if (0..=1).contains(&word) => {}
+        FASTOPEN_CONNECT if !(0..=1).contains(&word) => return Err(Errno::EINVAL),
+        FASTOPEN_CONNECT if !fast_open::allows(fast_open::mode::CLIENT) => return Err(Errno::EOPNOTSUPP),
+        FASTOPEN_CONNECT if listening_or_fresh => core.fast_connect = word == 1,
+        INQ if (0..=1).contains(&word) => core.tells_queue = word == 1,
         TIMESTAMP | REPAIR if !caller.fs.cred.capable(Capability::NetAdmin) => return Err(Errno::EPERM),
-        MAXSEG | KEEPCNT | SYNCNT | USER_TIMEOUT | WINDOW_CLAMP | FASTOPEN | INQ => return Err(Errno::EINVAL),
+        MAXSEG | KEEPCNT | SYNCNT | USER_TIMEOUT | WINDOW_CLAMP | FASTOPEN | FASTOPEN_CONNECT | INQ => {
+            return Err(Errno::EINVAL);
+        }
         _ => return Err(Errno::ENOPROTOOPT),
     }
     drop(core);
@@ -99,7 +115,8 @@ fn set_tcp(socket: &TcpSocket, caller: &Caller, name: i32, value: &[u8]) -> Resu
 
 /// Passes the settings on to the connection.
 fn apply(socket: &TcpSocket, quick: bool) {
-    let settings = socket.core.lock().settings.clone();
+    let mut settings = socket.core.lock().settings.clone();
+    sysctl::refresh(&mut settings);
     socket.drive(|connection, now, out| {
         connection.settings = settings;
         connection.settings_changed(now, out);
@@ -109,6 +126,22 @@ fn apply(socket: &TcpSocket, quick: bool) {
         ((), Effects::empty())
     });
     backlog::run();
+}
+
+/// How often an answer to a SYN is repeated in so many seconds.
+fn repetitions(seconds: i32) -> u32 {
+    let (mut count, mut wait, mut passed) = (1, 1i64, 1i64);
+    while i64::from(seconds) > passed && count < 255 {
+        count += 1;
+        wait = (wait * 2).min(120);
+        passed += wait;
+    }
+    if seconds > 0 { count } else { 0 }
+}
+
+/// The seconds that so many repetitions take.
+fn waiting_time(repetitions: u32) -> i32 {
+    (0..repetitions).map(|i| (1i32 << i.min(7)).min(120)).sum()
 }
 
 fn set_congestion(socket: &TcpSocket, value: &[u8]) -> Result<()> {
@@ -147,12 +180,15 @@ fn get_tcp(socket: &TcpSocket, name: i32) -> Result<Vec<u8>> {
         SYNCNT => settings.syn_retries as i32,
         LINGER2 => to_seconds(settings.linger2),
         USER_TIMEOUT => (settings.user_timeout / MS) as i32,
-        DEFER_ACCEPT => core.defer_accept,
+        DEFER_ACCEPT => waiting_time(core.defer_accept),
         WINDOW_CLAMP => core.window_clamp,
         QUICKACK => 1,
         NOTSENT_LOWAT => core.unsent_low as i32,
         FASTOPEN => core.fast_open,
-        INQ | TIMESTAMP => 0,
+        FASTOPEN_CONNECT => core.fast_connect.into(),
+        FASTOPEN_KEY => return Ok(fast_open::key_bytes(core.fast_keys.unwrap_or_else(fast_open::keys))),
+        INQ => core.tells_queue.into(),
+        TIMESTAMP => 0,
         INFO => return Ok(info(&core)),
         CONGESTION => {
             let mut text = core.congestion.as_bytes().to_vec();
@@ -196,6 +232,16 @@ pub(super) fn changed(socket: &TcpSocket, name: i32) {
     let options = &socket.options;
     match name {
         option::SO_KEEPALIVE => socket.core.lock().settings.keep_alive = options.flag(name),
+        option::SO_MAX_PACING_RATE => {
+            socket.core.lock().settings.max_pacing = options.max_pacing.load(Ordering::Relaxed);
+        }
+        option::SO_TIMESTAMPING => {
+            let mut core = socket.core.lock();
+            if let Role::Open(connection) = &core.role {
+                core.stamps_from = connection.unacknowledged_from();
+            }
+            return;
+        }
         option::SO_OOBINLINE => socket.core.lock().settings.urgent_inline = options.flag(name),
         option::SO_SNDBUF | option::SO_RCVBUF | option::SO_SNDBUFFORCE | option::SO_RCVBUFFORCE => {
             options.fix_size(name);

@@ -3,7 +3,7 @@
 use base::{NANOS_PER_SEC, Nanos};
 
 use super::congestion::INITIAL;
-use super::connection::{Connection, Flight, Out, Recovery, SEGMENT_MAX, SendTimer, Sent, State};
+use super::connection::{Connection, Flight, Out, SEGMENT_MAX, SendTimer, Sent, State};
 use super::rtt::MS;
 use super::segment::{Flags, Options, Segment};
 use super::seq::Seq;
@@ -64,6 +64,15 @@ impl Connection {
             segment.urgent = urgent.since(seq).min(0xffff) as u16;
         }
         segment.options = self.options(now, syn);
+        if syn {
+            // On a repetition the peer may be one that drops what it does not know (RFC 3168, 6.1.1.1).
+            let first = self.rtt.backoff == 0;
+            match self.state {
+                State::SynSent if self.offers_ecn() && first => segment.flags |= Flags::ECE | Flags::CWR,
+                State::SynReceived if self.ecn.on => segment.flags |= Flags::ECE,
+                _ => {}
+            }
+        }
         segment
     }
 
@@ -76,16 +85,19 @@ impl Connection {
             options.mss = Some(self.receive.advertised_mss);
             options.sack_permitted = self.sack;
             options.scale = (self.receive.scale != 0).then_some(self.receive.scale);
+            options.fast_open = self.fast.option.take();
         } else if self.sack {
             let room = if self.timestamps { 3 } else { 4 };
-            let blocks = self.receive.duplicate.take().into_iter().chain(self.receive.blocks.iter().copied());
+            let duplicate = self.receive.duplicate.take().filter(|_| self.settings.duplicate_reports);
+            let blocks = duplicate.into_iter().chain(self.receive.blocks.iter().copied());
             options.blocks.extend(blocks.take(room));
         }
         options
     }
 
     /// Hands a segment out. Whatever it is, it acknowledges.
-    fn emit(&mut self, segment: Segment, out: Out) {
+    fn emit(&mut self, mut segment: Segment, fresh: bool, out: Out) {
+        self.mark_segment(&mut segment, fresh);
         if segment.has(Flags::ACK) {
             self.receive.acked = self.receive.nxt;
             self.receive.ack_at = None;
@@ -102,25 +114,29 @@ impl Connection {
     /// Sends entry `index` of the queue, for the first time or again.
     pub(super) fn transmit(&mut self, now: Nanos, index: usize, out: Out) {
         let Some(sent) = self.send.queue.get_mut(index) else { return };
-        let (seq, flags, payload) = (sent.seq, sent.flags, sent.payload.clone());
+        let (seq, flags, payload, fresh) = (sent.seq, sent.flags, sent.payload.clone(), !sent.again);
         sent.sent_at = now;
         let mut segment = self.header(now, seq, flags);
         segment.payload = payload;
+        if fresh && flags.contains(Flags::SYN) && self.state == State::SynSent {
+            // Data that goes with the SYN stays to be sent until it is acknowledged.
+            segment.payload = self.send.unsent.slice(0, self.fast.with_syn);
+        }
         self.send.last_data_at = now;
-        self.emit(segment, out);
+        self.emit(segment, fresh, out);
     }
 
     /// Sends an acknowledgement without data.
     pub(super) fn send_ack(&mut self, now: Nanos, out: Out) {
         let seq = self.send.nxt;
         let segment = self.header(now, seq, Flags::empty());
-        self.emit(segment, out);
+        self.emit(segment, false, out);
     }
 
     /// A segment of an old sequence number, to which the peer has to answer.
     pub(super) fn send_probe(&mut self, now: Nanos, out: Out) {
         let segment = self.header(now, Seq(self.send.una.0.wrapping_sub(1)), Flags::empty());
-        self.emit(segment, out);
+        self.emit(segment, false, out);
     }
 
     /// An acknowledgement to something suspicious (RFC 5961), a limited number a second.
@@ -140,14 +156,14 @@ impl Connection {
         let seq = self.send.nxt;
         let mut segment = self.header(now, seq, Flags::RST);
         segment.options.blocks.clear();
-        self.emit(segment, out);
+        self.emit(segment, false, out);
     }
 
     /// After a pause the window of old says nothing of the path (RFC 2861).
     pub(super) fn restart_after_idle(&mut self, now: Nanos) {
         let idle = now.saturating_sub(self.send.last_data_at);
         let rto = self.rtt.base_timeout();
-        if idle < rto || self.algorithm.steers_recovery() {
+        if idle < rto || self.algorithm.steers_recovery() || !self.settings.restart_after_idle {
             return;
         }
         let halvings = (idle / rto.max(1)).min(32);
@@ -157,7 +173,7 @@ impl Connection {
 
     /// Sends all that may go: first what was lost, then what is new.
     pub(super) fn pump(&mut self, now: Nanos, out: Out) {
-        if self.is_opening() || self.state == State::Closed {
+        if self.awaits_peer() || self.state == State::Closed {
             return;
         }
         if self.lost > 0 {
@@ -170,7 +186,7 @@ impl Connection {
                 self.window_limited = true;
                 break;
             }
-            if self.pace_at > now && self.algorithm.pacing_rate().is_some() {
+            if self.pace_at > now && self.pacing_rate().is_some() {
                 paced = true;
                 break;
             }
@@ -236,14 +252,21 @@ impl Connection {
             self.send.small = self.send.nxt;
         }
         self.pace(now, len);
-        if self.loss.state == Recovery::Repair {
+        if self.is_reducing() {
             self.loss.sent += self.segments(len);
         }
         self.transmit(now, self.send.queue.len() - 1, out);
+        self.note_marks_sent();
+    }
+
+    /// Bytes a second at most: what the congestion control says, or the user (SO_MAX_PACING_RATE).
+    pub(super) fn pacing_rate(&self) -> Option<u64> {
+        let most = (self.settings.max_pacing != u64::MAX).then_some(self.settings.max_pacing);
+        self.algorithm.pacing_rate().into_iter().chain(most).min()
     }
 
     fn pace(&mut self, now: Nanos, len: usize) {
-        if let Some(rate) = self.algorithm.pacing_rate().filter(|&rate| rate > 0) {
+        if let Some(rate) = self.pacing_rate().filter(|&rate| rate > 0) {
             let spent = (len as u64).saturating_mul(NANOS_PER_SEC) / rate;
             self.pace_at = self.pace_at.max(now.saturating_sub(MS)) + spent;
         }

@@ -151,6 +151,11 @@ impl Connection {
         }
     }
 
+    /// Takes what came with a SYN.
+    pub(super) fn take_syn_data(&mut self, payload: Rope, effects: &mut Effects) {
+        self.append(payload, effects);
+    }
+
     fn find_urgent_byte(&mut self, payload: &Rope) {
         let (nxt, len) = (self.receive.nxt, payload.len());
         let Some(urgent) = self.receive.urgent.filter(|u| u.after(nxt) && !u.after(nxt + len)) else { return };
@@ -356,7 +361,7 @@ impl Connection {
             return;
         }
         let wanted = 4 * self.receive.copied_in_round + 32 * usize::from(self.receive.advertised_mss).min(4096);
-        if !self.receive.fixed && wanted > self.receive.limit {
+        if !self.receive.fixed && self.settings.follows_reader && wanted > self.receive.limit {
             self.receive.limit = wanted.min(self.settings.receive_buffers[2]).max(self.receive.limit);
         }
         self.receive.copied_in_round = 0;

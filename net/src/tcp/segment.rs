@@ -32,6 +32,18 @@ bitflags! {
 /// A range of sequence numbers that was received.
 pub type Block = (Seq, Seq);
 
+/// A cookie for fast opening (RFC 7413).
+pub type Cookie = ArrayVec<u8, 16>;
+
+/// The option for fast opening: a cookie, or with an empty one the wish for one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FastOpen {
+    /// The cookie.
+    pub cookie: Cookie,
+    /// By the experimental number that was used before the option had its own.
+    pub experimental: bool,
+}
+
 /// The options of a segment.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -45,6 +57,8 @@ pub struct Options {
     pub timestamps: Option<(u32, u32)>,
     /// What was received out of order.
     pub blocks: ArrayVec<Block, 4>,
+    /// Fast opening.
+    pub fast_open: Option<FastOpen>,
 }
 
 /// A segment without its addresses.
@@ -60,6 +74,8 @@ pub struct Segment {
     pub window: u16,
     /// The urgent pointer.
     pub urgent: u16,
+    /// The code point for congestion notification in its network header (RFC 3168, 5).
+    pub codepoint: u8,
     /// Its options.
     pub options: Options,
     /// Its data.
@@ -72,6 +88,10 @@ const SCALE: u8 = 3;
 const SACK_PERMITTED: u8 = 4;
 const SACK: u8 = 5;
 const TIMESTAMPS: u8 = 8;
+const FAST_OPEN: u8 = 34;
+const EXPERIMENT: u8 = 254;
+/// What an experimental option for fast opening begins with.
+const FAST_OPEN_MAGIC: [u8; 2] = [0xf9, 0x89];
 
 /// Bytes of a header without options.
 pub const HEADER: usize = 20;
@@ -95,6 +115,20 @@ pub fn ports(header: &[u8]) -> (u16, u16) {
 pub fn header_len(header: &[u8]) -> Option<usize> {
     let len = usize::from(*header.get(12)? >> 4) * 4;
     (len >= HEADER).then_some(len)
+}
+
+/// The option, if its cookie has a length that one can have.
+fn fast_open(data: &[u8], len: usize, experimental: bool) -> Option<FastOpen> {
+    const LEAST: usize = 4;
+    let good = len == 0 || (LEAST..=16).contains(&len) && len.is_multiple_of(2);
+    good.then(|| FastOpen { cookie: data.iter().copied().take(16).collect(), experimental })
+}
+
+impl FastOpen {
+    /// Bytes that the option takes, padded.
+    fn len(&self) -> usize {
+        (2 + if self.experimental { 2 } else { 0 } + self.cookie.len()).next_multiple_of(4)
+    }
 }
 
 impl Options {
@@ -124,6 +158,10 @@ impl Options {
                         options.blocks.push((Seq(be32(block, 0)), Seq(be32(block, 4))));
                     }
                 }
+                (FAST_OPEN, n) => options.fast_open = fast_open(data, n, false).or(options.fast_open),
+                (EXPERIMENT, 2..) if data[..2] == FAST_OPEN_MAGIC => {
+                    options.fast_open = fast_open(&data[2..], data.len() - 2, true).or(options.fast_open);
+                }
                 _ => {}
             }
             bytes = &bytes[len..];
@@ -141,6 +179,7 @@ impl Options {
             (false, false) => 0,
         };
         len += if self.scale.is_some() { 4 } else { 0 };
+        len += self.fast_open.as_ref().map_or(0, FastOpen::len);
         len + if self.blocks.is_empty() { 0 } else { 4 + 8 * self.blocks.len() }
     }
 
@@ -180,6 +219,15 @@ impl Options {
                 put(&to.0.to_be_bytes());
             }
         }
+        if let Some(fast) = &self.fast_open {
+            let own = if fast.experimental { 4 } else { 2 };
+            put(&[if fast.experimental { EXPERIMENT } else { FAST_OPEN }, (own + fast.cookie.len()) as u8]);
+            if fast.experimental {
+                put(&FAST_OPEN_MAGIC);
+            }
+            put(&fast.cookie);
+            put(&[NOP; 3][..fast.len() - own - fast.cookie.len()]);
+        }
     }
 }
 
@@ -194,6 +242,7 @@ impl Segment {
             flags: Flags::from_bits_retain(header[13]),
             window: be16(header, 14),
             urgent: be16(header, 18),
+            codepoint: 0,
             options: Options::parse(options),
             payload: Rope::new(),
         })
@@ -258,6 +307,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn fast_opening_by_both_numbers() {
+        for (experimental, len) in [(false, 0usize), (false, 8), (false, 16), (true, 0), (true, 8)] {
+            let wanted = FastOpen { cookie: (0..len as u8).collect(), experimental };
+            let segment = Segment {
+                options: Options { fast_open: Some(wanted.clone()), ..Options::default() },
+                ..Segment::default()
+            };
+            let mut bytes = vec![0; segment.header_len()];
+            segment.emit(1, 2, &mut bytes);
+            assert_eq!(Segment::parse(&bytes).unwrap().options.fast_open, Some(wanted));
+        }
+    }
+
+    #[test]
     fn headers_come_back_as_they_were_written() {
         let mut options = Options {
             mss: Some(1460),
@@ -265,6 +328,7 @@ mod tests {
             sack_permitted: true,
             timestamps: Some((1, 2)),
             blocks: ArrayVec::new(),
+            fast_open: Some(FastOpen { cookie: (0..8).collect(), experimental: false }),
         };
         for with_blocks in [false, true] {
             if with_blocks {

@@ -62,6 +62,7 @@ fn transfer(seed: u64, algorithm: &str, loss: u64, reorder: u64, bytes: usize, s
     let syn = out.pop().unwrap();
     let server_iss = super::seq::Seq(network.random.next() as u32);
     let agreed = Agreed {
+        ecn: false,
         mss: syn.options.mss,
         scale: syn.options.scale,
         sack: syn.options.sack_permitted,

@@ -16,6 +16,7 @@ use mm::{Sink, Source};
 use sched::{Sleep, WaitQueue};
 
 use super::connection::{Connection, Effects, Out, Settings, State};
+use super::fast_open::Keys;
 use super::link::Link;
 use super::listener::Listener;
 use super::segment::Segment;
@@ -23,11 +24,11 @@ use super::seq::Seq;
 use super::sysctl;
 use super::{congestion, opening, option as options, table, transfer};
 use crate::alarm::{Alarm, Rings};
+use crate::inet::errors::ErrorQueue;
 use crate::inet::port::Binding;
 use crate::inet::{self, Endpoint, Family};
 use crate::ip::icmp::Report;
 use crate::ip::protocol;
-use crate::netlink::diag::inet::{Facts, facts};
 use crate::options::Options;
 use crate::packet::Filler;
 use crate::socket::{Caller, MessageFlags, Outgoing, Received, Shutdown, Socket, SocketKind};
@@ -62,10 +63,21 @@ pub(super) struct Core {
     pub(super) listed: bool,
     /// connect(2) has told its outcome.
     pub(super) told: bool,
-    pub(super) defer_accept: i32,
+    pub(super) defer_accept: u32,
     pub(super) window_clamp: i32,
     pub(super) unsent_low: u32,
+    /// TCP_FASTOPEN: connections that may be opened fast and unconfirmed; TCP_FASTOPEN_KEY.
     pub(super) fast_open: i32,
+    pub(super) fast_keys: Option<Keys>,
+    /// TCP_FASTOPEN_CONNECT, and where a connection is to be opened with the first data.
+    pub(super) fast_connect: bool,
+    pub(super) deferred: Option<Endpoint>,
+    /// The listener that counts this one as unconfirmed.
+    pub(super) parent: Weak<TcpSocket>,
+    /// TCP_INQ.
+    pub(super) tells_queue: bool,
+    /// The number that timestamps of sent data count from.
+    pub(super) stamps_from: u32,
 }
 
 /// What a listener is bound to, as the table of listeners wants to know.
@@ -85,6 +97,8 @@ pub struct TcpSocket {
     pub(super) core: SpinLock<Core>,
     pub(super) filler: sched::Mutex<Filler>,
     pub(super) reading: sched::Mutex<()>,
+    /// What became of data that was sent, for recvmsg(2) with MSG_ERRQUEUE.
+    pub(super) failures: SpinLock<ErrorQueue>,
     alarm: Alarm,
     /// Waited on for data and connections.
     pub(super) news: Arc<WaitQueue>,
@@ -126,9 +140,16 @@ impl TcpSocket {
                 window_clamp: 0,
                 unsent_low: 0,
                 fast_open: 0,
+                fast_keys: None,
+                fast_connect: false,
+                deferred: None,
+                parent: Weak::new(),
+                tells_queue: false,
+                stamps_from: 0,
             }),
             filler: sched::Mutex::new(Filler::new()),
             reading: sched::Mutex::new(()),
+            failures: SpinLock::default(),
             alarm: Alarm::default(),
             news: Arc::new(WaitQueue::new()),
             room: Arc::new(WaitQueue::new()),
@@ -210,9 +231,13 @@ impl TcpSocket {
         if again > 0 {
             statistics::add(Counter::TcpRetransSegs, again);
         }
+        let notices = if connection.has_notices() { connection.take_notices() } else { Vec::new() };
         let deadline = connection.deadline();
         self.alarm.set(deadline, || self.me.upgrade().map(|me| me as Arc<dyn Rings>));
         drop(core);
+        if !notices.is_empty() {
+            self.tell_notices(&notices);
+        }
         if !effects.is_empty() {
             self.tell(effects);
         }
@@ -222,6 +247,9 @@ impl TcpSocket {
     /// Tells those who wait what has happened.
     fn tell(&self, effects: Effects) {
         let over = effects.intersects(Effects::CLOSED | Effects::FAILED);
+        if over || effects.contains(Effects::CONNECTED) {
+            self.opened();
+        }
         let mut read = Events::empty();
         let mut write = Events::empty();
         if effects.contains(Effects::READABLE) {
@@ -229,6 +257,7 @@ impl TcpSocket {
         }
         if effects.contains(Effects::URGENT) {
             read |= Events::PRI;
+            self.options.tell_urgent();
         }
         if effects.intersects(Effects::WRITABLE | Effects::CONNECTED) {
             write |= Events::WRITABLE;
@@ -343,70 +372,7 @@ impl TcpSocket {
         }
     }
 
-    /// Its entry in a table of `/proc/net`: local, remote, state, bytes to send, bytes (or connections) to take.
-    pub(crate) fn summary(&self) -> (Endpoint, Endpoint, State, usize, usize) {
-        let core = self.core.lock();
-        let (local, remote) = (core.link.local, core.link.remote);
-        match &core.role {
-            Role::Fresh => (local, remote, State::Closed, 0, 0),
-            Role::Listening(listener) => (local, remote, State::Listen, listener.backlog, listener.waiting.len()),
-            Role::Open(c) => (local, remote, c.state(), c.unacknowledged(), c.readable()),
-        }
-    }
-
-    /// What sock_diag tells.
-    pub(crate) fn facts(&self) -> Facts {
-        let now = sched::time::now();
-        let (local, remote, state, to_send, to_take) = self.summary();
-        let mut facts = facts(self, self.family, local, remote);
-        facts.state = state as u8;
-        // Of a listener these are the connections that wait, and how many may.
-        (facts.receive_queue, facts.send_queue) = (to_take, to_send);
-        let core = self.core.lock();
-        if core.closed {
-            facts.inode = 0;
-        }
-        facts.device = core.link.device;
-        facts.congestion = Some(core.congestion);
-        facts.shutdown = u8::from(core.shut_read) | u8::from(core.shut_write) << 1;
-        if let Role::Open(connection) = &core.role {
-            facts.timer = connection.timer(now);
-            facts.congestion = Some(connection.congestion());
-            facts.info = Some(connection.info(now));
-        }
-        drop(core);
-        let settings = self.settings.lock();
-        (facts.tos, facts.class, facts.v6_only) = (settings.tos, settings.class, settings.v6_only);
-        facts
-    }
-
-    /// SOCK_DESTROY: a connection is reset, and who uses it hears ECONNABORTED; a listener ends.
-    pub(crate) fn destroy(&self) -> Result<()> {
-        let listening = {
-            let mut core = self.core.lock();
-            match &mut core.role {
-                Role::Listening(listener) => Some((core::mem::take(&mut listener.waiting), core.link.local.port)),
-                _ => None,
-            }
-        };
-        if let Some((waiting, port)) = listening {
-            self.core.lock().role = Role::Fresh;
-            self.close_listener(waiting, port);
-            return Ok(());
-        }
-        self.core.lock().error = Some(Errno::ECONNABORTED);
-        self.drive(|connection, now, out| ((), connection.abort(now, Some(Errno::ECONNABORTED), out)));
-        self.forget();
-        backlog::run();
-        Ok(())
-    }
-
-    /// Which family it is of.
-    pub(crate) fn socket_family(&self) -> Family {
-        self.family
-    }
-
-    fn close_listener(&self, waiting: VecDeque<Arc<TcpSocket>>, port: u16) {
+    pub(super) fn close_listener(&self, waiting: VecDeque<Arc<TcpSocket>>, port: u16) {
         table::unlisten(port, self);
         for child in waiting {
             child.abort();
@@ -470,7 +436,7 @@ impl Socket for TcpSocket {
     fn peer_name(&self) -> Result<Vec<u8>> {
         let core = self.core.lock();
         match &core.role {
-            Role::Open(connection) if connection.state() != State::Closed && !connection.is_opening() => {
+            Role::Open(connection) if connection.state() != State::Closed && !connection.awaits_peer() => {
                 Ok(core.link.remote.encode(self.family))
             }
             _ => Err(Errno::ENOTCONN),

@@ -4,6 +4,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use base::{NANOS_PER_SEC, Nanos};
 
+use crate::options::BUFFER_MAX;
+
 use super::connection::{Agreed, RECEIVE_BUFFER, SEND_BUFFER, Settings};
 
 macro_rules! numbers {
@@ -31,6 +33,28 @@ numbers! {
     TIMESTAMPS = 1;
     /// Window scaling.
     WINDOW_SCALING = 1;
+    /// ECN: 0 never, 1 asked for and accepted, 2 accepted.
+    ECN = 2;
+    /// Repetitions for a connection without a user; 0 for the usual 8.
+    ORPHAN_RETRIES = 0;
+    /// An opening for which the accept queue has no room is reset.
+    ABORT_ON_OVERFLOW = 0;
+    /// A pause makes the window small again.
+    SLOW_START_AFTER_IDLE = 1;
+    /// Probes for losses of the last segments: 3 and 4 on, others off.
+    EARLY_RETRANS = 3;
+    /// A reset does not end TIME_WAIT (RFC 1337).
+    RFC1337 = 0;
+    /// Duplicates are reported (RFC 2883).
+    DSACK = 1;
+    /// Time-outs that turn out to be spurious are undone (RFC 5682).
+    FRTO = 2;
+    /// Duplicates that show a loss.
+    REORDERING = 3;
+    /// The receive buffer follows what the program takes.
+    MODERATE_RCVBUF = 1;
+    /// Bytes that may wait unsent.
+    NOTSENT_LOWAT = u32::MAX;
     /// Connections in TIME_WAIT make room for new ones to the same end: 0 never, 1 always, 2 on the loopback interface.
     TIME_WAIT_REUSE = 2;
 }
@@ -43,6 +67,32 @@ pub(crate) static SEND: [AtomicU32; 3] = buffers(SEND_BUFFER);
 const fn buffers(sizes: [usize; 3]) -> [AtomicU32; 3] {
     [AtomicU32::new(sizes[0] as u32), AtomicU32::new(sizes[1] as u32), AtomicU32::new(sizes[2] as u32)]
 }
+
+/// Settings that are kept without effect, because what they tune is done in another way here, with what they begin with.
+pub(crate) static KEPT: [(&str, AtomicU32); 22] = [
+    ("tcp_adv_win_scale", AtomicU32::new(1)),
+    ("tcp_app_win", AtomicU32::new(31)),
+    ("tcp_autocorking", AtomicU32::new(1)),
+    ("tcp_base_mss", AtomicU32::new(1024)),
+    ("tcp_challenge_ack_limit", AtomicU32::new(i32::MAX as u32)),
+    ("tcp_ecn_fallback", AtomicU32::new(1)),
+    ("tcp_fack", AtomicU32::new(0)),
+    ("tcp_fastopen_blackhole_timeout_sec", AtomicU32::new(0)),
+    ("tcp_invalid_ratelimit", AtomicU32::new(500)),
+    ("tcp_limit_output_bytes", AtomicU32::new(1 << 20)),
+    ("tcp_max_orphans", AtomicU32::new(8192)),
+    ("tcp_max_reordering", AtomicU32::new(300)),
+    ("tcp_max_tw_buckets", AtomicU32::new(8192)),
+    ("tcp_min_tso_segs", AtomicU32::new(2)),
+    ("tcp_mtu_probing", AtomicU32::new(0)),
+    ("tcp_no_metrics_save", AtomicU32::new(0)),
+    ("tcp_pacing_ca_ratio", AtomicU32::new(120)),
+    ("tcp_pacing_ss_ratio", AtomicU32::new(200)),
+    ("tcp_recovery", AtomicU32::new(1)),
+    ("tcp_retries1", AtomicU32::new(3)),
+    ("tcp_stdurg", AtomicU32::new(0)),
+    ("tcp_tso_win_divisor", AtomicU32::new(3)),
+];
 
 fn is_on(setting: &AtomicU32) -> bool {
     setting.load(Ordering::Relaxed) != 0
@@ -67,6 +117,8 @@ pub(super) fn settings() -> Settings {
         linger2: seconds(&FIN_TIMEOUT),
         syn_retries: SYN_RETRIES.load(Ordering::Relaxed),
         retries: RETRIES2.load(Ordering::Relaxed),
+        // Until the program sets its own.
+        unsent_low: 0,
         ..Settings::default()
     }
 }
@@ -76,8 +128,32 @@ pub(super) fn refresh(settings: &mut Settings) {
     settings.sack = is_on(&SACK);
     settings.timestamps = is_on(&TIMESTAMPS);
     settings.scaling = is_on(&WINDOW_SCALING);
+    settings.scale = scale();
     settings.send_buffers = sizes(&SEND);
     settings.receive_buffers = sizes(&RECEIVE);
+    settings.ecn = ECN.load(Ordering::Relaxed);
+    settings.orphan_retries = match ORPHAN_RETRIES.load(Ordering::Relaxed) {
+        0 => 8,
+        retries => retries,
+    };
+    settings.restart_after_idle = is_on(&SLOW_START_AFTER_IDLE);
+    settings.duplicate_reports = is_on(&DSACK);
+    settings.spurious_timeouts = is_on(&FRTO);
+    settings.duplicates = REORDERING.load(Ordering::Relaxed);
+    settings.follows_reader = is_on(&MODERATE_RCVBUF);
+    settings.keeps_time_wait = is_on(&RFC1337);
+    settings.tail_probes = EARLY_RETRANS.load(Ordering::Relaxed) >= 3;
+    settings.unsent_low = match settings.unsent_low {
+        0 => NOTSENT_LOWAT.load(Ordering::Relaxed) as usize,
+        own => own,
+    };
+}
+
+/// The window scale for the most that a receive buffer grows to, by itself or by SO_RCVBUF.
+pub(super) fn scale() -> u8 {
+    const MOST: u8 = 14;
+    let largest = RECEIVE[2].load(Ordering::Relaxed).max(BUFFER_MAX[1].load(Ordering::Relaxed));
+    (0..MOST).find(|scale| largest >> scale <= 0xffff).unwrap_or(MOST)
 }
 
 /// What of a peer's offers is accepted.
@@ -87,5 +163,6 @@ pub(super) fn accepted(offered: Agreed) -> Agreed {
         scale: offered.scale.filter(|_| is_on(&WINDOW_SCALING)),
         sack: offered.sack && is_on(&SACK),
         timestamp: offered.timestamp.filter(|_| is_on(&TIMESTAMPS)),
+        ecn: offered.ecn && is_on(&ECN),
     }
 }

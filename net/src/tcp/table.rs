@@ -169,7 +169,20 @@ pub(super) fn receive(segment: Segment, header: &Header, ports: (u16, u16)) {
     }
 }
 
-/// All connections and requests, for `/proc/net` and sock_diag.
+/// All connections that are half open, for `/proc/net` and sock_diag.
+pub(crate) fn requests() -> Vec<Arc<Request>> {
+    let mut found = Vec::new();
+    for shard in &CONNECTIONS {
+        let table = shard.lock();
+        found.extend(table.values().filter_map(|entry| match entry {
+            Entry::Request(request) => Some(request.clone()),
+            Entry::Socket(_) => None,
+        }));
+    }
+    found
+}
+
+/// All connections, for `/proc/net` and sock_diag.
 pub(crate) fn all() -> Vec<Arc<TcpSocket>> {
     let mut found = Vec::new();
     for shard in &CONNECTIONS {

@@ -1,8 +1,9 @@
 //! The machine by scripts: segments in, segments out.
 
 use super::connection::*;
+use super::mark::Wish;
 use super::rtt::MS;
-use super::segment::{Flags, Options, Segment};
+use super::segment::{FastOpen, Flags, Options, Segment};
 use super::seq::Seq;
 use super::{congestion, rtt};
 use crate::packet::{Filler, Rope};
@@ -367,4 +368,182 @@ fn a_connection_that_is_closed_before_it_is_answered_needs_no_time() {
     assert!(c.deadline().is_some(), "the SYN is repeated");
     assert!(c.close(2, false, &mut |_| {}).contains(Effects::CLOSED));
     assert_eq!((c.state(), c.deadline()), (State::Closed, None));
+}
+
+/// The server's side of an opening: a listener's answer was sent, and the connection made with it.
+fn fast_server(data: &[u8]) -> Script {
+    let reno = congestion::by_name(b"reno").unwrap();
+    let agreed = Agreed { mss: Some(1000), sack: true, ..Agreed::default() };
+    let numbers = (Seq(100), Seq(5000));
+    let mut c = Connection::accept(1, PATH, Settings::default(), reno, numbers, agreed, 0, 65535);
+    let syn = Segment {
+        seq: Seq(5000),
+        flags: Flags::SYN,
+        window: 60000,
+        payload: rope(data),
+        options: Options { mss: Some(1000), sack_permitted: true, ..Options::default() },
+        ..Segment::default()
+    };
+    let mut out = Vec::new();
+    c.open_fast(1, &syn, None, &mut |s| out.push(s));
+    Script { now: 1, c, out }
+}
+
+#[test]
+fn a_server_answers_data_of_a_syn_before_the_opening_is_over() {
+    let mut s = fast_server(b"hello");
+    let answer = s.sent();
+    assert_eq!((answer[0].flags, answer[0].seq, answer[0].ack), (Flags::SYN | Flags::ACK, Seq(100), Seq(5006)));
+    assert_eq!((s.c.readable(), s.c.state(), s.c.can_send_ever()), (5, State::SynReceived, true));
+    s.write(10);
+    assert_eq!(s.data(), [(0, 10)]);
+    s.after(1000 * MS);
+    let again = s.sent();
+    assert_eq!((again[0].flags, again[0].seq), (Flags::SYN | Flags::ACK, Seq(100)), "the answer is repeated");
+    let mut ack = s.segment(5, b"", Flags::empty());
+    ack.ack = Seq(111);
+    assert!(s.give(ack).contains(Effects::CONNECTED));
+    assert_eq!((s.c.state(), s.c.unacknowledged()), (State::Established, 0));
+}
+
+#[test]
+fn a_repeated_syn_to_a_fast_server_is_answered_again() {
+    let mut s = fast_server(b"hello");
+    s.sent();
+    s.give(Segment { seq: Seq(5000), flags: Flags::SYN, window: 60000, ..Segment::default() });
+    assert_eq!(s.sent()[0].flags, Flags::SYN | Flags::ACK);
+    let mut reset = s.segment(5, b"", Flags::RST);
+    reset.ack = Seq(101);
+    assert!(s.give(reset).contains(Effects::CLOSED | Effects::FAILED));
+}
+
+/// A client that opens with a cookie and data; the server acknowledges `taken` bytes of these with its SYN.
+fn fast_client(data: &[u8], taken: usize) -> Script {
+    let reno = congestion::by_name(b"reno").unwrap();
+    let option = FastOpen { cookie: [7; 8].into_iter().collect(), experimental: false };
+    let mut out = Vec::new();
+    let what = (Some(option), rope(data));
+    let c = Connection::connect_fast(1, PATH, Settings::default(), reno, (100, 0), what, &mut |s| out.push(s));
+    let mut s = Script { now: 1, c, out };
+    let syn = s.sent();
+    assert_eq!((syn[0].flags, syn[0].seq, syn[0].payload.len()), (Flags::SYN, Seq(100), data.len()));
+    assert_eq!(syn[0].options.fast_open.as_ref().unwrap().cookie.len(), 8);
+    s.after(10 * MS);
+    let mut answer = s.segment(0, b"", Flags::SYN);
+    (answer.seq, answer.ack) = (Seq(5000), Seq(101) + taken);
+    answer.options = Options { mss: Some(1000), ..Options::default() };
+    assert!(s.give(answer).contains(Effects::CONNECTED));
+    s
+}
+
+#[test]
+fn a_client_sends_again_what_the_answer_to_its_syn_leaves_out() {
+    let mut s = fast_client(&[1; 500], 500);
+    assert_eq!((s.c.unacknowledged(), s.sent()[0].ack), (0, Seq(5001)));
+    let mut s = fast_client(&[1; 500], 200);
+    assert_eq!(s.data(), [(200, 300)]);
+    let mut s = fast_client(&[1; 500], 0);
+    assert_eq!(s.data(), [(0, 500)]);
+}
+
+#[test]
+fn a_syn_that_gets_no_answer_is_repeated_without_data_and_cookie() {
+    let reno = congestion::by_name(b"reno").unwrap();
+    let option = FastOpen { cookie: [7; 8].into_iter().collect(), experimental: false };
+    let mut out = Vec::new();
+    let what = (Some(option), rope(&[1; 100]));
+    let c = Connection::connect_fast(1, PATH, Settings::default(), reno, (100, 0), what, &mut |s| out.push(s));
+    let mut s = Script { now: 1, c, out };
+    s.sent();
+    s.after(1100 * MS);
+    let again = s.sent();
+    assert_eq!((again[0].flags, again[0].payload.len(), again[0].options.fast_open.is_none()), (Flags::SYN, 0, true));
+}
+
+fn with_ecn() -> Script {
+    let mut out = Vec::new();
+    let reno = congestion::by_name(b"reno").unwrap();
+    let settings = Settings { ecn: 1, ..Settings::default() };
+    let c = Connection::connect(1, PATH, settings, reno, (100, 0), &mut |s| out.push(s));
+    let mut s = Script { now: 1, c, out };
+    assert_eq!(s.sent()[0].flags, Flags::SYN | Flags::ECE | Flags::CWR);
+    s.after(10 * MS);
+    let mut answer = s.segment(0, b"", Flags::SYN | Flags::ECE);
+    (answer.seq, answer.ack) = (Seq(5000), Seq(101));
+    answer.options = Options { mss: Some(1000), sack_permitted: true, ..Options::default() };
+    s.give(answer);
+    s.sent();
+    s
+}
+
+#[test]
+fn a_mark_is_echoed_until_the_sender_slows_down() {
+    let mut s = with_ecn();
+    let mut marked = s.segment(0, &[1; 1000], Flags::empty());
+    marked.codepoint = 3;
+    s.give(marked);
+    s.give(s.segment(1000, &[1; 1000], Flags::empty()));
+    assert!(s.sent().iter().all(|ack| ack.has(Flags::ECE)));
+    s.give(s.segment(2000, &[1; 1000], Flags::CWR));
+    assert!(s.sent().iter().all(|ack| !ack.has(Flags::ECE)));
+}
+
+#[test]
+fn an_echo_reduces_the_window_once_a_round_trip_and_is_confirmed() {
+    let mut s = with_ecn();
+    s.write(20_000);
+    let sent = s.sent();
+    assert_eq!((sent.len(), sent.iter().all(|segment| segment.codepoint == 2)), (10, true));
+    s.after(10 * MS);
+    for n in 1..=2 {
+        let mut echo = s.ack(n * 1000);
+        echo.flags |= Flags::ECE;
+        s.give(echo);
+    }
+    assert_eq!((s.c.window.threshold, s.c.loss.retransmitted), (5, 0), "one reduction, nothing repeated");
+    for n in 3..=10 {
+        s.give(s.ack(n * 1000));
+    }
+    let fresh = s.sent();
+    assert_eq!(fresh.iter().filter(|segment| segment.has(Flags::CWR)).count(), 1);
+    assert_eq!(s.c.window.size, 5);
+}
+
+#[test]
+fn repetitions_are_not_marked() {
+    let mut s = with_ecn();
+    s.write(1000);
+    s.sent();
+    s.after(2000 * MS);
+    assert!(s.sent().iter().all(|segment| segment.codepoint == 0));
+}
+
+#[test]
+fn marks_are_told_when_data_has_gone_and_arrived() {
+    let mut s = Script::plain();
+    s.write(20_000);
+    s.c.mark(Wish::Sent(1));
+    s.c.mark(Wish::Acknowledged(1));
+    s.c.mark(Wish::Released(9));
+    assert!(!s.c.has_notices(), "the window lets half of it go");
+    s.after(10 * MS);
+    assert!(s.give(s.ack(10_000)).is_empty() || !s.c.has_notices() || s.c.take_notices() == [Wish::Sent(1)]);
+    s.give(s.ack(20_000));
+    let told = s.c.take_notices();
+    assert!(told.ends_with(&[Wish::Acknowledged(1), Wish::Released(9)]), "{told:?}");
+    s.write(10);
+    s.c.mark(Wish::Released(10));
+    s.c.close(s.now, true, &mut |_| {});
+    assert_eq!(s.c.take_notices(), [Wish::Released(10)], "nothing holds the memory any more");
+}
+
+#[test]
+fn a_pace_that_the_user_sets_spreads_segments() {
+    let mut s = Script::plain();
+    s.c.settings.max_pacing = 100_000;
+    s.write(5000);
+    let first = s.data().len();
+    assert!(first < 5, "{first}");
+    s.after(60 * MS);
+    assert_eq!(s.data().len(), 5 - first);
 }

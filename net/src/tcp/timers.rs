@@ -5,9 +5,6 @@ use base::{Errno, NANOS_PER_SEC, Nanos};
 use super::connection::{Connection, Effects, Flight, Out, Recovery, SendTimer, State, Undo};
 use super::rtt::RTO_MAX;
 
-/// Repetitions for a connection without a user (`tcp_orphan_retries`).
-const ORPHAN_RETRIES: u32 = 8;
-
 impl Connection {
     /// When [`Connection::on_time`] is to be called next.
     pub fn deadline(&self) -> Option<Nanos> {
@@ -34,7 +31,7 @@ impl Connection {
         if due(self.loss.reorder_timer) {
             self.loss.reorder_timer = None;
             self.detect(now, ());
-            if self.lost > 0 && self.loss.state == Recovery::Open {
+            if self.lost > 0 && matches!(self.loss.state, Recovery::Open | Recovery::Reduce) {
                 self.enter_recovery(now);
                 self.window.size = self.window.size.min(self.window.threshold).max(self.flying + 1);
             }
@@ -65,7 +62,7 @@ impl Connection {
         let most = match self.state {
             State::SynSent => self.settings.syn_retries,
             State::SynReceived => 5,
-            _ if self.orphan => ORPHAN_RETRIES.min(self.settings.retries),
+            _ if self.orphan => self.settings.orphan_retries.min(self.settings.retries),
             _ => self.settings.retries,
         };
         repeated >= most
@@ -82,7 +79,7 @@ impl Connection {
             return self.die(Some(error));
         }
         if self.loss.state != Recovery::Timeout {
-            if self.loss.state == Recovery::Open {
+            if matches!(self.loss.state, Recovery::Open | Recovery::Reduce) {
                 self.loss.undo = Some(Undo { window: self.window.size, threshold: self.window.threshold, stamp: 0 });
                 self.window.threshold = self.algorithm.threshold_after_loss(&self.window, now);
             }

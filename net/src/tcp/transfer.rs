@@ -1,5 +1,7 @@
 //! Sending, receiving, polling and shutting down TCP sockets.
 
+use core::sync::atomic::Ordering;
+
 use base::{Errno, Events, Result};
 use fs::PollTable;
 use hal::user::UserPtr;
@@ -7,9 +9,14 @@ use mm::{Sink, Source};
 use sched::Sleep;
 
 use super::connection::{Connection, Effects, State};
+use super::mark::Wish;
 use super::socket::{Role, TcpSocket};
+use super::{fast_open, opening};
 use crate::backlog;
-use crate::socket::{Caller, MessageFlags, Outgoing, Received, Shutdown, Socket, wait_error};
+use crate::inet::address::{AF_UNSPEC, family_of};
+use crate::inet::{Endpoint, errors};
+use crate::options::option;
+use crate::socket::{Caller, ControlMessage, MessageFlags, Outgoing, Received, Shutdown, Socket, wait_error};
 
 /// Bytes that are copied in at once, at most.
 const PIECE: usize = 64 << 10;
@@ -24,7 +31,8 @@ pub(super) fn send(
     nonblocking: bool,
 ) -> Result<usize> {
     let nonblocking = nonblocking || message.flags.contains(MessageFlags::DONTWAIT);
-    if message.flags.contains(MessageFlags::FASTOPEN) {
+    let deferred = socket.core.lock().deferred;
+    if message.flags.contains(MessageFlags::FASTOPEN) || deferred.is_some() {
         return send_and_open(socket, caller, source, message, nonblocking);
     }
     let mut total = 0;
@@ -39,10 +47,35 @@ pub(super) fn send(
             break;
         }
     }
+    note_sent(socket, total, message.flags);
     Ok(total)
 }
 
-/// MSG_FASTOPEN: connects, then sends. Data does not go with the SYN; the program cannot tell.
+/// Sets the marks of which the program wants to hear: timestamps, and when its memory is free again (MSG_ZEROCOPY).
+fn note_sent(socket: &TcpSocket, sent: usize, flags: MessageFlags) {
+    let stamps = socket.options.timestamping.load(Ordering::Relaxed) & errors::TCP_STAMPS;
+    let zero_copy = flags.contains(MessageFlags::ZEROCOPY) && socket.options.flag(option::SO_ZEROCOPY);
+    if sent == 0 || stamps == 0 && !zero_copy {
+        return;
+    }
+    let from = socket.core.lock().stamps_from;
+    let released = zero_copy.then(|| socket.options.zero_copies.fetch_add(1, Ordering::Relaxed));
+    socket.drive(|connection, _, _| {
+        let number = connection.written_since(from);
+        if stamps & errors::STAMPS_SENT != 0 {
+            connection.mark(Wish::Sent(number));
+        }
+        if stamps & errors::STAMPS_ACKNOWLEDGED != 0 {
+            connection.mark(Wish::Acknowledged(number));
+        }
+        if let Some(number) = released {
+            connection.mark(Wish::Released(number));
+        }
+        ((), Effects::empty())
+    });
+}
+
+/// MSG_FASTOPEN, or the first data after a connect(2) that was put off: the SYN takes data along if the server has given a cookie before.
 fn send_and_open(
     socket: &TcpSocket,
     caller: Option<&Caller>,
@@ -50,10 +83,46 @@ fn send_and_open(
     message: Outgoing,
     nonblocking: bool,
 ) -> Result<usize> {
-    let (Some(caller), Some(to)) = (caller, message.to) else { return Err(Errno::EINVAL) };
-    super::opening::connect(socket, caller, to, nonblocking)?;
+    let (deferred, open) = {
+        let core = socket.core.lock();
+        let open = match &core.role {
+            Role::Open(connection) => Some((connection.is_opening(), core.told)),
+            _ => None,
+        };
+        (core.deferred, open)
+    };
+    let named = message.to.map(family_of).transpose()?;
+    if deferred.is_none() && (!fast_open::allows(fast_open::mode::CLIENT) || named == Some(AF_UNSPEC)) {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    match open {
+        Some((true, _)) => return Err(Errno::EALREADY),
+        Some((false, true)) => return Err(Errno::EISCONN),
+        // The first call after the opening is one like any other.
+        Some((false, false)) => {
+            socket.core.lock().told = true;
+            let flags = message.flags - MessageFlags::FASTOPEN;
+            return send(socket, caller, source, Outgoing { to: None, flags, ..message }, nonblocking);
+        }
+        None => {}
+    }
+    let to = match (deferred, message.to) {
+        (Some(to), _) => to,
+        (None, Some(to)) => Endpoint::parse(to, socket.family)?,
+        (None, None) => return Err(Errno::EINVAL),
+    };
+    let sent = opening::connect_with(socket, caller, to, source, nonblocking)?;
+    note_sent(socket, sent, message.flags);
+    if nonblocking || source.remaining() == 0 {
+        return Ok(sent);
+    }
     let flags = message.flags - MessageFlags::FASTOPEN;
-    send(socket, Some(caller), source, Outgoing { to: None, flags, ..message }, nonblocking)
+    let rest = send(socket, caller, source, Outgoing { to: None, flags, ..message }, nonblocking);
+    match rest {
+        Ok(n) => Ok(sent + n),
+        Err(_) if sent > 0 => Ok(sent),
+        Err(error) => Err(error),
+    }
 }
 
 /// Why nothing can be sent now, if nothing ever can.
@@ -68,7 +137,7 @@ fn check_sending(socket: &TcpSocket) -> Option<Errno> {
             if let Some(error) = connection.take_error() {
                 return Some(error);
             }
-            let never = shut || !connection.can_send_ever() && !connection.is_opening();
+            let never = shut || !connection.can_send_ever() && !connection.awaits_peer();
             never.then_some(Errno::EPIPE)
         }
         _ if shut => Some(Errno::EPIPE),
@@ -84,9 +153,10 @@ fn wait_room(socket: &TcpSocket, nonblocking: bool) -> Result<usize> {
         }
         let mut core = socket.core.lock();
         let Role::Open(connection) = &mut core.role else { return Some(Err(Errno::EPIPE)) };
-        let room = if connection.is_opening() { 0 } else { connection.room() };
+        let room = if connection.awaits_peer() { 0 } else { connection.room() };
         if room > 0 {
-            return Some(Ok(room));
+            // Else a piece may exceed the buffer's limit a little, so that small buffers don't cut everything into slices.
+            return Some(Ok(if connection.is_limited() { room } else { room.max(PIECE / 4) }));
         }
         connection.want_room();
         nonblocking.then_some(Err(Errno::EAGAIN))
@@ -109,8 +179,7 @@ fn send_piece(socket: &TcpSocket, source: &mut Source, flags: MessageFlags, nonb
         return Ok(0);
     }
     let mut filler = socket.filler.lock();
-    // A piece may exceed the buffer's limit a little, so that small buffers don't cut everything into slices.
-    let data = filler.take(source, PIECE.min(room.max(PIECE / 4)))?;
+    let data = filler.take(source, PIECE.min(room))?;
     let n = data.len();
     let last = source.remaining() == 0;
     let more = !last || flags.contains(MessageFlags::MORE);
@@ -129,7 +198,8 @@ fn send_piece(socket: &TcpSocket, source: &mut Source, flags: MessageFlags, nonb
 
 pub(super) fn receive(socket: &TcpSocket, sink: &mut Sink, flags: MessageFlags, nonblocking: bool) -> Result<Received> {
     if flags.contains(MessageFlags::ERRQUEUE) {
-        return Err(Errno::EAGAIN);
+        let next = socket.failures.lock().pop().ok_or(Errno::EAGAIN)?;
+        return next.give(&socket.options, socket.family, sink);
     }
     if !matches!(socket.core.lock().role, Role::Open(_)) {
         return receive_unconnected(socket);
@@ -138,7 +208,7 @@ pub(super) fn receive(socket: &TcpSocket, sink: &mut Sink, flags: MessageFlags, 
         return receive_urgent(socket, sink, flags);
     }
     let nonblocking = nonblocking || flags.contains(MessageFlags::DONTWAIT);
-    let low = socket.options.low_water.load(core::sync::atomic::Ordering::Relaxed).max(1) as usize;
+    let low = socket.options.low_water.load(Ordering::Relaxed).max(1) as usize;
     let all = sink.remaining();
     let target = if flags.contains(MessageFlags::WAITALL) { all } else { low.min(all) };
     let mut received = Received::default();
@@ -149,25 +219,44 @@ pub(super) fn receive(socket: &TcpSocket, sink: &mut Sink, flags: MessageFlags, 
     loop {
         match take(socket, sink, flags, if peek { received.len } else { 0 }) {
             Ok(n) => received.len += n,
-            Err(_) if received.len > 0 => return Ok(received),
+            Err(_) if received.len > 0 => break,
             Err(error) => return Err(error),
         }
         if received.len >= target {
-            return Ok(received);
+            break;
         }
         match wait_data(socket, if peek { received.len } else { 0 }, nonblocking) {
             Ok(true) => {}
-            Ok(false) => return Ok(received),
-            Err(_) if received.len > 0 => return Ok(received),
+            Ok(false) => break,
+            Err(_) if received.len > 0 => break,
             Err(error) => return Err(error),
         }
     }
+    received.control.messages.extend(tell_queue(socket));
+    Ok(received)
+}
+
+/// TCP_INQ: bytes that are left to be received; one at the end, which can be received too.
+fn tell_queue(socket: &TcpSocket) -> Option<ControlMessage> {
+    const SOL_TCP: i32 = 6;
+    const TCP_CM_INQ: i32 = 36;
+    let core = socket.core.lock();
+    let Role::Open(connection) = &core.role else { return None };
+    let left = match connection.readable() {
+        0 => i32::from(connection.at_end()),
+        n => i32::try_from(n).unwrap_or(i32::MAX),
+    };
+    core.tells_queue.then(|| ControlMessage { level: SOL_TCP, kind: TCP_CM_INQ, data: left.to_ne_bytes().to_vec() })
 }
 
 fn receive_unconnected(socket: &TcpSocket) -> Result<Received> {
     let mut core = socket.core.lock();
     if let Some(error) = core.error.take() {
         return Err(error);
+    }
+    // Where connect(2) was put off until there is something to send, nothing can have come.
+    if core.deferred.is_some() {
+        return Err(Errno::EAGAIN);
     }
     // A socket that was shut down for reading is at its end even if it was never connected.
     if core.shut_read { Ok(Received::default()) } else { Err(Errno::ENOTCONN) }
@@ -304,7 +393,7 @@ fn shutdown_listener(socket: &TcpSocket, how: Shutdown) -> Result<Option<u16>> {
     let waiting = core::mem::take(&mut listener.waiting);
     core.role = Role::Fresh;
     if let Some(binding) = &core.binding {
-        binding.listening.store(false, core::sync::atomic::Ordering::Relaxed);
+        binding.listening.store(false, Ordering::Relaxed);
     }
     let port = core.link.local.port;
     drop(core);
@@ -320,22 +409,24 @@ pub(super) fn poll(socket: &TcpSocket, table: &mut PollTable) -> Events {
     table.register(&socket.room);
     let mut core = socket.core.lock();
     let (shut_read, shut_write, failed) = (core.shut_read, core.shut_write, core.error.is_some());
-    let low = socket.options.low_water.load(core::sync::atomic::Ordering::Relaxed).max(1) as usize;
-    let unsent_low = core.unsent_low;
+    let low = socket.options.low_water.load(Ordering::Relaxed).max(1) as usize;
+    let deferred = core.deferred.is_some();
+    let failed = failed || !socket.failures.lock().is_empty();
     let mut ready = if failed { Events::ERR } else { Events::empty() };
     match &mut core.role {
+        Role::Fresh if deferred => ready |= Events::WRITABLE,
         Role::Fresh => ready |= Events::WRITABLE | Events::HUP,
         Role::Listening(listener) => {
             if !listener.waiting.is_empty() {
                 ready |= Events::READABLE;
             }
         }
-        Role::Open(connection) => ready |= poll_open(connection, (shut_read, shut_write), low, unsent_low),
+        Role::Open(connection) => ready |= poll_open(connection, (shut_read, shut_write), low),
     }
     ready
 }
 
-fn poll_open(connection: &mut Connection, shut: (bool, bool), low: usize, unsent_low: u32) -> Events {
+fn poll_open(connection: &mut Connection, shut: (bool, bool), low: usize) -> Events {
     let mut ready = Events::empty();
     let ended = connection.at_end() || shut.0;
     if connection.state() == State::Closed || shut.1 && ended {
@@ -354,8 +445,7 @@ fn poll_open(connection: &mut Connection, shut: (bool, bool), low: usize, unsent
     if connection.readable() >= low {
         ready |= Events::READABLE;
     }
-    let few_unsent = unsent_low == 0 || connection.unsent() < unsent_low as usize;
-    if !connection.can_send_ever() || connection.has_room() && few_unsent {
+    if !connection.can_send_ever() || connection.has_room() {
         ready |= Events::WRITABLE;
     } else {
         connection.want_room();

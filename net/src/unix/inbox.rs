@@ -16,6 +16,10 @@ pub(super) struct Message {
     pub(super) data: Vec<u8>,
     /// How many of them were received (streams).
     pub(super) taken: usize,
+    /// It is the urgent byte (MSG_OOB) of a stream, not yet received.
+    pub(super) urgent: bool,
+    /// An urgent byte came right behind it, and has been received: reads stop here all the same.
+    pub(super) before_mark: bool,
     /// The descriptors that go with it.
     pub(super) files: Vec<Arc<OpenFile>>,
     /// Their place in the count of descriptors under way.
@@ -44,6 +48,7 @@ impl Drop for Message {
 pub(super) struct Inbox {
     messages: VecDeque<Message>,
     bytes: usize,
+    has_urgent: bool,
     /// Nothing more comes: the other end has gone or shut down writing.
     pub(super) ended: bool,
     /// Nothing more is taken: this end has shut down reading, or is closed.
@@ -75,6 +80,11 @@ impl Inbox {
             return Err(message);
         }
         self.bytes += message.rest().len();
+        if message.urgent {
+            // A later one makes an earlier one a byte like any other.
+            self.messages.iter_mut().for_each(|earlier| earlier.urgent = false);
+            self.has_urgent = true;
+        }
         self.messages.push_back(message);
         Ok(())
     }
@@ -83,13 +93,40 @@ impl Inbox {
     pub(super) fn pop(&mut self) -> Option<Message> {
         let message = self.messages.pop_front()?;
         self.bytes -= message.rest().len();
+        self.has_urgent &= !message.urgent;
         Some(message)
     }
 
     /// Puts a message that was only looked at, or received in part, back to the front.
     pub(super) fn unpop(&mut self, message: Message) {
         self.bytes += message.rest().len();
+        self.has_urgent |= message.urgent;
         self.messages.push_front(message);
+    }
+
+    /// Is there an urgent byte?
+    pub(super) fn has_urgent(&self) -> bool {
+        self.has_urgent
+    }
+
+    /// Is it the next to be received?
+    pub(super) fn at_mark(&self) -> bool {
+        self.messages.front().is_some_and(|message| message.urgent)
+    }
+
+    /// The urgent byte; with `take`, out of the stream.
+    pub(super) fn urgent(&mut self, take: bool) -> Option<u8> {
+        let at = self.messages.iter().position(|message| message.urgent)?;
+        let byte = *self.messages[at].rest().first()?;
+        if take {
+            self.messages.remove(at);
+            self.bytes -= 1;
+            self.has_urgent = false;
+            if let Some(before) = at.checked_sub(1) {
+                self.messages[before].before_mark = true;
+            }
+        }
+        Some(byte)
     }
 
     /// The files under way in it.
@@ -100,6 +137,7 @@ impl Inbox {
     /// Takes everything out.
     pub(super) fn drain(&mut self) -> VecDeque<Message> {
         self.bytes = 0;
+        self.has_urgent = false;
         core::mem::take(&mut self.messages)
     }
 }
@@ -137,11 +175,26 @@ mod tests {
         Message {
             data: data.to_vec(),
             taken: 0,
+            urgent: false,
+            before_mark: false,
             files: Vec::new(),
             inflight: Inflight::default(),
             sender: Ucred::NOBODY,
             from: Vec::new(),
         }
+    }
+
+    #[test]
+    fn the_last_urgent_byte_is_taken_out_of_line() {
+        let mut inbox = Inbox::default();
+        for (data, urgent) in [(b"a".as_slice(), true), (b"bc", false), (b"d", true), (b"e", false)] {
+            let mut message = message(data);
+            message.urgent = urgent;
+            assert!(inbox.push(message).is_ok());
+        }
+        assert!(inbox.has_urgent() && !inbox.at_mark());
+        assert_eq!((inbox.urgent(false), inbox.urgent(true), inbox.urgent(true)), (Some(b'd'), Some(b'd'), None));
+        assert_eq!((inbox.bytes(), inbox.has_urgent(), inbox.len()), (4, false, 3));
     }
 
     #[test]

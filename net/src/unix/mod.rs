@@ -19,6 +19,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use base::{Errno, Events, Result};
 use fs::PollTable;
 use hal::sync::SpinLock;
+use hal::user::UserPtr;
 use mm::{Sink, Source};
 use sched::WaitQueue;
 
@@ -286,6 +287,15 @@ impl Socket for UnixSocket {
         let inbox = self.inbox.lock();
         let readable = if self.kind == SocketKind::Stream { inbox.bytes() } else { inbox.first_len() };
         Ok((readable, if self.kind == SocketKind::Stream { unsent } else { 0 }))
+    }
+
+    fn ioctl(&self, request: u32, arg: usize) -> Option<Result<usize>> {
+        const SIOCATMARK: u32 = 0x8905;
+        if request != SIOCATMARK || self.kind != SocketKind::Stream {
+            return None;
+        }
+        let at_mark = self.inbox.lock().at_mark();
+        Some(UserPtr::new(arg).write(&i32::from(at_mark)).map(|()| 0))
     }
 
     fn peer_credentials(&self) -> Ucred {

@@ -13,6 +13,7 @@ use super::garbage;
 use super::inbox::Message;
 use super::inflight::Inflight;
 use super::{Socket, SocketKind, UnixSocket, names};
+use crate::option;
 use crate::socket::{Caller, Control, MessageFlags, Outgoing, Received, Ucred, wait_error};
 
 /// Bytes of a stream that are put into one message.
@@ -36,7 +37,8 @@ pub(super) fn send(
     message: Outgoing,
     nonblocking: bool,
 ) -> Result<usize> {
-    if message.flags.contains(MessageFlags::OOB) {
+    let urgent = message.flags.contains(MessageFlags::OOB);
+    if urgent && (socket.kind != SocketKind::Stream || source.remaining() == 0) {
         return Err(Errno::EOPNOTSUPP);
     }
     let nonblocking = nonblocking || message.flags.contains(MessageFlags::DONTWAIT);
@@ -69,7 +71,7 @@ pub(super) fn send(
         caller.map_or_else(|| Ok(Inflight::default()), |c| Inflight::charge(c, message.control.files.len()))?;
     if socket.kind == SocketKind::Stream {
         let peer = destination.ok_or(Errno::EPIPE)?;
-        return send_stream(socket, &peer, source, (message.control, inflight), sender, nonblocking);
+        return send_stream(socket, &peer, source, (message.control, inflight), sender, (urgent, nonblocking));
     }
     let Some(peer) = destination else {
         return Err(match (socket.kind, socket.is_connected()) {
@@ -114,9 +116,14 @@ fn wait_room(socket: &UnixSocket, peer: &UnixSocket, nonblocking: bool) -> Resul
 
 fn deliver(peer: &UnixSocket, message: Message) -> Result<()> {
     garbage::note(peer, &message.files);
+    let urgent = message.urgent;
     let pushed = peer.inbox.lock().push(message);
     match pushed {
         Ok(()) => {
+            if urgent {
+                peer.options.tell_urgent();
+                peer.news.wake_for(Events::PRI, usize::MAX);
+            }
             peer.announce(Events::READABLE);
             Ok(())
         }
@@ -133,19 +140,24 @@ fn send_stream(
     source: &mut Source,
     (control, inflight): (Control, Inflight),
     sender: Ucred,
-    nonblocking: bool,
+    (urgent, nonblocking): (bool, bool),
 ) -> Result<usize> {
     let (mut files, mut inflight) = (control.files, inflight);
     let mut total = 0;
     while source.remaining() > 0 {
         let step = wait_room(socket, peer, nonblocking).and_then(|()| {
-            let len = source.remaining().min(PIECE).min(socket.options.send_limit());
+            // The last byte is the urgent one, by itself.
+            let last = urgent && source.remaining() == 1;
+            let left = source.remaining() - usize::from(urgent && !last);
+            let len = left.min(PIECE).min(socket.options.send_limit());
             let data = copy_in(source, len)?;
             deliver(
                 peer,
                 Message {
                     data,
                     taken: 0,
+                    urgent: last,
+                    before_mark: false,
                     files: core::mem::take(&mut files),
                     inflight: core::mem::take(&mut inflight),
                     sender,
@@ -186,7 +198,19 @@ fn send_whole(
         }
     }
     result?;
-    deliver(peer, Message { data, taken: 0, files: control.files, inflight, sender, from: socket.sender_name() })?;
+    deliver(
+        peer,
+        Message {
+            data,
+            taken: 0,
+            urgent: false,
+            before_mark: false,
+            files: control.files,
+            inflight,
+            sender,
+            from: socket.sender_name(),
+        },
+    )?;
     Ok(len)
 }
 
@@ -196,7 +220,8 @@ pub(super) fn receive(
     flags: MessageFlags,
     nonblocking: bool,
 ) -> Result<Received> {
-    if flags.contains(MessageFlags::OOB) {
+    let urgent = flags.contains(MessageFlags::OOB);
+    if urgent && socket.kind != SocketKind::Stream {
         return Err(Errno::EOPNOTSUPP);
     }
     if flags.contains(MessageFlags::ERRQUEUE) {
@@ -204,6 +229,9 @@ pub(super) fn receive(
     }
     if !socket.is_datagram() && !socket.is_connected() {
         return Err(if socket.kind == SocketKind::Stream { Errno::EINVAL } else { Errno::ENOTCONN });
+    }
+    if urgent {
+        return receive_urgent(socket, sink, flags);
     }
     let nonblocking = nonblocking || flags.contains(MessageFlags::DONTWAIT);
     if socket.kind == SocketKind::Stream {
@@ -274,7 +302,41 @@ fn receive_stream(socket: &UnixSocket, sink: &mut Sink, flags: MessageFlags, non
     }
 }
 
-/// Takes what is there; false where the next bytes may not join those received: they are of another sender, or come with files.
+/// MSG_OOB: the urgent byte, unless it stays in line. `EINVAL` where there is none.
+fn receive_urgent(socket: &UnixSocket, sink: &mut Sink, flags: MessageFlags) -> Result<Received> {
+    let _reading = socket.reading.lock();
+    if socket.options.flag(option::SO_OOBINLINE) {
+        return Err(Errno::EINVAL);
+    }
+    let byte = socket.inbox.lock().urgent(!flags.contains(MessageFlags::PEEK)).ok_or(Errno::EINVAL)?;
+    let len = if sink.remaining() > 0 { sink.put(&[byte])? } else { 0 };
+    socket.room.wake_for(Events::WRITABLE, 1);
+    Ok(Received { len, flags: MessageFlags::OOB, ..Received::default() })
+}
+
+/// What becomes of the next message of a stream.
+enum Next {
+    /// Reading stops before it.
+    Stop,
+    /// It is left out.
+    Skip,
+    /// Its bytes join those received.
+    Data,
+}
+
+/// Bytes of another sender, or that come with files, don't join others. Reading stops before the urgent byte, and leaves it out, unless it
+/// stays in line or is only looked at.
+fn judge(socket: &UnixSocket, message: &Message, received: &Received, sender: Option<Ucred>, peek: bool) -> Next {
+    let passes = socket.options.pass_credentials.load(Ordering::Relaxed);
+    let foreign = passes && sender.is_some_and(|s| s != message.sender);
+    if received.len > 0 && (message.urgent || foreign || !message.files.is_empty()) {
+        return Next::Stop;
+    }
+    let stays = peek || socket.options.flag(option::SO_OOBINLINE);
+    if message.urgent && !stays { Next::Skip } else { Next::Data }
+}
+
+/// Takes what is there; false where the next bytes may not join those received.
 fn stream_step(
     socket: &UnixSocket,
     sink: &mut Sink,
@@ -283,17 +345,18 @@ fn stream_step(
     sender: &mut Option<Ucred>,
 ) -> Result<bool> {
     let _reading = socket.reading.lock();
-    let passes = socket.options.pass_credentials.load(Ordering::Relaxed);
     let mut looked_at: Vec<Message> = Vec::new();
     let mut result = Ok(true);
     while sink.remaining() > 0 {
         let Some(mut message) = socket.inbox.lock().pop() else { break };
-        let foreign = passes && sender.is_some_and(|s| s != message.sender);
-        let joins_not = received.len > 0 && !message.files.is_empty();
-        if foreign || joins_not {
-            socket.inbox.lock().unpop(message);
-            result = Ok(false);
-            break;
+        match judge(socket, &message, received, *sender, peek) {
+            Next::Data => {}
+            Next::Skip => continue,
+            Next::Stop => {
+                socket.inbox.lock().unpop(message);
+                result = Ok(false);
+                break;
+            }
         }
         let n = match sink.put(message.rest()) {
             Ok(n) => n,
@@ -305,14 +368,8 @@ fn stream_step(
         };
         received.len += n;
         *sender = Some(message.sender);
-        let had_files = !message.files.is_empty();
-        if had_files || received.control.credentials.is_none() {
-            let files = core::mem::take(&mut received.control.files);
-            take_control(socket, &mut message, peek, &mut received.control);
-            if !had_files {
-                received.control.files = files;
-            }
-        }
+        let is_last = !message.files.is_empty() || message.before_mark && n == message.rest().len();
+        join_control(socket, &mut message, peek, &mut received.control);
         if peek {
             looked_at.push(message);
         } else {
@@ -321,7 +378,7 @@ fn stream_step(
                 socket.inbox.lock().unpop(message);
             }
         }
-        if had_files {
+        if is_last {
             result = Ok(false);
             break;
         }
@@ -333,6 +390,18 @@ fn stream_step(
         socket.room.wake_for(Events::WRITABLE, 1);
     }
     result
+}
+
+/// What comes with the bytes of a stream: the first sender's credentials, and files.
+fn join_control(socket: &UnixSocket, message: &mut Message, peek: bool, control: &mut Control) {
+    let had_files = !message.files.is_empty();
+    if had_files || control.credentials.is_none() {
+        let files = core::mem::take(&mut control.files);
+        take_control(socket, message, peek, control);
+        if !had_files {
+            control.files = files;
+        }
+    }
 }
 
 fn receive_whole(socket: &UnixSocket, sink: &mut Sink, flags: MessageFlags, nonblocking: bool) -> Result<Received> {
@@ -393,6 +462,9 @@ pub(super) fn poll(socket: &UnixSocket, table: &mut PollTable) -> Events {
         let inbox = socket.inbox.lock();
         if !inbox.is_empty() || inbox.ended {
             ready |= Events::READABLE;
+        }
+        if inbox.has_urgent() {
+            ready |= Events::PRI;
         }
         if inbox.ended {
             ready |= Events::RDHUP;

@@ -1,8 +1,9 @@
 //! `/proc/deadlocks` and `/proc/deadlocks.dot`: who waits for whom, and where that goes round in a circle.
 //!
-//! A thread waits for one thing at a time. Known exactly: the owner of a priority-inheritance futex, and whose lock on a file is in the way. Of other
-//! futexes the kernel knows only who waits. Where the word belongs to a mutex of the C library, that has written down the owner two words further on: if
-//! the number there is one of the process's own threads, it is told as likely.
+//! A thread waits for one thing at a time. Known exactly: the owner of a priority-inheritance futex, whose lock on a file is in the way, and who has the
+//! other end of a pipe. Of other futexes the kernel knows only who waits. Where the word belongs to a mutex of the C library, that has written down the
+//! owner two words further on: if the number there is one of the process's own threads, it is told as likely. So are those who have taken from a System V
+//! semaphore and will give back when they end (SEM_UNDO), or else the process that changed it last.
 //!
 //! [`cycles`] is pure: threads are numbers, and edges say who waits for whom.
 
@@ -13,8 +14,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use base::Result;
-use fs::LockOwner;
 use fs::procfs::{file, register_root};
+use fs::{Access, LockOwner};
 use sched::Thread;
 
 use crate::{Task, tree};
@@ -68,9 +69,7 @@ fn likely_owner(waiter: &Task, word: usize) -> Option<Arc<Task>> {
     (Arc::ptr_eq(owner.process(), waiter.process()) && owner.tid() != waiter.tid()).then_some(owner)
 }
 
-/// All waits that are known.
-fn edges() -> Vec<Edge> {
-    let mut edges = Vec::new();
+fn futexes(edges: &mut Vec<Edge>) {
     for (thread, owner, word) in ipc::futex::pi::waits() {
         let Some(waiter) = task_of(&thread) else { continue };
         let holders = tree::task(owner as i32).into_iter().collect();
@@ -81,10 +80,88 @@ fn edges() -> Vec<Edge> {
         let holders: Vec<_> = likely_owner(&waiter, word).into_iter().collect();
         edges.push(Edge { waiter, likely: !holders.is_empty(), holders, what: format!("futex {word:#x}") });
     }
+}
+
+fn file_locks(edges: &mut Vec<Edge>) {
     for (thread, owner) in fs::lock::waits() {
         let Some(waiter) = task_of(&thread) else { continue };
         let kind = if matches!(owner, LockOwner::Table(_)) { "POSIX" } else { "flock or OFD" };
         edges.push(Edge { waiter, holders: holders(owner), what: format!("file lock ({kind})"), likely: false });
+    }
+}
+
+/// A pipe at which somebody waits.
+struct Pipe {
+    inode: u64,
+    readers: Vec<Arc<Thread>>,
+    writers: Vec<Arc<Thread>>,
+    can_read: Vec<Arc<Task>>,
+    can_write: Vec<Arc<Task>>,
+}
+
+fn pipes(edges: &mut Vec<Edge>) {
+    // Descriptor tables, each once, and the threads that share one.
+    let mut tables: BTreeMap<u64, Vec<Arc<Task>>> = BTreeMap::new();
+    for task in tree::processes().iter().flat_map(|process| process.threads()) {
+        if let Some(files) = task.files_if_alive() {
+            tables.entry(files.id()).or_default().push(task);
+        }
+    }
+    let mut pipes: BTreeMap<usize, Pipe> = BTreeMap::new();
+    for tasks in tables.values() {
+        let Some(files) = tasks.first().and_then(|task| task.files_if_alive()) else { continue };
+        for open in files.numbers().into_iter().filter_map(|fd| files.get_any(fd).ok()) {
+            let Some(waits) = ipc::pipe::waits(&open) else { continue };
+            if waits.readers.is_empty() && waits.writers.is_empty() {
+                continue;
+            }
+            let pipe = pipes.entry(waits.pipe).or_insert_with(|| Pipe {
+                inode: open.inode().number(),
+                readers: waits.readers,
+                writers: waits.writers,
+                can_read: Vec::new(),
+                can_write: Vec::new(),
+            });
+            for (access, users) in [(Access::READ, &mut pipe.can_read), (Access::WRITE, &mut pipe.can_write)] {
+                let known = users.iter().any(|user| Arc::ptr_eq(user, &tasks[0]));
+                if waits.access.contains(access) && !known {
+                    users.extend(tasks.iter().cloned());
+                }
+            }
+        }
+    }
+    for pipe in pipes.into_values() {
+        let sides = [(pipe.readers, pipe.can_write, "data"), (pipe.writers, pipe.can_read, "room")];
+        for (threads, holders, wanted) in sides {
+            for waiter in threads.iter().filter_map(|thread| task_of(thread)) {
+                let what = format!("{wanted} in pipe {}", pipe.inode);
+                edges.push(Edge { waiter, holders: holders.clone(), what, likely: false });
+            }
+        }
+    }
+}
+
+fn semaphores(edges: &mut Vec<Edge>) {
+    for set in ipc::sysv::initial().semaphores.all() {
+        for wait in set.object.waits() {
+            let Some(waiter) = task_of(&wait.thread) else { continue };
+            let tasks = || tree::processes().into_iter().flat_map(|process| process.threads());
+            let owes = |task: &Arc<Task>| task.semaphore_undo_number().is_some_and(|list| wait.holders.contains(&list));
+            let mut holders: Vec<_> = tasks().filter(owes).collect();
+            if holders.is_empty() && wait.last != waiter.pid() {
+                holders = tree::process(wait.last).map_or_else(Vec::new, |process| process.threads());
+            }
+            let what = format!("semaphore {} of set {}", wait.number, set.id);
+            edges.push(Edge { waiter, likely: !holders.is_empty(), holders, what });
+        }
+    }
+}
+
+/// All waits that are known.
+fn edges() -> Vec<Edge> {
+    let mut edges = Vec::new();
+    for collect in [futexes, file_locks, pipes, semaphores] {
+        collect(&mut edges);
     }
     edges.sort_by_key(|edge| edge.waiter.tid());
     edges
@@ -128,7 +205,11 @@ fn line(edge: &Edge) -> String {
         [] => String::from(", holder unknown"),
         [one] if edge.likely => format!(", likely held by {}", name(one)),
         [one] => format!(", held by {}", name(one)),
-        [first, ..] => format!(", held by process {}", first.pid()),
+        [first, ..] if edge.likely => format!(", likely held by process {}", first.pid()),
+        [first, rest @ ..] if rest.iter().all(|task| task.pid() == first.pid()) => {
+            format!(", held by process {}", first.pid())
+        }
+        [first, rest @ ..] => format!(", held by process {} and {} more threads", first.pid(), rest.len()),
     };
     format!("{} waits for {}{held}\n", name(&edge.waiter), edge.what)
 }

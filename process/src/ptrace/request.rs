@@ -187,6 +187,11 @@ pub fn set_info(task: &Task, info: SigInfo) -> Result<()> {
     with_stop(task, |stopped| stopped.info.as_mut().map(|old| *old = info).ok_or(Errno::EINVAL))
 }
 
+/// PTRACE_PEEKSIGINFO: the signal at that place among those that are queued for the thread, or for its process.
+pub fn pending(task: &Task, shared: bool, at: usize) -> Option<SigInfo> {
+    if shared { task.process().group.lock_irq().queue.peek(at) } else { task.with_queue(|queue| queue.peek(at)) }
+}
+
 /// The registers. `ESRCH`.
 pub fn regs(task: &Task) -> Result<AllRegs> {
     with_stop(task, |stopped| {

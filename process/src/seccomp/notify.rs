@@ -402,7 +402,7 @@ impl File for ListenerFile {
 /// A structure that may be longer than the one known here if the rest is zeros. `EINVAL`, `E2BIG`, `EFAULT`.
 fn read_add_fd(at: usize, size: usize) -> Result<AddFd> {
     const KNOWN: usize = size_of::<AddFd>();
-    if size < KNOWN || size >= abi::PAGE_SIZE {
+    if !(KNOWN..abi::PAGE_SIZE).contains(&size) {
         return Err(Errno::EINVAL);
     }
     let mut rest = KNOWN;

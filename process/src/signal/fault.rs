@@ -46,6 +46,10 @@ pub fn user_fault(fault: &PageFault) -> bool {
             return true;
         };
         drop(space);
+        if error == FaultError::Interrupted {
+            // The signal comes first; then the access is tried again. A copy of the kernel's ends here.
+            return fault.from_user;
+        }
         if error == FaultError::NoMemory {
             return wait_for_memory(task);
         }
@@ -63,7 +67,7 @@ fn signal_fault(task: &crate::Task, fault: &PageFault, error: FaultError) {
         FaultError::NotMapped => SigInfo::fault(SIGSEGV, SEGV_MAPERR, fault.address),
         FaultError::Denied => SigInfo::fault(SIGSEGV, SEGV_ACCERR, fault.address),
         FaultError::Bus => SigInfo::fault(SIGBUS, BUS_ADRERR, fault.address),
-        FaultError::NoMemory => SigInfo::kernel(SIGKILL),
+        FaultError::NoMemory | FaultError::Interrupted => SigInfo::kernel(SIGKILL),
     };
     send::force(task, info);
 }

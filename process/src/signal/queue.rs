@@ -37,6 +37,11 @@ impl Queue {
         queued
     }
 
+    /// The entry at that place, in order of arrival.
+    pub(crate) fn peek(&self, at: usize) -> Option<SigInfo> {
+        self.infos.get(at).copied()
+    }
+
     /// Takes out the next signal of `wanted`; the second part says whether it had an entry.
     pub(crate) fn take(&mut self, wanted: SigSet) -> Option<(SigInfo, bool)> {
         let signal = self.set.and(wanted).next()?;

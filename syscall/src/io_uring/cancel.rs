@@ -64,11 +64,7 @@ pub(super) fn cancel_wanted(
     by: Option<&Arc<Request>>,
 ) -> Result<usize> {
     let file = match wanted.flags & FD != 0 {
-        true if wanted.flags & FD_FIXED != 0 => {
-            let resources = ring.resources.lock();
-            let index = usize::try_from(wanted.fd).map_err(|_| Errno::EBADF)?;
-            Some(resources.files.as_ref().and_then(|files| files.get(index)).ok_or(Errno::EBADF)?.value.clone())
-        }
+        true if wanted.flags & FD_FIXED != 0 => Some(ring.registered_file(wanted.fd)?.value.clone()),
         true => Some(cx.task.files().get(wanted.fd)?),
         false => None,
     };
@@ -132,8 +128,8 @@ pub(super) fn cancel(target: &Arc<Request>) -> Result<()> {
             run::abandon(target, Errno::ECANCELED);
             return Ok(());
         }
-        let worker = target.worker.lock().clone();
-        if let Some(thread) = worker.and_then(|worker| worker.thread()) {
+        let worker = target.worker.lock();
+        if let Some(thread) = worker.as_ref().and_then(|worker| worker.thread()) {
             thread.interrupt();
         }
         return Err(Errno::EALREADY);

@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use base::{Errno, Events, Nanos, Result};
+use fs::OpenFile;
 use hal::user::UserPtr;
 use ipc::io_uring::abi::Setup;
 use process::signal::{SigSet, with_temporary_mask};
@@ -61,11 +62,13 @@ fn extra(a: Args, flags: u32) -> Result<(Option<SigSet>, Option<Nanos>)> {
     Ok((mask(bits, size & 0xffff_ffff)?, timeout))
 }
 
-fn ring_of(cx: &Context, a: Args, flags: u32) -> Result<Arc<Ring>> {
-    if flags & REGISTERED_RING != 0 {
-        return super::register::registered_ring(cx, a.uint(0)).ok_or(Errno::EBADF);
-    }
-    Ring::of(&*cx.task.files().get(a.fd(0))?)
+/// The ring, and the file that keeps it from being closed meanwhile. `EBADF`, `EOPNOTSUPP`.
+fn ring_of(cx: &Context, a: Args, flags: u32) -> Result<(Arc<Ring>, Arc<OpenFile>)> {
+    let open = match flags & REGISTERED_RING != 0 {
+        true => super::register::registered_ring(cx, a.uint(0)).ok_or(Errno::EBADF)?,
+        false => cx.task.files().get(a.fd(0))?,
+    };
+    Ok((Ring::of(&open)?, open))
 }
 
 pub(crate) fn io_uring_enter(cx: &mut Context, a: Args) -> Result<usize> {
@@ -73,7 +76,7 @@ pub(crate) fn io_uring_enter(cx: &mut Context, a: Args) -> Result<usize> {
     if flags & !(GETEVENTS | SQ_WAKEUP | SQ_WAIT | EXT_ARG | REGISTERED_RING) != 0 {
         return Err(Errno::EINVAL);
     }
-    let ring = ring_of(cx, a, flags)?;
+    let (ring, _open) = ring_of(cx, a, flags)?;
     if ring.disabled.load(Ordering::SeqCst) {
         return Err(Errno::EBADFD);
     }

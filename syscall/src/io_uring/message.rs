@@ -13,7 +13,7 @@ use net::{Control, MessageFlags, Outgoing, Shutdown, Socket, socket_of};
 
 use super::operation::zero;
 use super::request::{Body, Prepared, Request};
-use super::run::{self, Mode, Step};
+use super::run::{self, Mode, Step, or_done};
 use super::transfer::{message_buffers, post_selected, select, unselect};
 use super::{notice, transfer};
 use crate::context::Context;
@@ -45,10 +45,6 @@ fn is_stream(socket: &Arc<dyn Socket>) -> bool {
 
 fn flags_of(request: &Request) -> MessageFlags {
     MessageFlags::from_bits_truncate(request.sqe.op_flags)
-}
-
-fn or_done(result: Result<Step>) -> Step {
-    result.unwrap_or_else(|error| Step::Done(Err(error)))
 }
 
 /// The first time, with IORING_RECVSEND_POLL_FIRST, a request waits before it tries.

@@ -70,10 +70,11 @@ pub(crate) fn io_uring_register(cx: &mut Context, a: Args) -> Result<usize> {
     if opcode >= code::LAST {
         return Err(Errno::EINVAL);
     }
-    let ring = match raw & code::USE_REGISTERED_RING != 0 {
+    let open = match raw & code::USE_REGISTERED_RING != 0 {
         true => registered_ring(cx, a.uint(0)).ok_or(Errno::EINVAL)?,
-        false => Ring::of(&*cx.task.files().get(a.fd(0))?)?,
+        false => cx.task.files().get(a.fd(0))?,
     };
+    let ring = Ring::of(&open)?;
     let issuer = ring.issuer.load(Ordering::Relaxed);
     if issuer != 0 && issuer != address(cx.task) {
         return Err(Errno::EEXIST);
@@ -148,7 +149,10 @@ fn others(cx: &mut Context, ring: &Arc<Ring>, opcode: u32, at: usize, count: u32
         }
         code::SYNC_CANCEL => {
             one(at, count)?;
-            sync_cancel(cx, ring, at)
+            ring.syncs.fetch_add(1, Ordering::SeqCst);
+            let result = sync_cancel(cx, ring, at);
+            ring.syncs.fetch_sub(1, Ordering::SeqCst);
+            result
         }
         _ => Err(Errno::EINVAL),
     }
@@ -285,12 +289,12 @@ fn sync_cancel(cx: &Context, ring: &Arc<Ring>, at: usize) -> Result<usize> {
         _ => Some(sched::time::now().saturating_add(Timespec { sec, nsec }.to_nanos()?)),
     };
     loop {
+        let before = ring.ended.load(Ordering::SeqCst);
         match cancel::cancel_wanted(cx, ring, &wanted, None) {
             Err(Errno::EALREADY) => {}
             result => return result,
         }
-        let before = ring.completions.tail();
-        let changed = || (ring.completions.tail() != before).then_some(());
+        let changed = || (ring.ended.load(Ordering::SeqCst) != before).then_some(());
         let waited = ring.completions.waiters.wait_until(sched::Sleep::Interruptible, deadline, changed);
         match waited {
             Ok(()) => {}
@@ -301,10 +305,9 @@ fn sync_cancel(cx: &Context, ring: &Arc<Ring>, at: usize) -> Result<usize> {
 }
 
 /// The ring that the calling thread registered under that index.
-pub(super) fn registered_ring(cx: &Context, index: u32) -> Option<Arc<Ring>> {
+pub(super) fn registered_ring(cx: &Context, index: u32) -> Option<Arc<OpenFile>> {
     let workers = Workers::of(cx.task);
-    let open = workers.ring_fds.lock().get(&(address(cx.task), index)).cloned()?;
-    Ring::of(&open).ok()
+    workers.ring_fds.lock().get(&(address(cx.task), index)).cloned()
 }
 
 /// `struct io_uring_rsrc_update`: index, reserved, descriptor.

@@ -11,7 +11,7 @@ use hal::sync::SpinLock;
 use ipc::io_uring::abi::{Cqe, Setup};
 use ipc::io_uring::buffers::Groups;
 use ipc::io_uring::completion::Completions;
-use ipc::io_uring::resources::{Buffers, Files, Untag};
+use ipc::io_uring::resources::{Buffers, Files, Resource, Untag};
 use ipc::io_uring::rings::{Rings, sq_flag};
 use sched::{Mutex, WaitQueue};
 
@@ -60,6 +60,9 @@ pub(super) struct Ring {
     pub(super) next_number: AtomicU64,
     /// Requests that have been begun and not completed: what a drain waits for.
     pub(super) begun: AtomicUsize,
+    /// How many requests have completed, silent ones too, and how many calls wait for that (IORING_REGISTER_SYNC_CANCEL).
+    pub(super) ended: AtomicU64,
+    pub(super) syncs: AtomicUsize,
     /// Heads of chains that wait for others to drain.
     pub(super) drained: SpinLock<VecDeque<Arc<Request>>>,
     /// The next to be submitted waits for the chain before it.
@@ -103,6 +106,8 @@ impl Ring {
             live: SpinLock::new(BTreeMap::new()),
             next_number: AtomicU64::new(1),
             begun: AtomicUsize::new(0),
+            ended: AtomicU64::new(0),
+            syncs: AtomicUsize::new(0),
             drained: SpinLock::new(VecDeque::new()),
             drains_next: AtomicBool::new(false),
             skips: AtomicBool::new(false),
@@ -123,6 +128,13 @@ impl Ring {
     /// The ring behind an open file. `EOPNOTSUPP`.
     pub(super) fn of(open: &OpenFile) -> Result<Arc<Ring>> {
         open.file().downcast::<RingFile>().map(|file| file.0.clone()).ok_or(Errno::EOPNOTSUPP)
+    }
+
+    /// The registered file in that slot. `EBADF`.
+    pub(super) fn registered_file(&self, slot: i32) -> Result<Arc<Resource<Arc<OpenFile>>>> {
+        let index = usize::try_from(slot).map_err(|_| Errno::EBADF)?;
+        let resources = self.resources.lock();
+        resources.files.as_ref().and_then(|files| files.get(index)).ok_or(Errno::EBADF)
     }
 
     /// Posts a completion.

@@ -29,6 +29,11 @@ pub(super) enum Step {
     Block,
 }
 
+/// A step, or the end by an error.
+pub(super) fn or_done(result: Result<Step>) -> Step {
+    result.unwrap_or_else(|error| Step::Done(Err(error)))
+}
+
 /// How a request may be issued.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Mode {
@@ -58,6 +63,7 @@ pub(super) fn block(cx: &mut Context, request: &Arc<Request>) {
     *request.worker.lock() = process::try_current();
     step(cx, request, Mode::Blocking);
     let worker = request.worker.lock().take();
+    // Who cancelled it interrupts under that lock: what is cleared here was meant for this request.
     if let Some(thread) = worker.filter(|worker| !worker.is_dying()).and_then(|worker| worker.thread()) {
         thread.clear_interrupt();
     }
@@ -83,10 +89,14 @@ fn step(cx: &mut Context, request: &Arc<Request>, mode: Mode) {
         match step {
             Step::Done(result) => return finish(request, body, result, result.is_err()),
             Step::Ended { result, failed } => return finish(request, body, result, failed),
-            Step::Block => match hand_over(cx, request) {
-                Ok(()) => return,
-                Err(error) => return finish(request, body, Err(error), true),
-            },
+            Step::Block => {
+                // Nothing wakes it while a worker has it: who carries it on would wait for the worker.
+                drop(body.table.take());
+                match hand_over(cx, request) {
+                    Ok(()) => return,
+                    Err(error) => return finish(request, body, Err(error), true),
+                }
+            }
             Step::Wait(events) => {
                 let at_once = match arm(cx, request, &mut body, events, false) {
                     Ok(ready) => ready,
@@ -161,10 +171,7 @@ fn assign_file(cx: &Context, request: &Request, body: &mut Body) -> Result<()> {
     }
     let fd = request.sqe.fd;
     let file = if request.has(SqeFlags::FIXED_FILE) {
-        let resources = request.ring.resources.lock();
-        let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
-        let found = resources.files.as_ref().and_then(|files| files.get(index));
-        FileRef::Registered(found.ok_or(Errno::EBADF)?)
+        FileRef::Registered(request.ring.registered_file(fd)?)
     } else {
         FileRef::Open(cx.task.files().get(fd)?)
     };

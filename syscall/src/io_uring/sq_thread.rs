@@ -8,6 +8,7 @@ use ipc::io_uring::abi::{Params, Setup};
 use ipc::io_uring::rings::sq_flag;
 use sched::{Sleep, WaitQueue};
 
+use super::cancel;
 use super::ring::Ring;
 use super::submit;
 use super::workers::Workers;
@@ -65,6 +66,10 @@ impl SqThread {
                 // What can't be taken for want of memory is tried again.
                 let _ = submit::submit(cx, &ring, u32::MAX);
                 self.taken.wake_all();
+                if ring.closed.load(Ordering::SeqCst) {
+                    // It was closed meanwhile: what came too late for that ends as the rest has.
+                    cancel::close(&ring);
+                }
                 since = sched::time::now();
             } else if sched::time::now() < since.saturating_add(idle) {
                 drop(ring);

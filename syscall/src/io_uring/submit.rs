@@ -182,6 +182,10 @@ fn chain_length(head: &Arc<Request>) -> usize {
 /// A request has completed.
 pub(super) fn ended(ring: &Arc<Ring>) {
     ring.begun.fetch_sub(1, Ordering::SeqCst);
+    ring.ended.fetch_add(1, Ordering::SeqCst);
+    if ring.syncs.load(Ordering::SeqCst) > 0 {
+        ring.completions.waiters.wake_all();
+    }
     if !ring.drained.lock().is_empty() {
         release(ring);
     }

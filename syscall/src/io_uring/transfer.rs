@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use base::{Capability, Errno, Events, Result};
+use base::{Errno, Events, Result};
 use fs::{FileKind, OpenFile, OpenFlags};
 use hal::user::UserBuf;
 use ipc::io_uring::abi::{Cqe, Setup, SqeFlags, cqe_flag};
@@ -13,13 +13,14 @@ use mm::{Sink, Source};
 
 use super::operation::zero;
 use super::request::{Body, Prepared, Request};
-use super::run::{self, Mode, Step};
+use super::run::{self, Mode, Step, or_done};
 use crate::args::Args;
 use crate::context::Context;
+use crate::scheduling::check_io_priority;
 use crate::transfer::{buffer, buffers, raise_pipe, with_rwf, write_source};
 
 pub(super) fn prepare(cx: &mut Context, request: &Arc<Request>, body: &mut Body) -> Result<()> {
-    check_priority(cx, request)?;
+    check_io_priority(cx.task, request.sqe.ioprio.into())?;
     let sqe = &request.sqe;
     if request.has(SqeFlags::BUFFER_SELECT) {
         return Ok(());
@@ -28,23 +29,8 @@ pub(super) fn prepare(cx: &mut Context, request: &Arc<Request>, body: &mut Body)
     Ok(())
 }
 
-/// An I/O priority as ioprio_set(2) takes them. `EINVAL`, `EPERM` (real-time).
-fn check_priority(cx: &Context, request: &Request) -> Result<()> {
-    let (class, level) = (request.sqe.ioprio >> 13, request.sqe.ioprio & 0x1fff);
-    match class {
-        0 if level != 0 => Err(Errno::EINVAL),
-        0 | 3 => Ok(()),
-        1 | 2 if level >= 8 => Err(Errno::EINVAL),
-        1 if !cx.task.cred().capable(Capability::SysNice) && !cx.task.cred().capable(Capability::SysAdmin) => {
-            Err(Errno::EPERM)
-        }
-        1 | 2 => Ok(()),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
 pub(super) fn prepare_vector(cx: &mut Context, request: &Arc<Request>, body: &mut Body) -> Result<()> {
-    check_priority(cx, request)?;
+    check_io_priority(cx.task, request.sqe.ioprio.into())?;
     let sqe = &request.sqe;
     if request.has(SqeFlags::BUFFER_SELECT) && sqe.len != 1 {
         return Err(Errno::EINVAL);
@@ -54,7 +40,7 @@ pub(super) fn prepare_vector(cx: &mut Context, request: &Arc<Request>, body: &mu
 }
 
 pub(super) fn prepare_fixed(cx: &mut Context, request: &Arc<Request>, body: &mut Body) -> Result<()> {
-    check_priority(cx, request)?;
+    check_io_priority(cx.task, request.sqe.ioprio.into())?;
     let part = registered(request, body);
     body.keep(part.map(|one| Prepared::Buffers(alloc::vec![one])));
     Ok(())
@@ -143,11 +129,7 @@ fn ended(result: Result<usize>, told: bool, events: Events, wanted: usize) -> St
 }
 
 pub(super) fn read(_: &mut Context, request: &Arc<Request>, body: &mut Body, mode: Mode) -> Step {
-    let result = read_now(request, body, mode);
-    match result {
-        Ok(step) => step,
-        Err(error) => Step::Done(Err(error)),
-    }
+    or_done(read_now(request, body, mode))
 }
 
 fn read_now(request: &Request, body: &mut Body, mode: Mode) -> Result<Step> {
@@ -180,11 +162,7 @@ fn read_now(request: &Request, body: &mut Body, mode: Mode) -> Result<Step> {
 }
 
 pub(super) fn write(cx: &mut Context, request: &Arc<Request>, body: &mut Body, mode: Mode) -> Step {
-    let result = write_now(cx, request, body, mode);
-    match result {
-        Ok(step) => step,
-        Err(error) => Step::Done(Err(error)),
-    }
+    or_done(write_now(cx, request, body, mode))
 }
 
 fn write_now(cx: &mut Context, request: &Request, body: &mut Body, mode: Mode) -> Result<Step> {
@@ -315,10 +293,7 @@ fn splice_now(cx: &mut Context, request: &Request, body: &Body) -> Result<usize>
     let to = open_file(body)?;
     let number = sqe.file_index as i32;
     let from = if sqe.op_flags & IN_FIXED != 0 {
-        let resources = request.ring.resources.lock();
-        let index = usize::try_from(number).map_err(|_| Errno::EBADF)?;
-        let found = resources.files.as_ref().and_then(|files| files.get(index));
-        found.ok_or(Errno::EBADF)?.value.clone()
+        request.ring.registered_file(number)?.value.clone()
     } else {
         cx.task.files().get(number)?
     };

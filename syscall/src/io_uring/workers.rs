@@ -36,6 +36,10 @@ impl ReadyList {
         let mut bigger = VecDeque::new();
         bigger.try_reserve(count.next_power_of_two()).map_err(|_| Errno::ENOMEM)?;
         let mut list = self.0.lock_irq();
+        if list.capacity() >= bigger.capacity() {
+            // Somebody else has made more room meanwhile.
+            return Ok(());
+        }
         bigger.extend(list.drain(..));
         let old = core::mem::replace(&mut *list, bigger);
         drop(list);
@@ -71,6 +75,8 @@ pub(super) struct Workers {
     jobs: SpinLock<VecDeque<Arc<Request>>>,
     jobs_wait: WaitQueue,
     idle: AtomicUsize,
+    /// Workers that take jobs.
+    working: AtomicUsize,
     /// All workers, the service thread among them.
     threads: SpinLock<Vec<Arc<Task>>>,
     alive: AtomicUsize,
@@ -93,6 +99,7 @@ impl Workers {
             jobs: SpinLock::new(VecDeque::new()),
             jobs_wait: WaitQueue::new(),
             idle: AtomicUsize::new(0),
+            working: AtomicUsize::new(0),
             threads: SpinLock::new(Vec::new()),
             alive: AtomicUsize::new(0),
             ring_fds: SpinLock::new(BTreeMap::new()),
@@ -114,7 +121,8 @@ impl Workers {
         }
         let count = self.count.fetch_add(1, Ordering::SeqCst) + 1;
         let room = self.ready.reserve(count).and_then(|()| match ring.defers() {
-            true => ring.deferred.reserve(count),
+            // Processes that share the ring have counts of their own.
+            true => ring.deferred.reserve(ring.live.lock().len() + 1),
             false => Ok(()),
         });
         if room.is_err() {
@@ -202,8 +210,12 @@ impl Workers {
         });
         match started {
             Ok(worker) => {
-                // It may have ended before it is put down here: it is looked for once more at the end.
-                self.threads.lock().push(worker);
+                // One that has ended before it is put down here goes when the next is started.
+                let mut threads = self.threads.lock();
+                let ended: Vec<_> = threads.extract_if(.., |other| other.thread().is_none()).collect();
+                threads.push(worker);
+                drop(threads);
+                drop(ended);
                 if self.ending.load(Ordering::SeqCst) {
                     self.interrupt_all();
                 }
@@ -237,18 +249,27 @@ impl Workers {
         }
     }
 
-    /// Gives a request to a worker, which may block for it. `ENOMEM`.
+    /// Gives a request to a worker, which may block for it. `ENOMEM`, `ESRCH` where there is no worker and none can be started.
     pub(super) fn give(self: &Arc<Workers>, task: &Task, request: Arc<Request>) -> Result<()> {
-        {
+        let waiting = {
             let mut jobs = self.jobs.lock();
             jobs.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
             request.set_stage(Stage::Worker);
-            jobs.push_back(request);
-        }
-        let few = self.idle.load(Ordering::SeqCst) < self.jobs.lock().len();
-        if few && self.alive.load(Ordering::SeqCst) < MOST_WORKERS {
+            jobs.push_back(request.clone());
+            jobs.len()
+        };
+        let working = self.working.load(Ordering::SeqCst);
+        if self.idle.load(Ordering::SeqCst) < waiting && working < MOST_WORKERS {
             let me = self.clone();
-            let _ = self.spawn(task, b"iou-wrk", move |task, regs| me.work(&mut Context { task, regs }));
+            self.working.fetch_add(1, Ordering::SeqCst);
+            let started = self.spawn(task, b"iou-wrk", move |task, regs| me.work(&mut Context { task, regs }));
+            if let Err(error) = started {
+                // Those that there are take it in their turn, unless there are none.
+                if self.working.fetch_sub(1, Ordering::SeqCst) == 1 && self.take_back(&request) {
+                    request.set_stage(Stage::Issuing);
+                    return Err(error);
+                }
+            }
         }
         self.jobs_wait.wake_one();
         Ok(())
@@ -264,9 +285,10 @@ impl Workers {
             };
             let request = self.jobs_wait.wait_exclusive(Sleep::Uninterruptible, None, next);
             self.idle.fetch_sub(1, Ordering::SeqCst);
-            let Ok(Some(request)) = request else { return };
+            let Ok(Some(request)) = request else { break };
             run::block(cx, &request);
         }
+        self.working.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// Takes a request away from the workers that none has begun; true if so.

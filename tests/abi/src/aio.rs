@@ -183,4 +183,28 @@ cases! {
         err!(advise(libc::MADV_COLD, 1), libc::EINVAL);
         err!(advise(9999, 0), libc::EINVAL);
     }
+
+    fn regular_files_are_polled_at_once_or_never() {
+        let id = context(8);
+        file("f", b"x");
+        let regular = open("f", libc::O_RDONLY);
+        let poll = |mask: u64| Block { opcode: POLL, fd: regular.as_raw_fd(), buf: mask, data: 3, ..Block::default() };
+        ok!(submit(id, &[&poll(1)]));
+        assert_eq!(events(id, 1, 8), [(3, 1)]);
+        err!(submit(id, &[&poll(2)]), libc::EINVAL);
+    }
+
+    fn requests_may_have_priorities_of_their_own() {
+        let id = context(8);
+        file("f", b"hello");
+        let open = open("f", libc::O_RDONLY);
+        let mut buffer = [0; 5];
+        let mut read = block(PREAD, open.as_raw_fd(), &mut buffer, 1);
+        read.flags = 2;
+        read.priority = 2 << 13 | 4;
+        ok!(submit(id, &[&read]));
+        assert_eq!(events(id, 1, 8), [(1, 5)]);
+        read.priority = i16::MIN;
+        err!(submit(id, &[&read]), libc::EINVAL);
+    }
 }

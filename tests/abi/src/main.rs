@@ -39,6 +39,7 @@ mod mmap_file;
 mod model;
 mod mount;
 mod mqueue;
+mod network_layer;
 mod overlay;
 mod packet_socket;
 mod pipe;
@@ -53,9 +54,12 @@ mod session;
 mod signal;
 mod signal_info;
 mod socket_inet;
+mod socket_tcp;
+mod strange_packet;
 mod thread;
 mod timer;
 mod unix_socket;
+mod userfaultfd;
 mod wait;
 
 use case::Case;
@@ -87,7 +91,10 @@ const THEMES: &[&[Case]] = &[
     mount::CASES,
     mqueue::CASES,
     overlay::CASES,
+    network_layer::CASES,
     packet_socket::CASES,
+    socket_tcp::CASES,
+    strange_packet::CASES,
     pipe::CASES,
     poll::CASES,
     process::CASES,
@@ -106,6 +113,7 @@ const THEMES: &[&[Case]] = &[
     thread::CASES,
     timer::CASES,
     unix_socket::CASES,
+    userfaultfd::CASES,
     wait::CASES,
 ];
 

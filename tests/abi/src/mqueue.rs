@@ -4,6 +4,7 @@ use crate::sys::*;
 use libc::{c_char, c_int, c_long, mqd_t};
 use std::ffi::CString;
 use std::mem::zeroed;
+use std::os::fd::AsRawFd;
 use std::ptr::null_mut;
 
 /// A queue that goes, name and all, with its owner.
@@ -174,5 +175,39 @@ cases! {
         let mut text = [0u8; 100];
         let got = ok!(libc::read(queue.0, text.as_mut_ptr().cast(), 100)) as usize;
         assert!(text[..got].starts_with(b"QSIZE:3 "), "{:?}", String::from_utf8_lossy(&text[..got]));
+    }
+
+    fn a_netlink_socket_tells_of_messages_and_of_the_end() {
+        let queue = queue(2, 0);
+        let socket = own(ok!(libc::socket(libc::AF_NETLINK, libc::SOCK_RAW, 0)));
+        let mut cookie: Vec<u8> = (0..32).collect();
+        let mut event = event(libc::SIGEV_THREAD, socket.as_raw_fd());
+        event.sigev_value.sival_ptr = cookie.as_mut_ptr().cast();
+        let ask = |event: &libc::sigevent| unsafe { libc::syscall(libc::SYS_mq_notify, queue.0, event) };
+        let told = || {
+            let mut bytes = [0u8; 64];
+            let n = ok!(libc::recv(socket.as_raw_fd(), bytes.as_mut_ptr().cast(), 64, 0));
+            assert_eq!((n, &bytes[..31]), (32, &cookie[..31]));
+            bytes[31]
+        };
+        ok!(ask(&event));
+        err!(ask(&event), libc::EBUSY);
+        assert_eq!(send(&queue, b"x", 0), 0);
+        assert_eq!(told(), 1);
+        receive(&queue).unwrap();
+        ok!(ask(&event));
+        ok!(libc::syscall(libc::SYS_mq_notify, queue.0, std::ptr::null::<libc::sigevent>()));
+        assert_eq!(told(), 2);
+        event.sigev_value.sival_ptr = 8 as *mut _;
+        err!(ask(&event), libc::EFAULT);
+        event.sigev_value.sival_ptr = cookie.as_ptr() as *mut _;
+        event.sigev_signo = 99;
+        err!(ask(&event), libc::EBADF);
+        let other = own(ok!(libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0)));
+        event.sigev_signo = other.as_raw_fd();
+        err!(ask(&event), libc::EINVAL);
+        let (reader, _writer) = pipe();
+        event.sigev_signo = reader.as_raw_fd();
+        err!(ask(&event), libc::ENOTSOCK);
     }
 }

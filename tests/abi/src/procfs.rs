@@ -61,6 +61,65 @@ cases! {
         assert!(!report().contains(&format!("process {pid}\n")));
     }
 
+    fn deadlocks_over_pipes_and_semaphores_are_named() {
+        if !std::path::Path::new("/proc/deadlocks").exists() {
+            return;
+        }
+        let report = || std::fs::read_to_string("/proc/deadlocks").unwrap();
+        let is_stuck = |pid: i32| {
+            report().lines().any(|line| line.starts_with("deadlock:") && line.contains(&format!(" {pid} ")))
+        };
+        // Each waits for what the other would write.
+        let (pipe_a, pipe_b) = (pipe(), pipe());
+        let one = child(|| {
+            let mut byte = [0u8];
+            unsafe { libc::close(pipe_a.1.as_raw_fd()) };
+            unsafe { libc::close(pipe_b.0.as_raw_fd()) };
+            i32::from(unsafe { libc::read(pipe_a.0.as_raw_fd(), byte.as_mut_ptr().cast(), 1) } == 1)
+        });
+        let other = child(|| {
+            let mut byte = [0u8];
+            unsafe { libc::close(pipe_b.1.as_raw_fd()) };
+            unsafe { libc::close(pipe_a.0.as_raw_fd()) };
+            i32::from(unsafe { libc::read(pipe_b.0.as_raw_fd(), byte.as_mut_ptr().cast(), 1) } == 1)
+        });
+        drop((pipe_a, pipe_b));
+        until(|| is_stuck(one) && is_stuck(other));
+        assert!(report().contains("waits for data in pipe"));
+        ok!(libc::kill(one, libc::SIGKILL));
+        expect_signal(one, libc::SIGKILL);
+        // Nobody is left to write to the other.
+        expect_exit(other, 0);
+        // Two processes take two semaphores, each in its own order.
+        let set = ok!(libc::semget(libc::IPC_PRIVATE, 2, 0o600));
+        let ready = shared_page();
+        for number in 0..2 {
+            ok!(libc::semctl(set, number, libc::SETVAL, 1));
+        }
+        let taker = |first: u16| {
+            child(|| {
+                let take = |number: u16| {
+                    let mut operation = libc::sembuf { sem_num: number, sem_op: -1, sem_flg: libc::SEM_UNDO as i16 };
+                    ok!(libc::semop(set, &mut operation, 1));
+                };
+                take(first);
+                let ready = unsafe { std::sync::atomic::AtomicU32::from_ptr(ready) };
+                ready.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                until(|| ready.load(std::sync::atomic::Ordering::SeqCst) == 2);
+                take(1 - first);
+                0
+            })
+        };
+        let pids = [taker(0), taker(1)];
+        until(|| pids.iter().all(|&pid| is_stuck(pid)));
+        assert!(report().contains(&format!("waits for semaphore 0 of set {set}, likely held by")));
+        // What the first gives back at its end is enough for the second.
+        ok!(libc::kill(pids[0], libc::SIGKILL));
+        expect_signal(pids[0], libc::SIGKILL);
+        expect_exit(pids[1], 0);
+        ok!(libc::semctl(set, 0, libc::IPC_RMID));
+    }
+
     fn self_is_a_link_to_the_pid() {
         assert_eq!(fs::read_link("/proc/self").unwrap().to_str().unwrap(), std::process::id().to_string());
         let thread = fs::read_link("/proc/thread-self").unwrap();

@@ -203,4 +203,35 @@ cases! {
             err!(libc::syscall(libc::SYS_rt_sigqueueinfo, pid, libc::SIGUSR1, &info), libc::EPERM);
         });
     }
+
+    fn a_tracer_looks_at_pending_signals() {
+        const PEEKSIGINFO: u32 = 0x4209;
+        let pid = child(|| {
+            block(&[libc::SIGUSR1, libc::SIGUSR2, libc::SIGRTMIN()]);
+            ok!(libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0));
+            queue(libc::SIGRTMIN(), 5);
+            queue(libc::SIGRTMIN(), 6);
+            ok!(libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::gettid(), libc::SIGUSR2));
+            ok!(libc::raise(libc::SIGSTOP));
+            0
+        });
+        let mut status = 0;
+        ok!(libc::waitpid(pid, &mut status, 0));
+        let peek = |from: u64, shared: bool, count: i32| {
+            let args = [from, u64::from(shared) | (count as u32 as u64) << 32];
+            let mut infos: [siginfo_t; 4] = unsafe { std::mem::zeroed() };
+            let got = unsafe { libc::ptrace(PEEKSIGINFO, pid, args.as_ptr(), infos.as_mut_ptr()) };
+            if got < 0 { Err(errno()) } else { Ok(infos[..got as usize].iter().map(|i| i.si_signo).collect::<Vec<_>>()) }
+        };
+        assert_eq!(peek(0, true, 4), Ok(vec![libc::SIGRTMIN(); 2]));
+        assert_eq!(peek(1, true, 4), Ok(vec![libc::SIGRTMIN()]));
+        assert_eq!(peek(0, true, 1), Ok(vec![libc::SIGRTMIN()]));
+        assert_eq!(peek(9, true, 4), Ok(vec![]));
+        assert_eq!(peek(0, false, 4), Ok(vec![libc::SIGUSR2]));
+        assert_eq!(peek(0, false, -1), Err(libc::EINVAL));
+        let args = [0u64, 2];
+        err!(libc::ptrace(PEEKSIGINFO, pid, args.as_ptr(), std::ptr::null_mut::<u8>()), libc::EINVAL);
+        ok!(libc::kill(pid, libc::SIGKILL));
+        ok!(libc::waitpid(pid, &mut status, 0));
+    }
 }

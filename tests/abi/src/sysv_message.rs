@@ -143,4 +143,15 @@ cases! {
             err!(libc::msgctl(queue.0, libc::IPC_RMID, std::ptr::null_mut()), libc::EPERM);
         });
     }
+
+    fn the_next_identifier_can_be_chosen() {
+        let path = "/proc/sys/kernel/msg_next_id";
+        let wanted = (7 << 15) + 21;
+        std::fs::write(path, wanted.to_string()).unwrap();
+        let id = ok!(libc::msgget(libc::IPC_PRIVATE, 0o600));
+        assert_eq!(std::fs::read_to_string(path).unwrap().trim(), "-1");
+        ok!(libc::msgctl(id, libc::IPC_RMID, std::ptr::null_mut()));
+        assert_eq!(id, wanted);
+        assert!(std::fs::write(path, "-2").is_err());
+    }
 }

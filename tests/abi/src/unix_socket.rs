@@ -309,4 +309,68 @@ cases! {
         let lone = own(ok!(libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0)));
         err!(libc::send(lone.as_raw_fd(), b"x".as_ptr().cast(), 1, libc::MSG_NOSIGNAL), libc::ENOTCONN);
     }
+
+    fn urgent_bytes_overtake_a_stream() {
+        static URGENT: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+        extern "C" fn note(_: i32) {
+            URGENT.store(true, std::sync::atomic::Ordering::SeqCst);
+        }
+        let (one, other) = pair(libc::SOCK_STREAM);
+        let send = |bytes: &[u8], flags: i32| unsafe { libc::send(one.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
+        let receive = |flags: i32| {
+            let mut room = [0u8; 16];
+            let n = ok!(libc::recv(other.as_raw_fd(), room.as_mut_ptr().cast(), room.len(), flags));
+            room[..n as usize].to_vec()
+        };
+        let at_mark = || {
+            let mut answer = 7;
+            ok!(libc::ioctl(other.as_raw_fd(), 0x8905, &mut answer));
+            answer
+        };
+        err!(libc::recv(other.as_raw_fd(), [0u8].as_mut_ptr().cast(), 1, libc::MSG_OOB), libc::EINVAL);
+        handle(libc::SIGURG, note, 0);
+        ok!(libc::fcntl(other.as_raw_fd(), libc::F_SETOWN, libc::getpid()));
+        assert_eq!(send(b"hello!", libc::MSG_OOB), 6);
+        until(|| URGENT.load(std::sync::atomic::Ordering::SeqCst));
+        let mut poll = libc::pollfd { fd: other.as_raw_fd(), events: libc::POLLIN | libc::POLLPRI, revents: 0 };
+        ok!(libc::poll(&mut poll, 1, 0));
+        assert_eq!(poll.revents, libc::POLLIN | libc::POLLPRI);
+        assert_eq!(send(b"world", 0), 5);
+        assert_eq!(at_mark(), 0);
+        // Reading stops before the urgent byte.
+        assert_eq!(receive(0), b"hello");
+        assert_eq!(at_mark(), 1);
+        assert_eq!(receive(libc::MSG_OOB | libc::MSG_PEEK), b"!");
+        assert_eq!(receive(libc::MSG_OOB), b"!");
+        err!(libc::recv(other.as_raw_fd(), [0u8].as_mut_ptr().cast(), 1, libc::MSG_OOB), libc::EINVAL);
+        assert_eq!(receive(0), b"world");
+        // What nobody asked for by MSG_OOB is left out, or stays in line.
+        assert_eq!(send(b"ab", libc::MSG_OOB), 2);
+        assert_eq!(send(b"c", 0), 1);
+        assert_eq!(receive(0), b"a");
+        assert_eq!(receive(0), b"c");
+        let on = 1;
+        ok!(libc::setsockopt(other.as_raw_fd(), libc::SOL_SOCKET, libc::SO_OOBINLINE, std::ptr::from_ref(&on).cast(), 4));
+        assert_eq!(send(b"xy", libc::MSG_OOB), 2);
+        assert_eq!(receive(0), b"x");
+        err!(libc::recv(other.as_raw_fd(), [0u8].as_mut_ptr().cast(), 1, libc::MSG_OOB), libc::EINVAL);
+        assert_eq!(receive(0), b"y");
+        // A later one takes the place of an earlier one.
+        let off = 0;
+        ok!(libc::setsockopt(other.as_raw_fd(), libc::SOL_SOCKET, libc::SO_OOBINLINE, std::ptr::from_ref(&off).cast(), 4));
+        assert_eq!(send(b"z", libc::MSG_OOB), 1);
+        err!(libc::recv(other.as_raw_fd(), [0u8].as_mut_ptr().cast(), 1, libc::MSG_DONTWAIT), libc::EAGAIN);
+        assert_eq!((send(b"1", libc::MSG_OOB), send(b"2", libc::MSG_OOB)), (1, 1));
+        assert_eq!(receive(libc::MSG_OOB), b"2");
+    }
+
+    fn only_streams_have_urgent_bytes() {
+        for kind in [libc::SOCK_DGRAM, libc::SOCK_SEQPACKET] {
+            let (one, _other) = pair(kind);
+            err!(libc::send(one.as_raw_fd(), b"x".as_ptr().cast(), 1, libc::MSG_OOB), libc::EOPNOTSUPP);
+            err!(libc::recv(one.as_raw_fd(), [0u8].as_mut_ptr().cast(), 1, libc::MSG_OOB), libc::EOPNOTSUPP);
+        }
+        let (one, _other) = pair(libc::SOCK_STREAM);
+        err!(libc::send(one.as_raw_fd(), b"".as_ptr().cast(), 0, libc::MSG_OOB), libc::EOPNOTSUPP);
+    }
 }

@@ -154,6 +154,7 @@ impl Discipline for Netem {
         self.jitter = u64::from(word(fixed, 20)?) * TICK;
         self.corrupt = Chance::default();
         self.reorder = Chance { of: if self.gap != 0 { u32::MAX } else { 0 }, ..Chance::default() };
+        let mut wide_rate = 0;
         for (kind, data) in attributes_of(options.get(FIXED..).unwrap_or_default()) {
             match kind {
                 CORRELATION => {
@@ -163,13 +164,15 @@ impl Discipline for Netem {
                 }
                 REORDER => self.reorder = Chance { of: word(data, 0)?, correlation: word(data, 4)?, last: 0 },
                 CORRUPT => self.corrupt = Chance { of: word(data, 0)?, correlation: word(data, 4)?, last: 0 },
-                RATE => self.rate = self.rate.max(word(data, 0)?.into()),
-                RATE64 => self.rate = long(data)? as u64,
+                RATE => self.rate = word(data, 0)?.into(),
+                // Beyond what fits the other attribute, whatever their order.
+                RATE64 => wide_rate = long(data)? as u64,
                 LATENCY64 => self.latency = u64::try_from(long(data)?).unwrap_or(0),
                 JITTER64 => self.jitter = u64::try_from(long(data)?).unwrap_or(0),
                 _ => {}
             }
         }
+        self.rate = self.rate.max(wide_rate);
         // Packets can only go ahead of others where some are put off.
         if self.reorder.of != 0 && self.gap == 0 {
             self.gap = 1;

@@ -49,6 +49,7 @@ pub(crate) struct Facts {
 }
 
 enum Found {
+    Request(Arc<tcp::Request>),
     Tcp(Arc<TcpSocket>),
     Datagram(Arc<DatagramSocket>),
 }
@@ -56,6 +57,7 @@ enum Found {
 impl Found {
     fn facts(&self) -> Facts {
         match self {
+            Found::Request(request) => request.facts(),
             Found::Tcp(socket) => socket.facts(),
             Found::Datagram(socket) => socket.facts(),
         }
@@ -65,8 +67,8 @@ impl Found {
 fn sockets(number: u8) -> Result<Vec<Found>> {
     Ok(match number {
         protocol::TCP => {
-            let tcp = tcp::listeners().into_iter().chain(tcp::all());
-            tcp.map(Found::Tcp).collect()
+            let sockets = tcp::listeners().into_iter().chain(tcp::all());
+            sockets.map(Found::Tcp).chain(tcp::requests().into_iter().map(Found::Request)).collect()
         }
         protocol::UDP | protocol::UDPLITE => {
             let all = udp::all().into_iter().filter(|s| s.protocol() == i32::from(number));
@@ -136,6 +138,10 @@ fn one(caller: &Authority, request: &Request, reply: &mut Reply, destroy: bool) 
         }
         if destroy {
             return match found {
+                Found::Request(request) => {
+                    request.destroy();
+                    Ok(())
+                }
                 Found::Tcp(socket) => socket.destroy(),
                 Found::Datagram(socket) => socket.destroy(),
             };

@@ -11,6 +11,8 @@ use crate::netlink::Authority;
 
 const BY_FAMILY: u16 = 20;
 const DESTROY: u16 = 21;
+const TCP_OLD: u16 = 18;
+const DCCP_OLD: u16 = 19;
 const AF_UNIX: u8 = 1;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -19,8 +21,11 @@ const AF_PACKET: u8 = 17;
 
 /// Answers a request. `EINVAL`, `ENOENT`, `EOPNOTSUPP`, `EPERM`.
 pub(super) fn answer(caller: &Authority, request: &Request, reply: &mut Reply) -> Result<()> {
-    if !matches!(request.header.kind, BY_FAMILY | DESTROY) {
-        return Err(Errno::EINVAL);
+    match request.header.kind {
+        BY_FAMILY | DESTROY => {}
+        // How TCP's and DCCP's sockets were asked for before there were families.
+        TCP_OLD | DCCP_OLD => return Err(Errno::ENOENT),
+        _ => return Err(Errno::EINVAL),
     }
     request.check_len(2)?;
     let destroy = request.header.kind == DESTROY;

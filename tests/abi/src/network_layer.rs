@@ -1,0 +1,170 @@
+//! The network layer: groups, and who is a member on which interface and from which sources (ip(7), RFC 3678); options of headers; the settings of
+//! interfaces.
+
+use crate::sys::*;
+use std::mem::size_of;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::AsRawFd;
+
+const ADD: i32 = 35;
+const DROP: i32 = 36;
+const UNBLOCK_SOURCE: i32 = 37;
+const BLOCK_SOURCE: i32 = 38;
+const ADD_SOURCE: i32 = 39;
+const DROP_SOURCE: i32 = 40;
+const MULTICAST_ALL: i32 = 49;
+const GROUP: [u8; 4] = [239, 7, 7, 7];
+const LO: [u8; 4] = [127, 0, 0, 1];
+
+fn set<T>(socket: &UdpSocket, level: i32, name: i32, value: &T) -> i32 {
+    unsafe {
+        libc::setsockopt(socket.as_raw_fd(), level, name, std::ptr::from_ref(value).cast(), size_of::<T>() as u32)
+    }
+}
+
+/// A socket that sends to groups by the loopback interface.
+fn sender() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    ok!(set(&socket, 0, libc::IP_MULTICAST_IF, &LO));
+    socket
+}
+
+fn receiver() -> (UdpSocket, u16) {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    (socket, port)
+}
+
+/// Does what is sent to the group arrive?
+fn arrives(from: &UdpSocket, to: &UdpSocket, port: u16) -> bool {
+    from.send_to(b"group", (Ipv4Addr::from(GROUP), port)).unwrap();
+    let end = std::time::Instant::now() + std::time::Duration::from_millis(100);
+    while std::time::Instant::now() < end {
+        if to.recv(&mut [0; 9]).is_ok() {
+            return true;
+        }
+        nap(1);
+    }
+    false
+}
+
+cases! {
+    fn members_get_what_is_sent_to_their_group() {
+        let (member, port) = receiver();
+        let from = sender();
+        ok!(set(&member, 0, MULTICAST_ALL, &0));
+        assert!(!arrives(&from, &member, port));
+        ok!(set(&member, 0, ADD, &[GROUP, LO]));
+        err!(set(&member, 0, ADD, &[GROUP, LO]), libc::EADDRINUSE);
+        assert!(arrives(&from, &member, port));
+        ok!(set(&member, 0, DROP, &[GROUP, LO]));
+        err!(set(&member, 0, DROP, &[GROUP, LO]), libc::EADDRNOTAVAIL);
+        assert!(!arrives(&from, &member, port));
+    }
+
+    fn others_get_what_a_member_of_the_machine_gets() {
+        let (member, _) = receiver();
+        let (other, port) = receiver();
+        ok!(set(&member, 0, ADD, &[GROUP, LO]));
+        let from = sender();
+        assert!(arrives(&from, &other, port), "IP_MULTICAST_ALL is on at first");
+        ok!(set(&other, 0, MULTICAST_ALL, &0));
+        assert!(!arrives(&from, &other, port));
+    }
+
+    fn sources_are_chosen_and_blocked() {
+        let (member, port) = receiver();
+        let from = sender();
+        ok!(set(&member, 0, MULTICAST_ALL, &0));
+        let elsewhere = [127, 0, 0, 9];
+        ok!(set(&member, 0, ADD_SOURCE, &[GROUP, LO, elsewhere]));
+        assert!(!arrives(&from, &member, port));
+        ok!(set(&member, 0, ADD_SOURCE, &[GROUP, LO, LO]));
+        err!(set(&member, 0, ADD_SOURCE, &[GROUP, LO, LO]), libc::EADDRNOTAVAIL);
+        assert!(arrives(&from, &member, port));
+        err!(set(&member, 0, BLOCK_SOURCE, &[GROUP, LO, LO]), libc::EINVAL);
+        ok!(set(&member, 0, DROP_SOURCE, &[GROUP, LO, LO]));
+        assert!(!arrives(&from, &member, port));
+        // With its last source the membership ends.
+        ok!(set(&member, 0, DROP_SOURCE, &[GROUP, LO, elsewhere]));
+        err!(set(&member, 0, DROP_SOURCE, &[GROUP, LO, elsewhere]), libc::EINVAL);
+        ok!(set(&member, 0, ADD, &[GROUP, LO]));
+        ok!(set(&member, 0, BLOCK_SOURCE, &[GROUP, LO, LO]));
+        assert!(!arrives(&from, &member, port));
+        ok!(set(&member, 0, UNBLOCK_SOURCE, &[GROUP, LO, LO]));
+        err!(set(&member, 0, UNBLOCK_SOURCE, &[GROUP, LO, LO]), libc::EADDRNOTAVAIL);
+        assert!(arrives(&from, &member, port));
+    }
+
+    fn what_is_no_membership_is_refused() {
+        let (member, _) = receiver();
+        err!(set(&member, 0, ADD, &[[10, 0, 0, 1], LO]), libc::EINVAL);
+        err!(set(&member, 0, ADD, &GROUP), libc::EINVAL);
+        err!(set(&member, 0, ADD, &[GROUP, [10, 99, 98, 97]]), libc::ENODEV);
+        err!(set(&member, 0, BLOCK_SOURCE, &[GROUP, LO, LO]), libc::EINVAL);
+        for n in 0..20 {
+            ok!(set(&member, 0, ADD, &[[239, 7, 8, n], LO]));
+        }
+        err!(set(&member, 0, ADD, &[[239, 7, 8, 99], LO]), libc::ENOBUFS);
+        let stream = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let result = unsafe {
+            libc::setsockopt(stream.as_raw_fd(), 0, ADD, [GROUP, LO].as_ptr().cast(), 8)
+        };
+        err!(result, libc::EPROTO);
+    }
+
+    fn groups_of_ipv6() {
+        let receiver = UdpSocket::bind("[::]:0").unwrap();
+        let group: std::net::Ipv6Addr = "ff02::7777".parse().unwrap();
+        receiver.join_multicast_v6(&group, 1).unwrap();
+        assert_eq!(receiver.join_multicast_v6(&group, 1).unwrap_err().raw_os_error(), Some(libc::EADDRINUSE));
+        assert_eq!(receiver.join_multicast_v6(&group, 9999).unwrap_err().raw_os_error(), Some(libc::ENODEV));
+        receiver.leave_multicast_v6(&group, 1).unwrap();
+        assert_eq!(receiver.leave_multicast_v6(&group, 1).unwrap_err().raw_os_error(), Some(libc::EADDRNOTAVAIL));
+    }
+
+    fn a_route_is_recorded() {
+        const OPTIONS: i32 = 4;
+        const RECEIVE_OPTIONS: i32 = 6;
+        let (to, port) = receiver();
+        let from = UdpSocket::bind("127.0.0.1:0").unwrap();
+        ok!(set(&to, 0, RECEIVE_OPTIONS, &1i32));
+        err!(set(&from, 0, OPTIONS, &[7u8, 11, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0]), libc::EINVAL);
+        ok!(set(&from, 0, OPTIONS, &[7u8, 11, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
+        from.send_to(b"where", ("127.0.0.1", port)).unwrap();
+        let (mut bytes, mut control) = ([0u8; 16], [0u64; 16]);
+        let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: 16 };
+        let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+        (header.msg_iov, header.msg_iovlen) = (&mut part, 1);
+        (header.msg_control, header.msg_controllen) = (control.as_mut_ptr().cast(), 128);
+        to.set_nonblocking(false).unwrap();
+        assert_eq!(ok!(libc::recvmsg(to.as_raw_fd(), &mut header, 0)), 5);
+        let raw: Vec<u8> = control.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        assert_eq!(raw[12..16], RECEIVE_OPTIONS.to_ne_bytes());
+        assert_eq!((raw[16], &raw[19..23]), (7, &LO[..]), "{raw:?}");
+        let mut none = [0u8; 40];
+        let mut len = 40u32;
+        ok!(libc::getsockopt(from.as_raw_fd(), 0, OPTIONS, none.as_mut_ptr().cast(), &mut len));
+        assert_eq!((len, none[0]), (12, 7));
+    }
+
+    fn interfaces_have_settings() {
+        let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/net/{name}")).unwrap().trim().to_owned();
+        assert_eq!(read("ipv4/conf/all/forwarding"), read("ipv4/ip_forward"));
+        for name in ["ipv4/conf/lo/rp_filter", "ipv4/conf/default/accept_redirects", "ipv6/conf/lo/disable_ipv6"] {
+            assert!(["0", "1", "2"].contains(&&read(name)[..]), "{name}");
+        }
+    }
+
+    fn interfaces_are_in_sysfs() {
+        let read = |name: &str| std::fs::read_to_string(format!("/sys/class/net/lo/{name}")).unwrap();
+        assert_eq!((&read("address")[..], &read("ifindex")[..], &read("mtu")[..]), ("00:00:00:00:00:00\n", "1\n", "65536\n"));
+        assert_eq!((&read("operstate")[..], &read("type")[..], &read("carrier")[..]), ("unknown\n", "772\n", "1\n"));
+        let before: u64 = read("statistics/rx_packets").trim().parse().unwrap();
+        let (one, other) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        one.send_to(b"x", other.local_addr().unwrap()).unwrap();
+        assert!(read("statistics/rx_packets").trim().parse::<u64>().unwrap() > before);
+        assert!(std::fs::read_link("/sys/class/net/lo").unwrap().to_str().unwrap().ends_with("net/lo"));
+    }
+}
