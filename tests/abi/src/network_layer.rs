@@ -1,6 +1,7 @@
 //! The network layer: groups, and who is a member on which interface and from which sources (ip(7), RFC 3678); options of headers; the settings of
 //! interfaces.
 
+use crate::strange_packet::tap_interface;
 use crate::sys::*;
 use std::mem::size_of;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -122,6 +123,28 @@ cases! {
         assert_eq!(receiver.join_multicast_v6(&group, 9999).unwrap_err().raw_os_error(), Some(libc::ENODEV));
         receiver.leave_multicast_v6(&group, 1).unwrap();
         assert_eq!(receiver.leave_multicast_v6(&group, 1).unwrap_err().raw_os_error(), Some(libc::EADDRNOTAVAIL));
+    }
+
+    fn routers_are_told_of_groups() {
+        let (tap, _) = tap_interface();
+        let (member, _) = receiver();
+        ok!(set(&member, 0, ADD, &[GROUP, [10, 214, 8, 1]]));
+        let report = |kind: u8| {
+            let mut found = false;
+            until(|| {
+                let mut frame = [0u8; 2048];
+                let n = unsafe { libc::read(tap.as_raw_fd(), frame.as_mut_ptr().cast(), frame.len()) };
+                // IPv4, IGMP, to 224.0.0.22, with the option that routers look at.
+                let ours = n >= 54 && frame[12..14] == [8, 0] && frame[23] == 2 && frame[30..34] == [224, 0, 0, 22];
+                found |= ours && frame[34..36] == [0x94, 4] && frame[38] == 0x22 && frame[46] == kind && frame[50..54] == GROUP;
+                found
+            });
+        };
+        const TO_EXCLUDE: u8 = 4;
+        const TO_INCLUDE: u8 = 3;
+        report(TO_EXCLUDE);
+        ok!(set(&member, 0, DROP, &[GROUP, [10, 214, 8, 1]]));
+        report(TO_INCLUDE);
     }
 
     fn a_route_is_recorded() {
