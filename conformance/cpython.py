@@ -123,4 +123,6 @@ def main():
     os._exit(0)
 
 
-main()
+# Children that a test spawns read this file again.
+if __name__ == "__main__":
+    main()
