@@ -6,7 +6,8 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, mount_move, mount_remount, 
 use rustix::process::{chdir, chroot};
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, chown, symlink};
+use std::path::{Path, PathBuf};
 
 /// The word of the kernel's command line that names the device; `shared:TAG` is a folder of the host, `below:TAG` one that is not
 /// changed.
@@ -32,7 +33,7 @@ pub(crate) fn enter(device: &str) -> io::Result<()> {
             .or_else(|error| mount_image(device).map_err(|_| error))
             .map_err(|error| named(device, error))?,
     }
-    copy_files(Path::new("/"), &mut Vec::new())?;
+    move_files(Path::new("/"), 0)?;
     for place in mounts::PLACES {
         let target = format!("{PLACE}{place}");
         mounts::make_folder(&target, 0o755);
@@ -98,13 +99,13 @@ fn mount_any(device: &str) -> Result<(), Errno> {
     result
 }
 
-/// Copies the user's files (`quintet run --copy`) from the initrd to the root.
-fn copy_files(folder: &Path, depth: &mut Vec<()>) -> io::Result<()> {
+/// Moves the user's files (`quintet run --copy`) below `folder` from the initrd to the root: folders, links and files, with their modes
+/// and owners.
+fn move_files(folder: &Path, depth: u32) -> io::Result<()> {
     // The initrd has few folders, none of them deep.
-    if depth.len() > 32 {
+    if depth > 64 {
         return Ok(());
     }
-    depth.push(());
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let (path, kind) = (entry.path(), entry.file_type()?);
@@ -112,16 +113,39 @@ fn copy_files(folder: &Path, depth: &mut Vec<()>) -> io::Result<()> {
         if skipped.iter().any(|skipped| path == Path::new(skipped)) {
             continue;
         }
+        let target = PathBuf::from(format!("{PLACE}{}", path.display()));
+        let told = |error: io::Error| io::Error::other(format!("copying {}: {error}", path.display()));
         if kind.is_dir() {
-            copy_files(&path, depth)?;
-        } else if kind.is_file() {
-            fs::copy(&path, format!("{PLACE}{}", path.display()))?;
-            // Twice it would take memory for nothing.
-            fs::remove_file(&path)?;
+            make_folder(&path, &target).map_err(told)?;
+            move_files(&path, depth + 1)?;
+            continue;
         }
+        if kind.is_symlink() {
+            let _ = fs::remove_file(&target);
+            symlink(fs::read_link(&path)?, &target).map_err(told)?;
+        } else if kind.is_file() {
+            fs::copy(&path, &target).map_err(told)?;
+            let owner = entry.metadata()?;
+            chown(&target, Some(owner.uid()), Some(owner.gid())).map_err(told)?;
+        }
+        // Twice it would take memory for nothing.
+        fs::remove_file(&path)?;
     }
-    depth.pop();
     Ok(())
+}
+
+/// A folder like that of the initrd, where there is none yet.
+fn make_folder(like: &Path, target: &Path) -> io::Result<()> {
+    match fs::create_dir(target) {
+        Ok(()) => {
+            let wanted = fs::metadata(like)?;
+            chown(target, Some(wanted.uid()), Some(wanted.gid()))?;
+            fs::set_permissions(target, wanted.permissions())
+        }
+        // A link to a folder will do as well.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && target.is_dir() => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Before the machine is switched off: the root is marked as clean.

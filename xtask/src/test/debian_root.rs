@@ -32,7 +32,7 @@ pub(super) fn run(selection: &Selection) -> Result<Tally, String> {
 }
 
 fn install(folder: &Path) -> Result<(), String> {
-    guest(&["--root", ROOT], "true")?;
+    check_copy(folder)?;
     let image = folder.join("root.ext4");
     let copied = Command::new("cp").args(["--sparse=always", "--reflink=auto"]).arg(cached()?).arg(&image).status();
     if !copied.is_ok_and(|status| status.success()) {
@@ -52,6 +52,17 @@ fn install(folder: &Path) -> Result<(), String> {
     tool("e2fsck", &["-fn"], &image)?;
     let there = guest(&["--root", root, "--kernel", "linux"], LOOK)?;
     if there == here { Ok(()) } else { Err(format!("in Quintet: {here:?}, in Linux: {there:?}")) }
+}
+
+/// `--copy` of a folder: what is below it comes along, on the disk as in memory.
+fn check_copy(folder: &Path) -> Result<(), String> {
+    let copied = folder.join("copied");
+    let made = fs::create_dir_all(copied.join("deep"))
+        .and_then(|()| fs::write(copied.join("deep/file"), "hello\n"))
+        .and_then(|()| std::os::unix::fs::symlink("deep/file", copied.join("link")));
+    made.map_err(|error| format!("cannot make {}: {error}", copied.display()))?;
+    let said = guest(&["--root", ROOT, "--copy", &format!("{}:/srv/copied", text(&copied)?)], "cat /srv/copied/link")?;
+    if said == "hello\n" { Ok(()) } else { Err(format!("of a copied folder: {said:?}")) }
 }
 
 fn text(path: &Path) -> Result<&str, String> {
