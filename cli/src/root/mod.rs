@@ -12,6 +12,7 @@ use crate::cache::Cache;
 use crate::cpio::{Archive, Entry, kind};
 use crate::disk::Disk;
 use crate::failure::{Context, Failure};
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
@@ -88,6 +89,7 @@ pub fn prepare(root: &Root, keep: bool, shows: bool, cache: &Cache, overlay: &Ov
             let file = cache.temporary()?;
             let mut archive = open_archive(&file, 0)?;
             disk_image::write(&mut archive)?;
+            overlay.write_places(&mut archive)?;
             let size = finish(archive, overlay)?;
             let disk = Some(debian::disk(cache, packages, keep)?);
             Ok(Initrd { disk, shared: None, path: file.path().to_owned(), size, _temporary: Some(file) })
@@ -104,6 +106,7 @@ pub fn prepare(root: &Root, keep: bool, shows: bool, cache: &Cache, overlay: &Ov
             let shared = (metadata.is_dir() && (keep || shows && folder::is_large(path))).then(|| (path.clone(), keep));
             if disk.is_some() || shared.is_some() {
                 disk_image::write(&mut archive)?;
+                overlay.write_places(&mut archive)?;
             } else if metadata.is_dir() {
                 folder::write(path, Path::new("."), &mut archive)?;
             } else {
@@ -225,6 +228,17 @@ impl Overlay {
             }
         }
         Ok(fingerprint(text.as_bytes()))
+    }
+
+    /// The folders that the user's files go to, where the initrd has no root: Linux makes nothing in a folder that is not named before.
+    fn write_places(&self, archive: &mut Output) -> Result<(), Failure> {
+        let folders = |place: &str| {
+            let parents = Path::new(place.trim_start_matches('/')).ancestors().skip(1);
+            parents.filter_map(|parent| parent.to_str()).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+        };
+        let places: BTreeSet<String> =
+            self.copies.iter().flat_map(|(_, place)| -> Vec<String> { folders(place) }).collect();
+        places.iter().try_for_each(|place| add_folder(archive, place))
     }
 
     fn write(&self, archive: &mut Output) -> Result<(), Failure> {

@@ -230,6 +230,7 @@ pub(super) fn connect_with(
     source: &mut Source,
     nonblocking: bool,
 ) -> Result<usize> {
+    let to = here_if_unspecified(to);
     let (option, room) = fast_option(socket, &to)?;
     let may = !option.cookie.is_empty() || fast_open::allows(fast_open::mode::CLIENT_WITHOUT_COOKIE);
     let data = if may && source.remaining() > 0 {
@@ -249,12 +250,17 @@ pub(super) fn connect_with(
     wait_opened(socket).map(|()| len)
 }
 
-/// The ends of a connection to be, the way between them, and the port if it was chosen now.
-fn choose_ends(socket: &TcpSocket, caller: Option<&Caller>, to: Endpoint) -> Result<(Link, Option<Arc<Binding>>)> {
-    let mut to = to;
+/// Who connects to no address in particular connects to this machine.
+fn here_if_unspecified(mut to: Endpoint) -> Endpoint {
     if to.ip.is_unspecified() {
         to.ip = if to.ip.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
     }
+    to
+}
+
+/// The ends of a connection to be, the way between them, and the port if it was chosen now.
+fn choose_ends(socket: &TcpSocket, caller: Option<&Caller>, to: Endpoint) -> Result<(Link, Option<Arc<Binding>>)> {
+    let to = here_if_unspecified(to);
     let path = reachable(socket, &to)?;
     if matches!(path.kind, Kind::Multicast | Kind::Broadcast) {
         return Err(Errno::ENETUNREACH);
