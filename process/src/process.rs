@@ -54,6 +54,7 @@ pub struct Process {
     address_space: SpinLock<Option<Arc<AddressSpace>>>,
     exe: SpinLock<Option<Arc<OpenFile>>>,
     image: SpinLock<Arc<Image>>,
+    /// Timers look at it in interrupts: taken with these off.
     limits: SpinLock<Limits>,
     /// The signal that the parent gets when it ends: SIGCHLD, another, or 0.
     pub(crate) exit_signal: AtomicI32,
@@ -204,18 +205,18 @@ impl Process {
 
     /// All limits.
     pub fn limits(&self) -> Limits {
-        self.limits.lock().clone()
+        self.limits.lock_irq().clone()
     }
 
     /// One limit.
     #[inline]
     pub fn limit(&self, resource: Resource) -> Limit {
-        self.limits.lock().get(resource)
+        self.limits.lock_irq().get(resource)
     }
 
     /// Changes one limit, with the rights of `cred`; the old one. `EINVAL`, `EPERM`.
     pub fn set_limit(self: &Arc<Self>, resource: Resource, limit: Limit, cred: &base::Cred) -> base::Result<Limit> {
-        let mut limits = self.limits.lock();
+        let mut limits = self.limits.lock_irq();
         let old = limits.get(resource);
         limits.set(resource, limit, cred)?;
         let memory = memory_limits(&limits);
@@ -231,7 +232,7 @@ impl Process {
 
     /// The limits that its memory has to respect.
     pub(crate) fn memory_limits(&self) -> mm::Limits {
-        memory_limits(&self.limits.lock())
+        memory_limits(&self.limits.lock_irq())
     }
 
     /// The threads that have not exited, the leader first while it lives.

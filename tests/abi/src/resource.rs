@@ -97,4 +97,23 @@ cases! {
         ok!(libc::kill(pid, libc::SIGKILL));
         wait(pid);
     }
+
+    fn timers_of_processor_time_look_at_limits_that_are_being_looked_at() {
+        extern "C" fn nothing(_: i32) {}
+        let status = wait(child(|| {
+            unsafe { libc::signal(libc::SIGPROF, nothing as *const () as usize) };
+            let often = libc::timeval { tv_sec: 0, tv_usec: 500 };
+            ok!(libc::setitimer(libc::ITIMER_PROF, &libc::itimerval { it_interval: often, it_value: often }, std::ptr::null_mut()));
+            let until = std::time::Instant::now() + std::time::Duration::from_millis(800);
+            let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            while std::time::Instant::now() < until {
+                for _ in 0..200 {
+                    ok!(libc::getrlimit(libc::RLIMIT_CPU, &mut limit));
+                    ok!(libc::setrlimit(libc::RLIMIT_CPU, &limit));
+                }
+            }
+            0
+        }));
+        assert_eq!(status, 0);
+    }
 }
