@@ -70,6 +70,11 @@ pub trait InodeOps: Any + Send + Sync {
         Err(Errno::EPERM)
     }
 
+    /// Can a rename leave a mark of something deleted here (RENAME_WHITEOUT)?
+    fn keeps_whiteouts(&self) -> bool {
+        false
+    }
+
     /// Lists the directory without `.` and `..`, from `position` (2 at first) on; the position after the last entry taken.
     fn list(&self, dir: &Arc<Inode>, position: u64, emit: &mut dyn FnMut(&DirEntry) -> bool) -> Result<u64> {
         let _ = (dir, position, emit);

@@ -206,6 +206,10 @@ impl InodeOps for Node {
         self.check_links(victim)
     }
 
+    fn keeps_whiteouts(&self) -> bool {
+        true
+    }
+
     fn rename(
         &self,
         from: (&Arc<Inode>, &[u8], &Arc<Inode>),

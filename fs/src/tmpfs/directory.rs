@@ -136,6 +136,10 @@ impl InodeOps for Directory {
         Ok(())
     }
 
+    fn keeps_whiteouts(&self) -> bool {
+        true
+    }
+
     fn rename(
         &self,
         from: (&Arc<Inode>, &[u8], &Arc<Inode>),

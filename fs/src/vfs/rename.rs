@@ -14,7 +14,8 @@ use crate::{Access, Dentry, DeviceNumber, FileKind, FsContext, Inode, NewInode, 
 /// How renameat2(2) treats the new name, if it is taken, and the old one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RenameMode {
-    /// Replaces it; with `whiteout` (RENAME_WHITEOUT) a mark of something deleted stays under the old name.
+    /// Replaces it; with `whiteout` (RENAME_WHITEOUT) a mark of something deleted stays under the old name (`EINVAL` where the
+    /// file system keeps none).
     Replace {
         /// Leave a mark.
         whiteout: bool,
@@ -107,6 +108,9 @@ fn rename_locked(cx: &FsContext, from: &End, to: &End, mode: RenameMode) -> Resu
     check_rights(cx, from, to, &moved, target.as_ref(), mode)?;
     if old.is_mount_point() || new.is_mount_point() {
         return Err(Errno::EBUSY);
+    }
+    if marks && !from.inode.ops().keeps_whiteouts() {
+        return Err(Errno::EINVAL);
     }
     from.inode.ops().rename((&from.inode, from.name, &moved), (&to.inode, to.name, target.as_ref()), exchanges)?;
     let mark = marks.then(|| make_whiteout(cx, from, to, &moved)).transpose()?;

@@ -251,6 +251,13 @@ cases! {
         std::fs::write("taken", "y").unwrap();
         assert_eq!(call(c"old", c"new", WHITEOUT | 2), libc::EINVAL);
         assert_eq!(call(c"old", c"taken", WHITEOUT | 1), libc::EEXIST);
+        let mut system: libc::statfs = unsafe { std::mem::zeroed() };
+        ok!(libc::statfs(c".".as_ptr(), &raw mut system));
+        if system.f_type as u64 == libc::OVERLAYFS_SUPER_MAGIC as u64 {
+            // Its own marks are nothing that others make.
+            assert_eq!(call(c"old", c"taken", WHITEOUT), libc::EINVAL);
+            return;
+        }
         assert_eq!(call(c"old", c"taken", WHITEOUT), 0);
         assert_eq!(std::fs::read("taken").unwrap(), b"x");
         let mark = std::fs::metadata("old").unwrap();
