@@ -99,3 +99,29 @@ impl Drop for Promise {
 
 /// Mappings that a process may have at most (`vm.max_map_count`).
 pub static MAX_MAPPINGS: AtomicU64 = AtomicU64::new(65530);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_promised_than_the_limit() {
+        POLICY.store(NEVER, Ordering::Relaxed);
+        KBYTES.store(1 << 20, Ordering::Relaxed);
+        USER_RESERVE.store(0, Ordering::Relaxed);
+        ADMIN_RESERVE.store(0, Ordering::Relaxed);
+        let before = PROMISED.load(Ordering::Relaxed);
+        let mut promise = Promise::default();
+        assert_eq!(check(512 << 20, 0), Ok(()));
+        promise.change(600 << 20, true);
+        let copy = promise.clone();
+        assert_eq!(check(1 << 20, 0), Err(Errno::ENOMEM));
+        drop(copy);
+        assert_eq!((check(512 << 20, 0), check(256 << 20, 0)), (Err(Errno::ENOMEM), Ok(())));
+        promise.change(700 << 20, false);
+        assert_eq!(PROMISED.load(Ordering::Relaxed), before);
+        POLICY.store(ALWAYS, Ordering::Relaxed);
+        assert_eq!(check(usize::MAX / 2, 0), Ok(()));
+        POLICY.store(GUESS, Ordering::Relaxed);
+    }
+}
