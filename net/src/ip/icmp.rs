@@ -81,7 +81,7 @@ pub fn send(head: [u8; HEADER], body: Rope, out: &Outgoing, path: &Path) -> Resu
     output(packet, out, path)
 }
 
-/// Error messages that may be sent now: so many at once, and so many a second.
+/// Error messages that may be sent to other machines now: so many at once, and so many a second.
 fn may_complain() -> bool {
     const BURST: u64 = 50;
     const EACH: u64 = NANOS_PER_SEC / 1000;
@@ -148,7 +148,7 @@ fn complain(packet: &mut Packet, header: &Header, kind: u8, code: u8, about: [u8
         || header.source.is_multicast()
         || header.source.is_unspecified()
         || route::is_broadcast_anywhere(header.destination);
-    if silent || !may_complain() {
+    if silent || !route::is_local(header.source) && !may_complain() {
         return;
     }
     let Ok(path) = route::lookup(header.source, 0) else { return };
