@@ -91,6 +91,7 @@ pub struct Task {
     process: Arc<Process>,
     thread: Once<Weak<Thread>>,
     comm: SpinLock<Comm>,
+    /// Taken with interrupts off: seccomp's TSYNC changes it under the lock of the group, for which interrupts wait.
     cred: SpinLock<Arc<Cred>>,
     user: SpinLock<UserTask>,
     /// `None` once it has exited.
@@ -266,13 +267,13 @@ impl Task {
     /// Its credentials.
     #[inline]
     pub fn cred(&self) -> Arc<Cred> {
-        self.cred.lock().clone()
+        self.cred.lock_irq().clone()
     }
 
     /// Gives it other credentials. Moves it to another user's count if the real user changes.
     pub fn set_cred(&self, cred: Arc<Cred>) {
         let uid = cred.uid;
-        let old = core::mem::replace(&mut *self.cred.lock(), cred);
+        let old = core::mem::replace(&mut *self.cred.lock_irq(), cred);
         if old.uid != uid {
             let user = UserTask::new(crate::accounting::UserTasks::of(uid));
             let left = core::mem::replace(&mut *self.user.lock(), user);

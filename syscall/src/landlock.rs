@@ -14,7 +14,7 @@ use crate::context::Context;
 
 pub(crate) fn create_ruleset(cx: &mut Context, a: Args) -> Result<usize> {
     const GET_VERSION: u32 = 1;
-    /// Later corrections that Linux tells of: these three concern TCP, signals and disconnected directories.
+    /// The corrections that Linux tells of concern later versions.
     const GET_ERRATA: u32 = 2;
     let (at, size) = (a.size(0), a.size(1));
     match a.uint(2) {

@@ -39,6 +39,10 @@ pub fn restrict(cred: &Cred, ruleset: &Ruleset) -> Result<Cred> {
     }
     let level = layers.len() as u8;
     layers.push(ruleset.handled);
+    let count = ruleset.rules.lock().len() + parent.as_ref().map_or(0, |domain| domain.rules.len());
+    if !fits_in_memory(count) {
+        return Err(Errno::ENOMEM);
+    }
     let mut rules = parent.as_ref().map_or_else(BTreeMap::new, |domain| domain.rules.clone());
     for (&key, (inode, granted)) in ruleset.rules.lock().iter() {
         let rule = rules.entry(key).or_insert_with(|| Rule { inode: inode.clone(), grants: Vec::new() });
@@ -46,6 +50,12 @@ pub fn restrict(cred: &Cred, ruleset: &Ruleset) -> Result<Cred> {
     }
     let domain = Domain { parent, layers, rules };
     Ok(Cred { landlock: Some(Landlocked(Arc::new(domain))), ..cred.clone() })
+}
+
+/// Is there memory for so many rules? They are as many as a program likes.
+pub(super) fn fits_in_memory(rules: usize) -> bool {
+    const COST: u64 = 256;
+    rules as u64 * COST < mm::frames::stats().free / 2
 }
 
 /// The domain of who has these credentials.
@@ -68,9 +78,8 @@ impl Domain {
         for (level, about) in self.layers.iter().enumerate() {
             let about = (about | rights::ALWAYS_DENIED) & wanted;
             handled |= about;
-            for (kind, mask) in masks.iter_mut().enumerate().filter(|(kind, _)| about & 1 << kind != 0) {
-                let _ = kind;
-                *mask |= 1 << level;
+            for (kind, mask) in masks.iter_mut().enumerate() {
+                *mask |= u16::from(about & 1 << kind != 0) << level;
             }
         }
         (handled, masks)

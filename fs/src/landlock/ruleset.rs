@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 use base::{Errno, Result};
 use sched::Mutex;
 
+use super::domain::fits_in_memory;
 use super::{Rights, rights};
 use crate::vfs::pseudo::open_anonymous;
 use crate::{Access, File, Inode, OpenFile, OpenFlags, Path};
@@ -39,7 +40,7 @@ impl Ruleset {
     }
 
     /// LANDLOCK_RULE_PATH_BENEATH. `EINVAL` (rights that the ruleset is not about, or that a file can't have), `EBADFD` (a file without
-    /// a place in the tree).
+    /// a place in the tree), `ENOMEM`.
     pub fn grant(&self, path: &Path, granted: Rights) -> Result<()> {
         let inode = path.inode()?;
         if path.mount.is_internal() {
@@ -51,6 +52,9 @@ impl Ruleset {
         // What it is not about, it grants.
         let granted = granted | rights::ALL & !(self.handled | rights::ALWAYS_DENIED);
         let mut rules = self.rules.lock();
+        if !fits_in_memory(rules.len()) {
+            return Err(Errno::ENOMEM);
+        }
         let rule = rules.entry(Arc::as_ptr(inode).addr()).or_insert_with(|| (inode.clone(), 0));
         rule.1 |= granted;
         Ok(())

@@ -77,43 +77,57 @@ impl AddressSpace {
     /// Moves to `new` (MREMAP_FIXED) or anywhere, and with MREMAP_DONTUNMAP leaves an empty mapping behind: as [`AddressSpace::remap_larger`].
     fn remap_to(
         &self,
-        mut from: Range,
+        from: Range,
         new_len: usize,
         flags: u32,
         new: usize,
         may_lock: bool,
     ) -> Result<(usize, usize, Lock)> {
+        // The last reference to a file may go here, which may take locks of its own: after the lock of the mappings.
+        let mut gone = Vec::new();
         let mut layout = self.layout.write();
+        let moved = self.remap_locked(&mut layout, &mut gone, from, new_len, (flags, new), may_lock);
+        // What was taken out before a failure is told as well.
+        tell(layout);
+        moved
+    }
+
+    fn remap_locked(
+        &self,
+        layout: &mut Layout,
+        gone: &mut Vec<(usize, Mapping)>,
+        mut from: Range,
+        new_len: usize,
+        (flags, new): (u32, usize),
+        may_lock: bool,
+    ) -> Result<(usize, usize, Lock)> {
         layout.find(from.start).ok_or(Errno::EFAULT)?;
         let fixed = flags & MREMAP_FIXED != 0;
         check_target(from, new_len, fixed, new)?;
         if layout.is_full() {
             return Err(Errno::ENOMEM);
         }
-        let mut gone = Vec::new();
         if fixed {
-            gone = self.take_out(&mut layout, new, new + new_len)?;
+            self.take_out(layout, gone, new, new + new_len)?;
         }
         if from.len > new_len {
-            gone.append(&mut self.take_out(&mut layout, from.start + new_len, from.start + from.len)?);
+            self.take_out(layout, gone, from.start + new_len, from.start + from.len)?;
             from.len = new_len;
         }
         let keep = flags & MREMAP_DONTUNMAP != 0;
-        let (start, mapping) = resized(&layout, from, new_len, keep, may_lock)?;
+        let (start, mapping) = resized(layout, from, new_len, keep, may_lock)?;
         let target = if fixed { new } else { layout.find_room(new_len, layout.map_base).ok_or(Errno::ENOMEM)? };
-        self.move_to(&mut layout, start, &mapping, from, (target, new_len), keep)?;
-        tell(layout);
-        // The last reference to a file may go here, which may take locks of its own.
-        drop(gone);
+        self.move_to(layout, start, &mapping, from, (target, new_len), keep)?;
         Ok((target, from.len, mapping.lock))
     }
 
-    fn take_out(&self, layout: &mut Layout, start: usize, end: usize) -> Result<Vec<(usize, Mapping)>> {
-        let removed = layout.remove(start, end);
-        if !removed.is_empty() {
-            self.zap(start, end)?;
+    fn take_out(&self, layout: &mut Layout, gone: &mut Vec<(usize, Mapping)>, start: usize, end: usize) -> Result<()> {
+        let mut removed = layout.remove(start, end);
+        if removed.is_empty() {
+            return Ok(());
         }
-        Ok(removed)
+        gone.append(&mut removed);
+        self.zap(start, end)
     }
 
     /// Makes the mapping at the target, takes the pages over, and takes the old one out unless it is to be kept.
