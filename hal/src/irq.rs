@@ -21,6 +21,7 @@ impl Drop for IrqGuard {
     #[inline]
     fn drop(&mut self) {
         if self.were_on {
+            crate::sync::lockdep::interrupts_go_on();
             arch::irq_enable();
         }
     }

@@ -9,6 +9,7 @@ use core::marker::PhantomData;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::arch;
+use crate::sync::lockdep::may_fault;
 
 /// One past the highest address that user mode may use (47 bits, less a guard page, as Linux's `TASK_SIZE`).
 pub const USER_END: usize = 0x7fff_ffff_f000;
@@ -71,6 +72,7 @@ impl<T> UserPtr<T> {
 
 impl<T: FromBytes + IntoBytes> UserPtr<T> {
     /// Copies the value in. `EFAULT` where it can't be read.
+    #[cfg_attr(feature = "lockdep", track_caller)]
     pub fn read(self) -> Result<T> {
         let mut value = T::new_zeroed();
         copy_in(value.as_mut_bytes(), self.addr)?;
@@ -80,6 +82,7 @@ impl<T: FromBytes + IntoBytes> UserPtr<T> {
 
 impl<T: IntoBytes + Immutable> UserPtr<T> {
     /// Copies the value out. `EFAULT` where it can't be written.
+    #[cfg_attr(feature = "lockdep", track_caller)]
     pub fn write(self, value: &T) -> Result<()> {
         copy_out(self.addr, value.as_bytes())
     }
@@ -108,44 +111,53 @@ impl UserBuf {
 
 /// Copies `dst.len()` bytes in from `src`. `EFAULT`.
 #[inline]
+#[cfg_attr(feature = "lockdep", track_caller)]
 pub fn copy_in(dst: &mut [u8], src: usize) -> Result<()> {
     if copy_in_some(dst, src) == dst.len() { Ok(()) } else { Err(Errno::EFAULT) }
 }
 
 /// Copies in as much as can be read before a fault; how much that was.
 #[inline]
+#[cfg_attr(feature = "lockdep", track_caller)]
 pub fn copy_in_some(dst: &mut [u8], src: usize) -> usize {
     if !UserBuf::new(src, dst.len()).in_user_half() {
         return 0;
     }
+    may_fault();
     arch::copy_from_user(dst, src)
 }
 
 /// Copies `src` out to `dst`. `EFAULT`.
 #[inline]
+#[cfg_attr(feature = "lockdep", track_caller)]
 pub fn copy_out(dst: usize, src: &[u8]) -> Result<()> {
     if copy_out_some(dst, src) == src.len() { Ok(()) } else { Err(Errno::EFAULT) }
 }
 
 /// Copies out as much as can be written before a fault; how much that was.
 #[inline]
+#[cfg_attr(feature = "lockdep", track_caller)]
 pub fn copy_out_some(dst: usize, src: &[u8]) -> usize {
     if !UserBuf::new(dst, src.len()).in_user_half() {
         return 0;
     }
+    may_fault();
     arch::copy_to_user(dst, src)
 }
 
 /// Writes `len` zero bytes at `dst`. `EFAULT`.
+#[cfg_attr(feature = "lockdep", track_caller)]
 pub fn clear(dst: usize, len: usize) -> Result<()> {
     if !UserBuf::new(dst, len).in_user_half() {
         return Err(Errno::EFAULT);
     }
+    may_fault();
     if arch::clear_user(dst, len) == len { Ok(()) } else { Err(Errno::EFAULT) }
 }
 
 /// Copies in a NUL-terminated string into `buf` and returns it without the NUL.
 /// `ENAMETOOLONG` where `buf` has no room for it with its NUL, `EFAULT`.
+#[cfg_attr(feature = "lockdep", track_caller)]
 pub fn read_cstr(buf: &mut [u8], src: usize) -> Result<&mut [u8]> {
     let mut done = 0;
     while done < buf.len() {
@@ -162,14 +174,18 @@ pub fn read_cstr(buf: &mut [u8], src: usize) -> Result<&mut [u8]> {
 }
 
 /// Reads an aligned 32-bit word atomically, as futexes do. `EFAULT`, `EINVAL` if not aligned.
+#[cfg_attr(feature = "lockdep", track_caller)]
 pub fn load_u32(addr: usize) -> Result<u32> {
     check_word(addr)?;
+    may_fault();
     arch::user_load_u32(addr).ok_or(Errno::EFAULT)
 }
 
 /// Stores `new` at an aligned word if it holds `old`; gives what it held. `EFAULT`, `EINVAL` if not aligned.
+#[cfg_attr(feature = "lockdep", track_caller)]
 pub fn compare_exchange_u32(addr: usize, old: u32, new: u32) -> Result<u32> {
     check_word(addr)?;
+    may_fault();
     arch::user_cmpxchg_u32(addr, old, new).ok_or(Errno::EFAULT)
 }
 
@@ -182,22 +198,26 @@ fn check_word(addr: usize) -> Result<()> {
 
 /// Copies `len` bytes from `offset` of a frame out to user space, without a detour; how much was copied before a fault.
 /// Panics where the range exceeds the frame.
+#[cfg_attr(feature = "lockdep", track_caller)]
 pub fn frame_to_user(frame: &crate::frame::Frame, offset: usize, dst: usize, len: usize) -> usize {
     assert!(offset <= abi::PAGE_SIZE && len <= abi::PAGE_SIZE - offset);
     if !UserBuf::new(dst, len).in_user_half() {
         return 0;
     }
+    may_fault();
     // SAFETY: the range lies in the frame, which `frame` keeps allocated, and the copy tolerates concurrent changes.
     unsafe { arch::copy_to_user_raw(dst, frame.as_ptr().add(offset), len) }
 }
 
 /// Copies `len` bytes from user space into a frame at `offset`; how much was copied before a fault.
 /// Panics where the range exceeds the frame.
+#[cfg_attr(feature = "lockdep", track_caller)]
 pub fn user_to_frame(frame: &crate::frame::Frame, offset: usize, src: usize, len: usize) -> usize {
     assert!(offset <= abi::PAGE_SIZE && len <= abi::PAGE_SIZE - offset);
     if !UserBuf::new(src, len).in_user_half() {
         return 0;
     }
+    may_fault();
     // SAFETY: as for `frame_to_user`.
     unsafe { arch::copy_from_user_raw(frame.as_ptr().add(offset), src, len) }
 }

@@ -3,22 +3,29 @@
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use hal::sync::{SpinGuard, SpinLock};
+use hal::sync::lockdep::{Class, Kind};
+use hal::sync::rw_cell::{RwCell, WriteAccess};
 
 use crate::{Sleep, WaitQueue};
 
 /// Data that one thread at a time may use; the holder may sleep. Not for interrupt handlers.
 pub struct Mutex<T: ?Sized> {
+    class: Class,
     held: AtomicBool,
     waiters: WaitQueue,
-    /// Never contended, since `held` admits one; it is what makes the access safe without `unsafe`.
-    value: SpinLock<T>,
+    value: RwCell<T>,
 }
 
 impl<T> Mutex<T> {
     /// An unlocked mutex around `value`.
+    #[cfg_attr(feature = "lockdep", track_caller)]
     pub const fn new(value: T) -> Mutex<T> {
-        Mutex { held: AtomicBool::new(false), waiters: WaitQueue::new(), value: SpinLock::new(value) }
+        Mutex {
+            class: Class::new(),
+            held: AtomicBool::new(false),
+            waiters: WaitQueue::new(),
+            value: RwCell::new(value),
+        }
     }
 
     /// The value, when the lock is no longer needed.
@@ -30,16 +37,23 @@ impl<T> Mutex<T> {
 impl<T: ?Sized> Mutex<T> {
     /// Takes the lock, sleeping for it if need be.
     #[inline]
+    #[cfg_attr(feature = "lockdep", track_caller)]
     pub fn lock(&self) -> MutexGuard<'_, T> {
+        self.class.acquire::<T>(Kind::Sleep, true);
         if !self.take() {
             let _ = self.waiters.wait_exclusive(Sleep::Uninterruptible, None, || self.take().then_some(()));
         }
-        MutexGuard { mutex: self, value: Some(self.value.lock()) }
+        MutexGuard { mutex: self, value: Some(self.value.write()) }
     }
 
     /// Takes the lock if it is free.
+    #[cfg_attr(feature = "lockdep", track_caller)]
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        self.take().then(|| MutexGuard { mutex: self, value: Some(self.value.lock()) })
+        if !self.take() {
+            return None;
+        }
+        self.class.acquire::<T>(Kind::Sleep, false);
+        Some(MutexGuard { mutex: self, value: Some(self.value.write()) })
     }
 
     fn take(&self) -> bool {
@@ -53,6 +67,7 @@ impl<T: ?Sized> Mutex<T> {
 }
 
 impl<T: Default> Default for Mutex<T> {
+    #[cfg_attr(feature = "lockdep", track_caller)]
     fn default() -> Self {
         Mutex::new(T::default())
     }
@@ -61,7 +76,7 @@ impl<T: Default> Default for Mutex<T> {
 /// Access to the value; unlocks when dropped.
 pub struct MutexGuard<'a, T: ?Sized> {
     mutex: &'a Mutex<T>,
-    value: Option<SpinGuard<'a, T>>,
+    value: Option<WriteAccess<'a, T>>,
 }
 
 impl<T: ?Sized> Deref for MutexGuard<'_, T> {
@@ -83,6 +98,7 @@ impl<T: ?Sized> Drop for MutexGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
         self.value = None;
+        self.mutex.class.release();
         self.mutex.held.store(false, Ordering::Release);
         self.mutex.waiters.wake_one();
     }

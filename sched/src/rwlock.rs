@@ -3,6 +3,7 @@
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+use hal::sync::lockdep::{Class, Kind};
 use hal::sync::rw_cell::{ReadAccess, RwCell, WriteAccess};
 
 use crate::{Sleep, WaitQueue};
@@ -13,6 +14,7 @@ const READERS: usize = WAITING - 1;
 
 /// Data that many may read or one may change; holders may sleep.
 pub struct RwLock<T: ?Sized> {
+    class: Class,
     /// WRITER, WAITING (a writer waits) and the number of readers.
     state: AtomicUsize,
     waiters: WaitQueue,
@@ -21,15 +23,23 @@ pub struct RwLock<T: ?Sized> {
 
 impl<T> RwLock<T> {
     /// An unlocked lock around `value`.
+    #[cfg_attr(feature = "lockdep", track_caller)]
     pub const fn new(value: T) -> RwLock<T> {
-        RwLock { state: AtomicUsize::new(0), waiters: WaitQueue::new(), value: RwCell::new(value) }
+        RwLock {
+            class: Class::new(),
+            state: AtomicUsize::new(0),
+            waiters: WaitQueue::new(),
+            value: RwCell::new(value),
+        }
     }
 }
 
 impl<T: ?Sized> RwLock<T> {
     /// Takes it for reading.
     #[inline]
+    #[cfg_attr(feature = "lockdep", track_caller)]
     pub fn read(&self) -> RwLockReadGuard<'_, T> {
+        self.class.acquire::<T>(Kind::Sleep, true);
         if !self.take_read() {
             let _ = self.waiters.wait_until(Sleep::Uninterruptible, None, || self.take_read().then_some(()));
         }
@@ -38,7 +48,9 @@ impl<T: ?Sized> RwLock<T> {
 
     /// Takes it for writing.
     #[inline]
+    #[cfg_attr(feature = "lockdep", track_caller)]
     pub fn write(&self) -> RwLockWriteGuard<'_, T> {
+        self.class.acquire::<T>(Kind::Sleep, true);
         if !self.take_write() {
             let _ = self.waiters.wait_until(Sleep::Uninterruptible, None, || {
                 if self.take_write() {
@@ -83,6 +95,7 @@ impl<T: ?Sized> Drop for RwLockReadGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
         self.value = None;
+        self.lock.class.release();
         let was = self.lock.state.fetch_sub(1, Ordering::Release);
         if was & READERS == 1 && self.lock.waiters.has_waiters() {
             self.lock.waiters.wake_all();
@@ -115,6 +128,7 @@ impl<T: ?Sized> Drop for RwLockWriteGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
         self.value = None;
+        self.lock.class.release();
         self.lock.state.store(0, Ordering::Release);
         if self.lock.waiters.has_waiters() {
             self.lock.waiters.wake_all();

@@ -104,7 +104,9 @@ pub fn yield_now() {
 
 /// Yields if the scheduler wants this processor back. For long loops in the kernel, which is not preempted otherwise.
 #[inline]
+#[cfg_attr(feature = "lockdep", track_caller)]
 pub fn preempt_point() {
+    hal::sync::lockdep::may_sleep();
     if RUNNING.is_set() && with_current(|t| t.task.work() & work::RESCHEDULE != 0) {
         schedule::reschedule();
     }

@@ -38,12 +38,14 @@ pub struct WaitQueue {
 
 impl WaitQueue {
     /// An empty queue.
+    #[cfg_attr(feature = "lockdep", track_caller)]
     pub const fn new() -> WaitQueue {
         WaitQueue { len: AtomicUsize::new(0), entries: SpinLock::new(VecDeque::new()) }
     }
 
     /// Sleeps until `condition` gives a value. It is called first of all without queueing, then each time the queue is woken.
     /// `how` says what may end the sleep early; `deadline` is on the monotonic clock.
+    #[cfg_attr(feature = "lockdep", track_caller)]
     pub fn wait_until<R>(
         &self,
         how: Sleep,
@@ -54,6 +56,7 @@ impl WaitQueue {
     }
 
     /// As [`WaitQueue::wait_until`], but `wake_one` wakes one of such waiters only.
+    #[cfg_attr(feature = "lockdep", track_caller)]
     pub fn wait_exclusive<R>(
         &self,
         how: Sleep,
@@ -63,6 +66,7 @@ impl WaitQueue {
         self.wait(how, deadline, true, condition)
     }
 
+    #[cfg_attr(feature = "lockdep", track_caller)]
     fn wait<R>(
         &self,
         how: Sleep,
@@ -70,6 +74,7 @@ impl WaitQueue {
         exclusive: bool,
         mut condition: impl FnMut() -> Option<R>,
     ) -> Result<R, WaitError> {
+        hal::sync::lockdep::may_sleep();
         if let Some(value) = condition() {
             return Ok(value);
         }
@@ -202,6 +207,7 @@ impl WaitQueue {
 }
 
 impl Default for WaitQueue {
+    #[cfg_attr(feature = "lockdep", track_caller)]
     fn default() -> Self {
         WaitQueue::new()
     }

@@ -31,19 +31,29 @@ pub(crate) fn for_guest(package: &'static str) -> Result<PathBuf, Failure> {
     Ok(root().join(format!("target/guest/{HOST}/release")).join(package))
 }
 
+/// Builds the kernel that checks the order of its locks, and returns where it is.
+pub(crate) fn lockdep_kernel() -> Result<PathBuf, Failure> {
+    const FOLDER: &str = "target/lockdep";
+    let mut command = kernel_in(FOLDER)?;
+    command.args(["--features", "lockdep"]);
+    build(vec![("the kernel with lock checking", command)])?;
+    Ok(root().join(FOLDER).join(KERNEL_TARGET).join("release/kernel"))
+}
+
 /// The `quintet` program.
 pub(crate) fn quintet() -> PathBuf {
     root().join("target/release/quintet")
 }
 
 fn kernel() -> Result<Command, Failure> {
+    kernel_in("target/kernel")
+}
+
+fn kernel_in(folder: &str) -> Result<Command, Failure> {
     let mut command = toolchain::kernel_cargo()?;
-    command.args(["build", "--quiet", "--release", "--package", "kernel"]).args([
-        "--target",
-        KERNEL_TARGET,
-        "--target-dir",
-        "target/kernel",
-    ]);
+    command
+        .args(["build", "--quiet", "--release", "--package", "kernel"])
+        .args(["--target", KERNEL_TARGET, "--target-dir", folder]);
     Ok(command)
 }
 

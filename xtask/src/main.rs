@@ -29,7 +29,8 @@ usage: cargo xtask COMMAND
 
   run [OPTIONS] [-- CMD ARGS...]  build what is stale, then `quintet run` with these arguments
   test [FILTER] [--quick]         host tests, then the same ABI tests on Linux and in Quintet
-  abi [OPTIONS] [FILTER]          only the ABI tests (--linux: in a Linux guest; --cpus N)
+  abi [OPTIONS] [FILTER]          only the ABI tests (--linux: in a Linux guest; --lockdep: with
+                                  lock checking; --cpus N)
   bench [micro] [boot] [perf] [apps] [--quick] [--icount] [--against REV] [--rounds N] [--cpus N]
         [--accel A] [--json FILE] [--plot FILE.svg]
                                   time Quintet beside Linux, or beside another revision

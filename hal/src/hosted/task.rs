@@ -138,3 +138,14 @@ impl<T: HasTask> Running<T> {
         panic!("a hosted test sleeps")
     }
 }
+
+#[cfg(feature = "lockdep")]
+thread_local! {
+    static HELD: std::cell::RefCell<crate::sync::lockdep::HeldLocks> = const { std::cell::RefCell::new(crate::sync::lockdep::HeldLocks::new()) };
+}
+
+/// Runs `f` on the list of locks that this thread of the host holds.
+#[cfg(feature = "lockdep")]
+pub(crate) fn with_held_locks<R>(f: impl FnOnce(&mut crate::sync::lockdep::HeldLocks) -> R) -> Option<R> {
+    HELD.try_with(|held| f(&mut held.borrow_mut())).ok()
+}

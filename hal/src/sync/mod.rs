@@ -1,5 +1,6 @@
 //! Spin locks and once-cells. Locks that sleep belong to `sched`.
 
+pub mod lockdep;
 mod once;
 pub mod rw_cell;
 mod spin_lock;

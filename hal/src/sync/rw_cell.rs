@@ -23,6 +23,11 @@ impl<T> RwCell<T> {
     pub const fn new(value: T) -> RwCell<T> {
         RwCell { users: AtomicUsize::new(0), value: UnsafeCell::new(value) }
     }
+
+    /// The value, when the cell is no longer needed.
+    pub fn into_inner(self) -> T {
+        self.value.into_inner()
+    }
 }
 
 impl<T: ?Sized> RwCell<T> {
@@ -40,6 +45,11 @@ impl<T: ?Sized> RwCell<T> {
         let free = self.users.compare_exchange(0, WRITER, Ordering::Acquire, Ordering::Relaxed).is_ok();
         assert!(free, "a writer and somebody else at once");
         WriteAccess { cell: self }
+    }
+
+    /// The value, without checks: the caller holds the only reference.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
     }
 }
 

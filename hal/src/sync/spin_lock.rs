@@ -8,10 +8,12 @@ use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use super::lockdep::{Class, Kind};
 use crate::irq::{self, IrqGuard};
 
 /// Data that one processor at a time may use.
 pub struct SpinLock<T: ?Sized> {
+    class: Class,
     locked: AtomicBool,
     value: UnsafeCell<T>,
 }
@@ -23,8 +25,19 @@ unsafe impl<T: ?Sized + Send> Send for SpinLock<T> {}
 
 impl<T> SpinLock<T> {
     /// An unlocked lock around `value`.
+    #[cfg_attr(feature = "lockdep", track_caller)]
     pub const fn new(value: T) -> SpinLock<T> {
-        SpinLock { locked: AtomicBool::new(false), value: UnsafeCell::new(value) }
+        SpinLock::of(Class::new(), value)
+    }
+
+    /// A lock that [`lockdep`](super::lockdep) does not check: its own.
+    #[cfg(feature = "lockdep")]
+    pub(crate) const fn untracked(value: T) -> SpinLock<T> {
+        SpinLock::of(Class::untracked(), value)
+    }
+
+    const fn of(class: Class, value: T) -> SpinLock<T> {
+        SpinLock { class, locked: AtomicBool::new(false), value: UnsafeCell::new(value) }
     }
 
     /// The value, when the lock is no longer needed.
@@ -34,7 +47,9 @@ impl<T> SpinLock<T> {
 }
 
 impl<T: ?Sized> SpinLock<T> {
+    #[cfg_attr(feature = "lockdep", track_caller)]
     fn acquire(&self) {
+        self.class.acquire::<T>(Kind::Spin, true);
         while self.locked.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
             while self.locked.load(Ordering::Relaxed) {
                 core::hint::spin_loop();
@@ -44,6 +59,7 @@ impl<T: ?Sized> SpinLock<T> {
 
     /// Takes the lock. For data that no interrupt handler locks.
     #[inline]
+    #[cfg_attr(feature = "lockdep", track_caller)]
     pub fn lock(&self) -> SpinGuard<'_, T> {
         self.acquire();
         SpinGuard { lock: self }
@@ -51,13 +67,18 @@ impl<T: ?Sized> SpinLock<T> {
 
     /// Takes the lock if it is free.
     #[inline]
+    #[cfg_attr(feature = "lockdep", track_caller)]
     pub fn try_lock(&self) -> Option<SpinGuard<'_, T>> {
         let free = self.locked.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        if free {
+            self.class.acquire::<T>(Kind::Spin, false);
+        }
         free.then_some(SpinGuard { lock: self })
     }
 
     /// Takes the lock with interrupts off on this processor until the guard goes.
     #[inline]
+    #[cfg_attr(feature = "lockdep", track_caller)]
     pub fn lock_irq(&self) -> IrqSpinGuard<'_, T> {
         let irq = irq::disable();
         self.acquire();
@@ -76,6 +97,7 @@ impl<T: ?Sized> SpinLock<T> {
 }
 
 impl<T: Default> Default for SpinLock<T> {
+    #[cfg_attr(feature = "lockdep", track_caller)]
     fn default() -> Self {
         SpinLock::new(T::default())
     }
@@ -106,6 +128,7 @@ impl<T: ?Sized> DerefMut for SpinGuard<'_, T> {
 impl<T: ?Sized> Drop for SpinGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
+        self.lock.class.release();
         self.lock.locked.store(false, Ordering::Release);
     }
 }

@@ -15,6 +15,8 @@ use crate::cpu::PerCpu;
 use crate::heap::AlignedBuf;
 use crate::regs::UserRegs;
 use crate::sync::SpinLock;
+#[cfg(feature = "lockdep")]
+use crate::sync::lockdep::HeldLocks;
 use crate::task::{HasTask, Start};
 
 /// A kernel thread's context.
@@ -34,6 +36,8 @@ pub struct Task {
     start: SpinLock<Option<Start>>,
     /// What the switched-to side does with the one it came from: monomorphic in the scheduler's thread type.
     after_switch: AtomicPtr<()>,
+    #[cfg(feature = "lockdep")]
+    held_locks: SpinLock<HeldLocks>,
 }
 
 // SAFETY: `saved_rsp` is only used by the processor that holds `on_cpu`; `fpu` only by the processor that runs the task (or with the
@@ -102,6 +106,8 @@ impl Task {
             fpu_loaded_on: AtomicUsize::new(usize::MAX),
             start: SpinLock::new(start),
             after_switch: AtomicPtr::new(core::ptr::null_mut()),
+            #[cfg(feature = "lockdep")]
+            held_locks: SpinLock::untracked(HeldLocks::new()),
         }
     }
 
@@ -303,6 +309,15 @@ pub(super) fn lazy() -> bool {
     task.is_null() || unsafe { &*task }.fpu.is_none()
 }
 
+/// Runs `f` on the list of locks that the running task holds. `None` while no task runs. Interrupts are off.
+#[cfg(feature = "lockdep")]
+pub(crate) fn with_held_locks<R>(f: impl FnOnce(&mut HeldLocks) -> R) -> Option<R> {
+    let task = descriptors::current_task();
+    // SAFETY: as for `current`.
+    let task = unsafe { task.as_ref() }?;
+    Some(f(&mut task.held_locks.lock()))
+}
+
 static TICK_IN_USER: PerCpu<AtomicBool> = crate::per_cpu!(AtomicBool::new(false));
 
 pub(super) fn note_tick(from_user: bool) {
@@ -377,6 +392,7 @@ impl<T: HasTask> Running<T> {
     /// Leaves the running thread for `next`; returns when something switches back. Interrupts are off, no spin lock is held.
     pub fn switch_to(&'static self, next: Arc<T>) {
         debug_assert!(!crate::irq::enabled());
+        crate::sync::lockdep::no_spin_lock_is_held();
         let me = self.current.get().load(Ordering::Relaxed);
         assert!(!me.is_null(), "no thread runs yet");
         // SAFETY: it runs this code.

@@ -9,6 +9,7 @@ use core::sync::atomic::Ordering;
 use super::descriptors::{KERNEL_RSP, USER_RSP};
 use super::{apic, cpu_regs, fpu, lines, symbols, task, tlb};
 use crate::hooks;
+use crate::sync::lockdep::{FaultGuard, InterruptGuard};
 use crate::regs::{Exception, PageFault, USER_CS, UserRegs};
 use crate::user::USER_END;
 
@@ -215,6 +216,7 @@ extern "C" fn interrupt(regs: &mut UserRegs, vector: usize, code: usize) {
 }
 
 fn device_interrupt(vector: u8, from_user: bool) {
+    let _checked = InterruptGuard::new();
     lines::count(vector);
     match vector {
         apic::TIMER_VECTOR => {
@@ -244,7 +246,7 @@ fn page_fault(regs: &mut UserRegs, code: usize, from_user: bool) {
     let fault = PageFault { address, present: code & 1 != 0, write: code & 2 != 0, execute: code & 16 != 0, from_user };
     if from_user {
         enable();
-        (hooks::get().page_fault)(&fault);
+        resolve(&fault);
         disable();
         return;
     }
@@ -254,13 +256,18 @@ fn page_fault(regs: &mut UserRegs, code: usize, from_user: bool) {
     // A copy in `crate::user`: only with interrupts on may it wait for a page.
     if address < USER_END && regs.rflags & 0x200 != 0 {
         enable();
-        let resolved = (hooks::get().page_fault)(&fault);
+        let resolved = resolve(&fault);
         disable();
         if resolved {
             return;
         }
     }
     regs.rip = fixup;
+}
+
+fn resolve(fault: &PageFault) -> bool {
+    let _checked = FaultGuard::new();
+    (hooks::get().page_fault)(fault)
 }
 
 fn exception(regs: &mut UserRegs, vector: usize, code: usize, from_user: bool) {

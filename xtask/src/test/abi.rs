@@ -21,18 +21,20 @@ type Results = BTreeMap<String, Result<(), String>>;
 /// The stage of `cargo xtask test`.
 pub(super) fn run(selection: &Selection) -> Result<Tally, Failure> {
     let cpu_counts = if selection.quick { &["2"] } else { CPU_COUNTS };
-    let columns: Vec<Column> = cpu_counts.iter().map(|cpus| Column::quintet(cpus)).collect();
+    let mut columns: Vec<Column> = cpu_counts.iter().map(|cpus| Column::quintet(cpus)).collect();
+    columns.push(Column::lockdep("2", &build::lockdep_kernel()?));
     compare(selection.filter.as_deref(), &columns)
 }
 
-/// `cargo xtask abi [--linux] [--cpus N] [FILTER]`.
+/// `cargo xtask abi [--linux | --lockdep] [--cpus N] [FILTER]`.
 pub(crate) fn command(arguments: &[String]) -> Outcome {
     let mut filter = None;
-    let (mut cpus, mut linux) = (Vec::new(), false);
+    let (mut cpus, mut linux, mut lockdep) = (Vec::new(), false, false);
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
         match word.as_str() {
             "--linux" => linux = true,
+            "--lockdep" => lockdep = true,
             "--cpus" => cpus.push(words.next().ok_or("--cpus needs a number")?.clone()),
             option if option.starts_with('-') => return Err(format!("abi has no option {option}")),
             text => filter = Some(text),
@@ -42,9 +44,14 @@ pub(crate) fn command(arguments: &[String]) -> Outcome {
         cpus.push("2".into());
     }
     setup::ensure(setup::RUN)?;
-    if linux { build::without_kernel() } else { build::all() }?;
-    let column = if linux { Column::linux } else { Column::quintet };
-    let columns: Vec<Column> = cpus.iter().map(|cpus| column(cpus)).collect();
+    if linux || lockdep { build::without_kernel() } else { build::all() }?;
+    let checked = if lockdep { Some(build::lockdep_kernel()?) } else { None };
+    let column = |cpus: &String| match &checked {
+        Some(kernel) => Column::lockdep(cpus, kernel),
+        None if linux => Column::linux(cpus),
+        None => Column::quintet(cpus),
+    };
+    let columns: Vec<Column> = cpus.iter().map(column).collect();
     let tally = compare(filter, &columns)?;
     println!("{} passed, {} failed", tally.passed, tally.failed);
     Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -59,6 +66,13 @@ struct Column {
 impl Column {
     fn quintet(cpus: &str) -> Column {
         Column { title: format!("{cpus} CPU"), options: vec!["--cpus".into(), cpus.into()] }
+    }
+
+    /// With a kernel that panics where its locks could end in a deadlock.
+    fn lockdep(cpus: &str, kernel: &Path) -> Column {
+        let options = ["--cpus", cpus, "--kernel"].map(str::to_owned);
+        let kernel = kernel.display().to_string();
+        Column { title: format!("{cpus} CPU, locks checked"), options: options.into_iter().chain([kernel]).collect() }
     }
 
     fn linux(cpus: &str) -> Column {
