@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use base::Nanos;
 use hal::sync::SpinLock;
+use sched::io_count::IO_COUNTS;
 use sched::thread::Times;
 
 /// Sums of dead threads or of waited-for children.
@@ -25,12 +26,22 @@ pub struct Used {
     pub major_faults: u64,
     /// The largest resident set, in KiB.
     pub max_rss: u64,
+    /// What was read and written, in the order of [`sched::io_count::IoCount`].
+    pub io: [u64; IO_COUNTS],
 }
 
 impl Used {
     /// Nothing.
-    pub const NONE: Used =
-        Used { user: 0, system: 0, voluntary: 0, involuntary: 0, minor_faults: 0, major_faults: 0, max_rss: 0 };
+    pub const NONE: Used = Used {
+        user: 0,
+        system: 0,
+        voluntary: 0,
+        involuntary: 0,
+        minor_faults: 0,
+        major_faults: 0,
+        max_rss: 0,
+        io: [0; IO_COUNTS],
+    };
 
     /// Adds what a thread has used.
     pub fn add_times(&mut self, times: &Times) {
@@ -49,6 +60,7 @@ impl Used {
         self.minor_faults += other.minor_faults;
         self.major_faults += other.major_faults;
         self.max_rss = self.max_rss.max(other.max_rss);
+        self.io.iter_mut().zip(other.io).for_each(|(sum, more)| *sum += more);
     }
 
     /// User and system time together.
@@ -65,41 +77,71 @@ pub const fn to_ticks(nanos: Nanos) -> u64 {
     nanos / (base::NANOS_PER_SEC / TICKS_PER_SEC)
 }
 
-/// How many tasks a user has, for RLIMIT_NPROC.
-pub struct UserTasks {
+/// What all processes of a user have together.
+pub struct User {
     uid: u32,
     tasks: AtomicUsize,
+    signals: AtomicUsize,
 }
 
-static USERS: SpinLock<BTreeMap<u32, Arc<UserTasks>>> = SpinLock::new(BTreeMap::new());
+static USERS: SpinLock<BTreeMap<u32, Arc<User>>> = SpinLock::new(BTreeMap::new());
 
-impl UserTasks {
-    /// The count of user `uid`.
-    pub fn of(uid: u32) -> Arc<UserTasks> {
+impl User {
+    /// The user with number `uid`.
+    pub fn of(uid: u32) -> Arc<User> {
         let mut users = USERS.lock();
         users.retain(|_, user| Arc::strong_count(user) > 1 || user.uid == uid);
-        users.entry(uid).or_insert_with(|| Arc::new(UserTasks { uid, tasks: AtomicUsize::new(0) })).clone()
+        let new = || Arc::new(User { uid, tasks: AtomicUsize::new(0), signals: AtomicUsize::new(0) });
+        users.entry(uid).or_insert_with(new).clone()
     }
 
-    /// The tasks now.
-    pub fn count(&self) -> usize {
+    /// The tasks now, for RLIMIT_NPROC.
+    pub fn tasks(&self) -> usize {
         self.tasks.load(Ordering::Relaxed)
+    }
+
+    /// The signals that are queued for it, and the timers that will queue one, for RLIMIT_SIGPENDING.
+    pub fn signals(&self) -> usize {
+        self.signals.load(Ordering::Relaxed)
     }
 }
 
 /// One task of a user; counts down when dropped.
-pub struct UserTask(Arc<UserTasks>);
+pub struct UserTask(Arc<User>);
 
 impl UserTask {
     /// Counts one more.
-    pub fn new(user: Arc<UserTasks>) -> UserTask {
+    pub fn new(user: Arc<User>) -> UserTask {
         user.tasks.fetch_add(1, Ordering::Relaxed);
         UserTask(user)
+    }
+
+    /// The user.
+    pub fn user(&self) -> &Arc<User> {
+        &self.0
     }
 }
 
 impl Drop for UserTask {
     fn drop(&mut self) {
         self.0.tasks.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Room for one queued signal of a user; counts down when dropped.
+pub struct QueuedSignal(Arc<User>);
+
+impl QueuedSignal {
+    /// Counts one more; nothing if the user has `limit` already. Callable with interrupts off.
+    pub fn new(user: &Arc<User>, limit: u64) -> Option<QueuedSignal> {
+        let more = |queued: usize| ((queued as u64) < limit).then_some(queued + 1);
+        user.signals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(QueuedSignal(user.clone()))
+    }
+}
+
+impl Drop for QueuedSignal {
+    fn drop(&mut self) {
+        self.0.signals.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -12,7 +12,7 @@ use ipc::sysv::undo::UndoList;
 use mm::AddressSpace;
 use sched::{Thread, WaitQueue};
 
-use crate::accounting::{Used, UserTask};
+use crate::accounting::{Used, User, UserTask};
 use crate::ptrace::{Stopped, Trace};
 use crate::rlimit::Resource;
 use crate::rseq::Rseq;
@@ -275,10 +275,15 @@ impl Task {
         let uid = cred.uid;
         let old = core::mem::replace(&mut *self.cred.lock_irq(), cred);
         if old.uid != uid {
-            let user = UserTask::new(crate::accounting::UserTasks::of(uid));
-            let left = core::mem::replace(&mut *self.user.lock(), user);
+            let user = UserTask::new(User::of(uid));
+            let left = core::mem::replace(&mut *self.user.lock_irq(), user);
             drop(left);
         }
+    }
+
+    /// Its real user. Callable with interrupts off.
+    pub(crate) fn user(&self) -> Arc<User> {
+        self.user.lock_irq().user().clone()
     }
 
     /// Its descriptors. After its exit: an empty table.
@@ -397,8 +402,10 @@ impl Task {
         result
     }
 
-    pub(crate) fn discard_pending(&self, signals: SigSet) -> usize {
-        if self.own_pending().and(signals).is_empty() { 0 } else { self.with_queue(|queue| queue.discard(signals)) }
+    pub(crate) fn discard_pending(&self, signals: SigSet) {
+        if !self.own_pending().and(signals).is_empty() {
+            self.with_queue(|queue| queue.discard(signals));
+        }
     }
 
     /// Makes it exit with `status` on its way to user mode, and cuts every killable sleep short.
@@ -512,6 +519,7 @@ impl Task {
         };
         if let Some(thread) = self.thread() {
             used.add_times(&thread.times());
+            used.io = thread.io_counts();
         }
         used
     }

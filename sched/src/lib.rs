@@ -8,6 +8,7 @@
 extern crate alloc;
 
 mod fair;
+pub mod io_count;
 mod mutex;
 pub mod realtime;
 mod rwlock;

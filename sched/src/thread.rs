@@ -11,6 +11,7 @@ use hal::regs::UserRegs;
 use hal::sync::{Once, SpinLock};
 use hal::task::{HasTask, Running, Task, work};
 
+use crate::io_count::{IO_COUNTS, IoCells};
 use crate::timer::Timer;
 use crate::{Sleep, SleepEnd, schedule};
 
@@ -44,6 +45,7 @@ pub struct Thread {
     affinity: AtomicU64,
     pub(crate) entity: SpinLock<Entity>,
     ticks: [AtomicU64; 2],
+    pub(crate) io: IoCells,
 }
 
 /// What the scheduler keeps of a thread.
@@ -190,6 +192,7 @@ impl Thread {
                 involuntary: 0,
             }),
             ticks: [const { AtomicU64::new(0) }; 2],
+            io: IoCells::new(),
         }
     }
 
@@ -445,6 +448,11 @@ impl Thread {
             involuntary: entity.involuntary,
             waited: entity.waited,
         }
+    }
+
+    /// How much it has read and written, in the order of [`crate::io_count::IoCount`].
+    pub fn io_counts(&self) -> [u64; IO_COUNTS] {
+        self.io.get()
     }
 
     /// The name that debuggers show (kernel threads); user threads' `comm` is kept by the layer above.

@@ -128,7 +128,7 @@ pub(crate) fn timer_create(cx: &mut Context, a: Args) -> Result<usize> {
     }
     let notification = notification(cx, a.ptr(1))?;
     let process = cx.task.process();
-    let id = posix::create(process, clock, notification)?;
+    let id = posix::create(cx.task, clock, notification)?;
     if let Err(error) = a.ptr(2).write(&id) {
         posix::delete(process, id)?;
         return Err(error);

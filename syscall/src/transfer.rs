@@ -9,6 +9,7 @@ use hal::user::{UserBuf, UserPtr};
 use ipc::pipe;
 use mm::{Sink, Source};
 use process::{Resource, Task};
+use sched::io_count::{self, IoCount};
 
 use crate::args::Args;
 use crate::context::Context;
@@ -69,6 +70,19 @@ fn limit_size(task: &Task, open: &OpenFile, offset: Option<u64>, source: &mut So
     Ok(())
 }
 
+/// Counts a read call and what it gave, for `/proc/PID/io`.
+fn counted_read(result: Result<usize>) -> Result<usize> {
+    io_count::count(IoCount::Reads, 1);
+    io_count::count(IoCount::ReadChars, result.unwrap_or(0) as u64);
+    result
+}
+
+fn counted_write(result: Result<usize>) -> Result<usize> {
+    io_count::count(IoCount::Writes, 1);
+    io_count::count(IoCount::WrittenChars, result.unwrap_or(0) as u64);
+    result
+}
+
 pub(crate) fn write_source(
     cx: &Context,
     open: &OpenFile,
@@ -86,12 +100,12 @@ pub(crate) fn write_source(
 
 pub(crate) fn read(cx: &mut Context, a: Args) -> Result<usize> {
     let open = cx.task.files().get_for(a.fd(0), Access::READ)?;
-    open.read(&mut Sink::user(&[buffer(a.0[1], a.size(2))?]))
+    counted_read(open.read(&mut Sink::user(&[buffer(a.0[1], a.size(2))?])))
 }
 
 pub(crate) fn write(cx: &mut Context, a: Args) -> Result<usize> {
     let open = cx.task.files().get_for(a.fd(0), Access::WRITE)?;
-    write_source(cx, &open, None, &mut Source::user(&[buffer(a.0[1], a.size(2))?]), open.flags())
+    counted_write(write_source(cx, &open, None, &mut Source::user(&[buffer(a.0[1], a.size(2))?]), open.flags()))
 }
 
 /// An offset argument. `EINVAL` if negative.
@@ -108,7 +122,7 @@ pub(crate) fn pread64(cx: &mut Context, a: Args) -> Result<usize> {
     if !open.access().contains(Access::READ) {
         return Err(Errno::EBADF);
     }
-    open.read_at(at, &mut Sink::user(&[buffer(a.0[1], a.size(2))?]))
+    counted_read(open.read_at(at, &mut Sink::user(&[buffer(a.0[1], a.size(2))?])))
 }
 
 pub(crate) fn pwrite64(cx: &mut Context, a: Args) -> Result<usize> {
@@ -120,7 +134,7 @@ pub(crate) fn pwrite64(cx: &mut Context, a: Args) -> Result<usize> {
     if !open.access().contains(Access::WRITE) {
         return Err(Errno::EBADF);
     }
-    write_source(cx, &open, Some(at), &mut Source::user(&[buffer(a.0[1], a.size(2))?]), open.flags())
+    counted_write(write_source(cx, &open, Some(at), &mut Source::user(&[buffer(a.0[1], a.size(2))?]), open.flags()))
 }
 
 /// RWF_* flags of preadv2(2) and pwritev2(2).
@@ -155,17 +169,17 @@ fn read_vector(cx: &Context, a: Args, at: Option<u64>, bits: u32) -> Result<usiz
     let buffers = buffers(a.0[1], a.size(2))?;
     let flags = with_rwf(&open, bits)?;
     let mut sink = Sink::user(&buffers);
-    match at {
+    counted_read(match at {
         Some(at) => open.read_at_with(at, &mut sink, flags),
         None => open.read_with(&mut sink, flags),
-    }
+    })
 }
 
 fn write_vector(cx: &Context, a: Args, at: Option<u64>, bits: u32) -> Result<usize> {
     let open = cx.task.files().get_for(a.fd(0), Access::WRITE)?;
     let buffers = buffers(a.0[1], a.size(2))?;
     let flags = with_rwf(&open, bits)?;
-    write_source(cx, &open, at, &mut Source::user(&buffers), flags)
+    counted_write(write_source(cx, &open, at, &mut Source::user(&buffers), flags))
 }
 
 pub(crate) fn readv(cx: &mut Context, a: Args) -> Result<usize> {

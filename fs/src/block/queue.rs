@@ -13,6 +13,7 @@ use base::{Errno, Nanos, Result};
 use dev::{BlockDevice, BlockFault, BlockGeometry, BlockOp, BlockRequest, SECTOR, Segment};
 use hal::frame::Frame;
 use hal::sync::SpinLock;
+use sched::io_count::{self, IoCount};
 use sched::{Sleep, WaitQueue};
 
 use super::statistics::Statistics;
@@ -164,6 +165,9 @@ impl RequestQueue {
         {
             let mut state = self.state.lock_irq();
             for mut bio in bios {
+                if bio.op == BlockOp::Read {
+                    io_count::count(IoCount::ReadBytes, u64::from(bio.sectors) * SECTOR as u64);
+                }
                 bio.began = now;
                 bio.group.left.fetch_add(1, Ordering::AcqRel);
                 bio.counted.begin(now);
@@ -190,7 +194,10 @@ impl RequestQueue {
             // The parts sit in a slot, so that they are not lost where the driver has no room.
             let slot = Arc::new(SpinLock::new(parts));
             let theirs = slot.clone();
-            let done = move |result| queue.finished(core::mem::take(&mut *theirs.lock_irq()), result);
+            let done = move |result| {
+                let parts = core::mem::take(&mut *theirs.lock_irq());
+                queue.finished(parts, result);
+            };
             let request = BlockRequest {
                 op,
                 sector,

@@ -12,6 +12,7 @@ use abi::PAGE_SIZE;
 use base::{Errno, Result};
 use hal::frame::Frame;
 use hal::sync::SpinLock;
+use sched::io_count::{self, IoCount};
 
 use super::{DIRTY, PAGE, Page, PageCache, RESERVED, TOTAL, USED, WRITING, copy_range};
 use crate::Source;
@@ -147,6 +148,7 @@ impl PageCache {
                     pages.dirty.insert(index, ());
                     DIRTY_PAGES.fetch_add(1, Ordering::Relaxed);
                     EVER_DIRTIED.fetch_add(1, Ordering::Relaxed);
+                    io_count::count(IoCount::WrittenBytes, PAGE);
                 }
             }
         }

@@ -117,7 +117,8 @@ pub(super) fn schedstat(subject: &Subject) -> Result<Vec<u8>> {
 
 pub(super) fn io(subject: &Subject) -> Result<Vec<u8>> {
     subject.check_alive()?;
-    // Bytes are not counted yet: docs/limits.md.
     let names = ["rchar", "wchar", "syscr", "syscw", "read_bytes", "write_bytes", "cancelled_write_bytes"];
-    Ok(names.iter().map(|name| format!("{name}: 0\n")).collect::<alloc::string::String>().into_bytes())
+    let counts = if subject.thread { subject.task.used().io } else { subject.process().used().io };
+    let lines = names.iter().zip(counts).map(|(name, count)| format!("{name}: {count}\n"));
+    Ok(lines.collect::<alloc::string::String>().into_bytes())
 }

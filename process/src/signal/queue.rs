@@ -2,6 +2,8 @@
 
 use alloc::collections::VecDeque;
 
+use crate::accounting::QueuedSignal;
+
 use super::{SigFields, SigInfo, SigSet, Signal};
 
 /// What is pending for a thread or for a process.
@@ -9,7 +11,15 @@ use super::{SigFields, SigInfo, SigSet, Signal};
 pub(crate) struct Queue {
     set: SigSet,
     /// In order of arrival. A signal whose details there was no room for is in `set` alone.
-    infos: VecDeque<SigInfo>,
+    infos: VecDeque<(SigInfo, Room)>,
+}
+
+/// What an entry takes up of RLIMIT_SIGPENDING.
+pub(crate) enum Room {
+    /// It is one of its user's.
+    Counted { _as: QueuedSignal },
+    /// Its timer has been counted when that was made.
+    OfTimer,
 }
 
 impl Queue {
@@ -23,31 +33,31 @@ impl Queue {
         self.set
     }
 
-    /// Adds a signal. A standard signal that is pending already is not added again. With `!room` (RLIMIT_SIGPENDING is used up) only
-    /// the bit is set. True if an entry was queued.
-    pub(crate) fn push(&mut self, info: SigInfo, room: bool) -> bool {
+    /// Adds a signal. A standard signal that is pending already is not added again. Without `room` (RLIMIT_SIGPENDING is used up) only
+    /// the bit is set.
+    pub(crate) fn push(&mut self, info: SigInfo, room: Option<Room>) {
         if self.set.has(info.signal) && !info.signal.is_realtime() {
-            return false;
+            return;
         }
         self.set.add(info.signal);
-        let queued = room && self.infos.try_reserve(1).is_ok();
-        if queued {
-            self.infos.push_back(info);
+        if let Some(room) = room
+            && self.infos.try_reserve(1).is_ok()
+        {
+            self.infos.push_back((info, room));
         }
-        queued
     }
 
     /// The entry at that place, in order of arrival.
     pub(crate) fn peek(&self, at: usize) -> Option<SigInfo> {
-        self.infos.get(at).copied()
+        self.infos.get(at).map(|(info, _)| *info)
     }
 
-    /// Takes out the next signal of `wanted`; the second part says whether it had an entry.
-    pub(crate) fn take(&mut self, wanted: SigSet) -> Option<(SigInfo, bool)> {
+    /// Takes out the next signal of `wanted`.
+    pub(crate) fn take(&mut self, wanted: SigSet) -> Option<SigInfo> {
         let signal = self.set.and(wanted).next()?;
-        let at = self.infos.iter().position(|info| info.signal == signal);
-        let info = at.and_then(|at| self.infos.remove(at));
-        if !self.infos.iter().any(|info| info.signal == signal) {
+        let at = self.infos.iter().position(|(info, _)| info.signal == signal);
+        let entry = at.and_then(|at| self.infos.remove(at));
+        if !self.infos.iter().any(|(info, _)| info.signal == signal) {
             self.set.remove(signal);
         }
         let bare = SigInfo {
@@ -56,24 +66,19 @@ impl Queue {
             code: super::info_codes::SI_USER,
             fields: SigFields::Sender { pid: 0, uid: 0 },
         };
-        Some((info.unwrap_or(bare), info.is_some()))
+        Some(entry.map_or(bare, |(info, _)| info))
     }
 
-    /// Throws away all of `signals`; how many entries that were.
-    pub(crate) fn discard(&mut self, signals: SigSet) -> usize {
-        if self.set.and(signals).is_empty() {
-            return 0;
-        }
-        let before = self.infos.len();
-        self.infos.retain(|info| !signals.has(info.signal));
+    /// Throws away all of `signals`.
+    pub(crate) fn discard(&mut self, signals: SigSet) {
+        self.infos.retain(|(info, _)| !signals.has(info.signal));
         self.set = self.set.without(signals);
-        before - self.infos.len()
     }
 
     /// Is there an entry of timer `id`?
     pub(crate) fn has_timer(&self, id: i32, signal: Signal) -> bool {
         let of_timer = |info: &SigInfo| matches!(info.fields, SigFields::Timer { id: of, .. } if of == id);
-        self.infos.iter().any(|info| info.signal == signal && of_timer(info))
+        self.infos.iter().any(|(info, _)| info.signal == signal && of_timer(info))
     }
 }
 
@@ -81,6 +86,7 @@ impl Queue {
 mod tests {
     use super::super::{SIGTERM, SIGUSR1};
     use super::*;
+    use crate::accounting::User;
 
     fn with_value(number: i32, value: u64) -> SigInfo {
         let signal = Signal::new(number).unwrap();
@@ -95,12 +101,12 @@ mod tests {
     #[test]
     fn standard_signals_coalesce_and_realtime_signals_queue_in_order() {
         let mut queue = Queue::new();
-        assert!(queue.push(with_value(10, 1), true));
-        assert!(!queue.push(with_value(10, 2), true));
-        assert!(queue.push(with_value(40, 3), true));
-        assert!(queue.push(with_value(35, 4), true));
-        assert!(queue.push(with_value(40, 5), true));
-        let taken: Vec<u64> = core::iter::from_fn(|| queue.take(SigSet::ALL)).map(|(i, _)| value(i)).collect();
+        queue.push(with_value(10, 1), Some(Room::OfTimer));
+        queue.push(with_value(10, 2), Some(Room::OfTimer));
+        queue.push(with_value(40, 3), Some(Room::OfTimer));
+        queue.push(with_value(35, 4), Some(Room::OfTimer));
+        queue.push(with_value(40, 5), Some(Room::OfTimer));
+        let taken: Vec<u64> = core::iter::from_fn(|| queue.take(SigSet::ALL)).map(value).collect();
         assert_eq!(taken, [1, 4, 3, 5]);
         assert!(queue.set().is_empty());
     }
@@ -108,21 +114,26 @@ mod tests {
     #[test]
     fn without_room_only_the_bit_is_kept() {
         let mut queue = Queue::new();
-        assert!(!queue.push(with_value(10, 1), false));
+        queue.push(with_value(10, 1), None);
         assert!(queue.set().has(SIGUSR1));
-        let (info, counted) = queue.take(SigSet::ALL).unwrap();
-        assert_eq!((info.signal, info.code, counted), (SIGUSR1, 0, false));
+        let info = queue.take(SigSet::ALL).unwrap();
+        assert_eq!((info.signal, info.code), (SIGUSR1, 0));
+        assert!(matches!(info.fields, SigFields::Sender { pid: 0, uid: 0 }));
         assert!(queue.take(SigSet::ALL).is_none());
     }
 
     #[test]
-    fn discard_counts_entries_and_take_respects_the_wanted_set() {
+    fn discard_gives_room_back_and_take_respects_the_wanted_set() {
         let mut queue = Queue::new();
-        queue.push(with_value(40, 1), true);
-        queue.push(with_value(40, 2), true);
-        queue.push(with_value(15, 3), true);
+        let user = User::of(4321);
+        let room = || QueuedSignal::new(&user, 2).map(|queued| Room::Counted { _as: queued });
+        queue.push(with_value(40, 1), room());
+        queue.push(with_value(40, 2), room());
+        assert!(room().is_none() && user.signals() == 2);
+        queue.push(with_value(15, 3), Some(Room::OfTimer));
         assert!(queue.take(SigSet::of(&[SIGUSR1])).is_none());
-        assert_eq!(queue.discard(SigSet::of(&[Signal::new(40).unwrap()])), 2);
+        queue.discard(SigSet::of(&[Signal::new(40).unwrap()]));
+        assert_eq!(user.signals(), 0);
         assert_eq!(queue.set(), SigSet::of(&[SIGTERM]));
         assert_eq!(queue.infos.len(), 1);
     }

@@ -8,14 +8,14 @@ use hal::sync::SpinLock;
 use sched::timer::Timer;
 
 use super::{Interval, advance};
+use crate::accounting::QueuedSignal;
+use crate::rlimit::Resource;
 use crate::signal::info_codes::SI_TIMER;
 use crate::signal::{SigFields, SigInfo, Signal, send};
 use crate::{Process, Task};
 
 /// Not more often than this for a timer whose signal is ignored, or on processor time.
 const SHORTEST: Nanos = 1_000_000;
-/// The most timers of a process.
-const MAX_TIMERS: usize = 4096;
 
 /// What a timer runs on.
 #[derive(Clone)]
@@ -79,21 +79,24 @@ pub struct PosixTimer {
     process: Weak<Process>,
     state: SpinLock<State>,
     timer: Arc<Timer>,
+    /// Room for its signal.
+    _queued: QueuedSignal,
 }
 
-/// timer_create(2): the timer's number. The signal's value is the number where `notification` leaves it to be. `EAGAIN`.
-pub fn create(process: &Arc<Process>, clock: Clock, notification: impl FnOnce(i32) -> Notification) -> Result<i32> {
+/// timer_create(2) by `task`: the timer's number. The signal's value is the number where `notification` leaves it to be. `EAGAIN` (with
+/// the signals that are queued for the user there would be more than RLIMIT_SIGPENDING).
+pub fn create(task: &Task, clock: Clock, notification: impl FnOnce(i32) -> Notification) -> Result<i32> {
+    let process = task.process();
+    let limit = process.limit(Resource::Sigpending).soft;
+    let queued = QueuedSignal::new(&task.user(), limit).ok_or(Errno::EAGAIN)?;
     let mut table = process.timers().posix.lock_irq();
-    if table.timers.len() >= MAX_TIMERS {
-        return Err(Errno::EAGAIN);
-    }
     while table.timers.contains_key(&table.next) {
         table.next = (table.next + 1) & i32::MAX;
     }
     let id = table.next;
     table.next = (id + 1) & i32::MAX;
     drop(table);
-    let timer = PosixTimer::new(id, clock, notification(id), process);
+    let timer = PosixTimer::new(id, clock, notification(id), process, queued);
     process.timers().posix.lock_irq().timers.insert(id, timer);
     Ok(id)
 }
@@ -111,13 +114,19 @@ pub fn delete(process: &Process, id: i32) -> Result<()> {
 }
 
 impl PosixTimer {
-    fn new(id: i32, clock: Clock, notification: Notification, process: &Arc<Process>) -> Arc<PosixTimer> {
+    fn new(
+        id: i32,
+        clock: Clock,
+        notification: Notification,
+        process: &Arc<Process>,
+        queued: QueuedSignal,
+    ) -> Arc<PosixTimer> {
         let process = Arc::downgrade(process);
         Arc::new_cyclic(|me: &Weak<PosixTimer>| {
             let me = me.clone();
             let expired = move |_| me.upgrade()?.expired();
             let (state, timer) = (SpinLock::new(State::default()), Timer::new(Box::new(expired)));
-            PosixTimer { id, clock, notification, process, state, timer }
+            PosixTimer { id, clock, notification, process, state, timer, _queued: queued }
         })
     }
 

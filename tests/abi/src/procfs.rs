@@ -120,6 +120,28 @@ cases! {
         ok!(libc::semctl(set, 0, libc::IPC_RMID));
     }
 
+    fn io_counts_calls_and_bytes() {
+        let counts = || {
+            let text = std::fs::read_to_string("/proc/thread-self/io").unwrap();
+            text.lines().map(|line| line.split_once(": ").unwrap().1.parse().unwrap()).collect::<Vec<u64>>()
+        };
+        let (reader, writer) = pipe();
+        let before = counts();
+        let mut data = [7u8; 1000];
+        for _ in 0..3 {
+            assert_eq!(unsafe { libc::write(writer.as_raw_fd(), data.as_ptr().cast(), data.len()) }, 1000);
+            assert_eq!(unsafe { libc::read(reader.as_raw_fd(), data.as_mut_ptr().cast(), data.len()) }, 1000);
+        }
+        // A call that fails counts once it has got to the file.
+        ok!(libc::fcntl(reader.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK));
+        err!(libc::read(reader.as_raw_fd(), data.as_mut_ptr().cast(), 1), libc::EAGAIN);
+        err!(libc::read(-1, data.as_mut_ptr().cast(), 1), libc::EBADF);
+        let after = counts();
+        assert_eq!((after.len(), after[1] - before[1], after[3] - before[3]), (7, 3000, 3));
+        // Reading these files counts as well.
+        assert!(after[0] - before[0] >= 3000 && after[2] - before[2] >= 4, "{before:?} {after:?}");
+    }
+
     fn self_is_a_link_to_the_pid() {
         assert_eq!(fs::read_link("/proc/self").unwrap().to_str().unwrap(), std::process::id().to_string());
         let thread = fs::read_link("/proc/thread-self").unwrap();

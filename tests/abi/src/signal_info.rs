@@ -88,6 +88,31 @@ cases! {
         });
     }
 
+    fn the_limit_of_the_signal_queue_is_for_all_processes_and_timers_of_a_user() {
+        in_child(|| {
+            let limit = libc::rlimit { rlim_cur: 5, rlim_max: 5 };
+            ok!(libc::setresuid(54322, 54322, 54322));
+            ok!(libc::setrlimit(libc::RLIMIT_SIGPENDING, &limit));
+            let signal = libc::SIGRTMIN();
+            block(&[signal]);
+            let mut timer: libc::timer_t = std::ptr::null_mut();
+            ok!(libc::timer_create(libc::CLOCK_MONOTONIC, std::ptr::null_mut(), &mut timer));
+            for value in 0..2 { queue(signal, value); }
+            in_child(|| {
+                for value in 0..2 { queue(signal, value); }
+                let value = libc::sigval { sival_ptr: std::ptr::null_mut() };
+                err!(libc::sigqueue(std::process::id() as i32, signal, value), libc::EAGAIN);
+                let mut timer: libc::timer_t = std::ptr::null_mut();
+                err!(libc::timer_create(libc::CLOCK_MONOTONIC, std::ptr::null_mut(), &mut timer), libc::EAGAIN);
+            });
+            // What was pending for the child is gone with it.
+            ok!(libc::timer_delete(timer));
+            for value in 0..3 { queue(signal, value); }
+            let used = std::fs::read_to_string("/proc/self/status").unwrap();
+            assert!(used.contains("SigQ:\t5/5\n"), "{used}");
+        });
+    }
+
     fn a_fault_tells_its_address() {
         with_info(libc::SIGSEGV);
         // mov eax, [rdi] is two bytes long.
