@@ -3,11 +3,11 @@
 //! A thread waits for one thing at a time. Known exactly: the owner of a priority-inheritance futex, whose lock on a file is in the way, and who has the
 //! other end of a pipe. Of other futexes the kernel knows only who waits. Where the word belongs to a mutex of the C library, that has written down the
 //! owner two words further on: if the number there is one of the process's own threads, it is told as likely. So are those who have taken from a System V
-//! semaphore and will give back when they end (SEM_UNDO), or else the process that changed it last.
+//! semaphore and will give back when they end (SEM_UNDO), or else the process that changed it last. Who waits for a child waits for all of its children here.
 //!
 //! [`cycles`] is pure: threads are numbers, and edges say who waits for whom.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -18,7 +18,7 @@ use fs::procfs::{file, register_root};
 use fs::{Access, LockOwner};
 use sched::Thread;
 
-use crate::{Task, tree};
+use crate::{Process, Task, tree};
 
 /// One thread waits for another.
 struct Edge {
@@ -157,37 +157,77 @@ fn semaphores(edges: &mut Vec<Edge>) {
     }
 }
 
+/// Who waits for a child waits for any of them, as far as is told here.
+fn children(edges: &mut Vec<Edge>) {
+    let processes = tree::processes();
+    for process in &processes {
+        let waiters = process.child_wait.threads();
+        if waiters.is_empty() {
+            continue;
+        }
+        let mine = |child: &&Arc<Process>| child.ppid() == process.pid();
+        let holders: Vec<_> = processes.iter().filter(mine).flat_map(|child| child.threads()).collect();
+        for waiter in waiters.iter().filter_map(|thread| task_of(thread)) {
+            edges.push(Edge { waiter, holders: holders.clone(), what: String::from("a child"), likely: false });
+        }
+    }
+}
+
 /// All waits that are known.
 fn edges() -> Vec<Edge> {
     let mut edges = Vec::new();
-    for collect in [futexes, file_locks, pipes, semaphores] {
+    for collect in [futexes, file_locks, pipes, semaphores, children] {
         collect(&mut edges);
     }
     edges.sort_by_key(|edge| edge.waiter.tid());
     edges
 }
 
-/// The circles among waits: each once, from its lowest number on. A wait for several threads is in a circle by any of them that waits too;
-/// if one of them does not wait, it may end the wait, and there is no circle.
+/// The circles among waits, the shortest first, of those that share a thread one; each from its lowest number on. Whoever has what is waited
+/// for may end the wait, so there is a circle only where all of them are stuck, too.
 fn cycles(waits: &BTreeMap<i32, Vec<i32>>) -> Vec<Vec<i32>> {
-    let blocked = |tid: i32| waits.get(&tid).is_some_and(|holders| !holders.is_empty());
-    let next = |tid: i32| {
-        let holders = waits.get(&tid)?;
-        if holders.iter().all(|&holder| blocked(holder)) { holders.first().copied() } else { None }
-    };
-    let mut found: Vec<Vec<i32>> = Vec::new();
-    for &start in waits.keys() {
-        let (mut path, mut at) = (Vec::new(), Some(start));
-        while let Some(tid) = at.filter(|tid| !path.contains(tid)) {
-            path.push(tid);
-            at = next(tid);
-        }
-        // Only the walk that comes back to where it began, and began at the lowest number, counts.
-        if at == Some(start) && path.iter().min() == Some(&start) {
-            found.push(path);
+    let mut stuck: BTreeMap<i32, &[i32]> = waits.iter().map(|(tid, holders)| (*tid, &holders[..])).collect();
+    loop {
+        let waiting: Vec<i32> = stuck.keys().copied().collect();
+        stuck.retain(|_, holders| !holders.is_empty() && holders.iter().all(|tid| waiting.binary_search(tid).is_ok()));
+        if stuck.len() == waiting.len() {
+            break;
         }
     }
-    found
+    let mut all: Vec<Vec<i32>> = stuck.keys().filter_map(|&tid| shortest_circle(&stuck, tid)).collect();
+    all.sort_by_key(|circle| circle.len());
+    let mut chosen: Vec<Vec<i32>> = Vec::new();
+    for circle in all {
+        if chosen.iter().flatten().all(|tid| !circle.contains(tid)) {
+            chosen.push(circle);
+        }
+    }
+    chosen
+}
+
+/// The shortest way from `start` back to it.
+fn shortest_circle(waits: &BTreeMap<i32, &[i32]>, start: i32) -> Option<Vec<i32>> {
+    let mut came_from = BTreeMap::new();
+    let mut queue = VecDeque::from([start]);
+    while let Some(tid) = queue.pop_front() {
+        for &holder in *waits.get(&tid)? {
+            if holder == start {
+                let mut circle = Vec::from([tid]);
+                while let Some(&before) = came_from.get(&circle[circle.len() - 1]) {
+                    circle.push(before);
+                }
+                circle.reverse();
+                let lowest = (0..circle.len()).min_by_key(|&at| circle[at])?;
+                circle.rotate_left(lowest);
+                return Some(circle);
+            }
+            if !came_from.contains_key(&holder) {
+                came_from.insert(holder, tid);
+                queue.push_back(holder);
+            }
+        }
+    }
+    None
 }
 
 fn graph(edges: &[Edge]) -> BTreeMap<i32, Vec<i32>> {
@@ -279,5 +319,13 @@ mod tests {
     fn a_thread_that_does_not_wait_may_end_the_wait() {
         assert!(cycles(&waits(&[(1, &[2, 5]), (2, &[1])])).is_empty());
         assert_eq!(cycles(&waits(&[(1, &[2, 5]), (2, &[1]), (5, &[1])])), [[1, 2]]);
+        assert!(cycles(&waits(&[(1, &[2]), (2, &[1, 3]), (3, &[4])])).is_empty());
+    }
+
+    #[test]
+    fn the_shortest_of_circles_that_overlap_is_told() {
+        // 4 and 5 hold the locks, too, but only wait for their children.
+        let all = waits(&[(4, &[11]), (5, &[12]), (11, &[5, 12]), (12, &[4, 11]), (20, &[21]), (21, &[20])]);
+        assert_eq!(cycles(&all), [[11, 12], [20, 21]]);
     }
 }

@@ -6,6 +6,7 @@ mod disk;
 mod file_systems;
 mod guest;
 mod host;
+mod inquiry;
 
 use crate::{Outcome, build, setup};
 use std::process::ExitCode;
@@ -72,6 +73,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     stage("host tests", &mut tally, || host::run(&selection))?;
     build::all()?;
     stage("programs in the guest", &mut tally, || guest::run(&selection))?;
+    stage("questions about a guest", &mut tally, || inquiry::run(&selection))?;
     stage("disks in the guest", &mut tally, || disk::run(&selection))?;
     stage("file systems in the guest", &mut tally, || file_systems::run(&selection))?;
     stage("the Debian root", &mut tally, || debian_root::run(&selection))?;
