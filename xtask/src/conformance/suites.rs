@@ -1,6 +1,6 @@
 //! The suites: what each consists of, and what it needs in the guest.
 
-use super::{golang, selftests};
+use super::{golang, liburing, runtimes, selftests};
 use crate::Failure;
 use crate::workspace::root;
 use std::fs;
@@ -68,6 +68,12 @@ pub(super) fn all() -> Vec<Suite> {
             files: || Ok(selftests::RECIPE.files()),
             ..suite("selftests", SELFTESTS_ROOT, selftests::items)
         },
+        Suite {
+            prepare: || liburing::RECIPE.build(),
+            files: || Ok(liburing::RECIPE.files()),
+            ..suite("liburing", "debian", liburing::items)
+        },
+        Suite { files: runtimes::files, ..suite("runtimes", runtimes::ROOT, runtimes::items) },
         Suite {
             prepare: || golang::RECIPE.build(),
             files: golang_files,
