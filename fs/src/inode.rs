@@ -279,7 +279,8 @@ impl Inode {
             btime: attributes.btime,
             touched: AtomicBool::new(false),
             ops,
-            content: sched::Mutex::new(()),
+            // Parents before children; renaming says which of strangers.
+            content: sched::Mutex::ranked(superblock.rank(), ()),
             writers: AtomicI32::new(0),
             readers: AtomicI32::new(0),
             leases: Once::new(),

@@ -25,7 +25,9 @@ pub struct OpenFile {
     id: u64,
     flags: AtomicU32,
     access: Access,
-    position: sched::Mutex<u64>,
+    /// Changed with `moving` held, by who moves it on; read without, as its own content may tell of it (fdinfo).
+    position: AtomicU64,
+    moving: sched::Mutex<()>,
     /// Where SIGIO goes; made when it is first asked for.
     owner: Once<OwnerCell>,
     /// What O_ASYNC has registered.
@@ -61,7 +63,8 @@ impl OpenFile {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             flags: AtomicU32::new((if noatime { kept | OpenFlags::NOATIME } else { kept }).bits()),
             access: flags.access(),
-            position: sched::Mutex::new(0),
+            position: AtomicU64::new(0),
+            moving: sched::Mutex::new(()),
             owner: Once::new(),
             asynchronous: SpinLock::new(None),
             directory_watch: SpinLock::new(None),
@@ -181,9 +184,10 @@ impl OpenFile {
         self.readable()?;
         notify::ask(&self.path, flags, event::ACCESS_PERM)?;
         let n = if self.file.positioned() {
-            let mut position = self.position.lock();
-            let n = self.file.read(sink, &mut Io { offset: *position, flags })?;
-            *position += n as u64;
+            let _moving = self.moving.lock();
+            let position = self.position();
+            let n = self.file.read(sink, &mut Io { offset: position, flags })?;
+            self.set_position(position + n as u64);
             n
         } else {
             self.file.read(sink, &mut Io { offset: 0, flags })?
@@ -223,10 +227,10 @@ impl OpenFile {
     pub fn write_with(&self, source: &mut Source, flags: OpenFlags) -> Result<usize> {
         self.writable()?;
         let n = if self.file.positioned() {
-            let mut position = self.position.lock();
-            let mut io = Io { offset: *position, flags };
+            let _moving = self.moving.lock();
+            let mut io = Io { offset: self.position(), flags };
             let n = self.file.write(source, &mut io)?;
-            *position = io.offset.saturating_add(n as u64);
+            self.set_position(io.offset.saturating_add(n as u64));
             n
         } else {
             self.file.write(source, &mut Io { offset: 0, flags })?
@@ -257,24 +261,30 @@ impl OpenFile {
 
     /// lseek(2). `ESPIPE`, `EINVAL`, `ENXIO`, `EOVERFLOW`.
     pub fn seek(&self, to: SeekFrom) -> Result<u64> {
-        let mut position = self.position.lock();
-        let new = self.file.seek(to, *position)?;
-        *position = new;
+        let _moving = self.moving.lock();
+        let new = self.file.seek(to, self.position())?;
+        self.set_position(new);
         Ok(new)
     }
 
-    /// The position, for fdinfo.
+    /// The position.
     pub fn position(&self) -> u64 {
-        *self.position.lock()
+        self.position.load(Ordering::Relaxed)
+    }
+
+    fn set_position(&self, position: u64) {
+        self.position.store(position, Ordering::Relaxed);
     }
 
     /// getdents64(2): lists from the position on. `EBADF`, `ENOTDIR`, `ENOENT` for a directory that was removed.
     pub fn list(&self, emit: &mut dyn FnMut(&DirEntry) -> bool) -> Result<()> {
         self.readable()?;
         notify::ask(&self.path, self.flags(), event::ACCESS_PERM)?;
-        let mut position = self.position.lock();
+        let moving = self.moving.lock();
+        let mut position = self.position();
         let listed = self.file.list(&mut position, emit);
-        drop(position);
+        self.set_position(position);
+        drop(moving);
         notify::open_file_event(self, event::ACCESS);
         listed
     }

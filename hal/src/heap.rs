@@ -57,10 +57,12 @@ static MAGAZINES: PerCpu<Magazines> = crate::per_cpu!(Magazines(SpinLock::new(
 struct Class {
     partial: u32,
     slabs: usize,
+    /// Objects that are not in a slab: in use, or in a magazine.
+    out: usize,
 }
 
 static STATE: [SpinLock<Class>; CLASSES.len()] =
-    [const { SpinLock::new(Class { partial: NONE, slabs: 0 }) }; CLASSES.len()];
+    [const { SpinLock::new(Class { partial: NONE, slabs: 0, out: 0 }) }; CLASSES.len()];
 static LARGE_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 struct Heap;
@@ -179,6 +181,7 @@ fn refill(class: usize, magazine: &mut Magazine) {
         if next == 0 {
             unlink(&mut state, slab);
         }
+        state.out += 1;
         magazine.objects[magazine.len] = object;
         magazine.len += 1;
     }
@@ -192,6 +195,7 @@ fn drain(class: usize, magazine: &mut Magazine) {
         let slab = (arch::virt_to_phys(object) / PAGE_SIZE) as u32;
         let head = metadata(slab);
         let mut state = STATE[class].lock();
+        state.out -= 1;
         let first = head.data.load(Ordering::Relaxed);
         // SAFETY: the object is free and at least 16 bytes long.
         unsafe { object.cast::<u64>().write(first) };
@@ -255,9 +259,31 @@ fn unlink(state: &mut Class, slab: u32) {
     }
 }
 
-/// Slabs of each object size, for `/proc/slabinfo`: object size, objects a slab, slabs.
-pub fn slabs() -> Vec<(usize, usize, usize)> {
-    CLASSES.iter().zip(&STATE).map(|(&size, s)| (size, PAGE_SIZE / size, s.lock_irq().slabs)).collect()
+/// The slabs of one size of objects.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Slabs {
+    /// Bytes of an object.
+    pub size: usize,
+    /// Objects in a slab, which is a page.
+    pub per_slab: usize,
+    /// How many slabs there are.
+    pub slabs: usize,
+    /// Objects in use.
+    pub active: usize,
+}
+
+/// The slabs of each size, for `/proc/slabinfo`.
+pub fn slabs() -> Vec<Slabs> {
+    let of_class = |class: usize| {
+        let (slabs, out) = {
+            let state = STATE[class].lock_irq();
+            (state.slabs, state.out)
+        };
+        let kept: usize = MAGAZINES.iter().map(|magazines| magazines.0.lock_irq()[class].len).sum();
+        let size = CLASSES[class];
+        Slabs { size, per_slab: PAGE_SIZE / size, slabs, active: out.saturating_sub(kept) }
+    };
+    (0..CLASSES.len()).map(of_class).collect()
 }
 
 /// Bytes that the heap holds.

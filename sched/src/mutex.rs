@@ -20,12 +20,18 @@ impl<T> Mutex<T> {
     /// An unlocked mutex around `value`.
     #[cfg_attr(feature = "lockdep", track_caller)]
     pub const fn new(value: T) -> Mutex<T> {
-        Mutex {
-            class: Class::new(),
-            held: AtomicBool::new(false),
-            waiters: WaitQueue::new(),
-            value: RwCell::new(value),
-        }
+        Mutex::of(Class::new(), WaitQueue::new(), value)
+    }
+
+    /// As [`Mutex::new`], for locks that are taken in an order of their own where several are held: see
+    /// [`hal::sync::lockdep::Class::ranked`].
+    #[cfg_attr(feature = "lockdep", track_caller)]
+    pub const fn ranked(rank: u8, value: T) -> Mutex<T> {
+        Mutex::of(Class::ranked(rank), WaitQueue::new(), value)
+    }
+
+    const fn of(class: Class, waiters: WaitQueue, value: T) -> Mutex<T> {
+        Mutex { class, held: AtomicBool::new(false), waiters, value: RwCell::new(value) }
     }
 
     /// The value, when the lock is no longer needed.

@@ -25,12 +25,18 @@ impl<T> RwLock<T> {
     /// An unlocked lock around `value`.
     #[cfg_attr(feature = "lockdep", track_caller)]
     pub const fn new(value: T) -> RwLock<T> {
-        RwLock {
-            class: Class::new(),
-            state: AtomicUsize::new(0),
-            waiters: WaitQueue::new(),
-            value: RwCell::new(value),
-        }
+        RwLock::of(Class::new(), WaitQueue::new(), value)
+    }
+
+    /// As [`RwLock::new`], for locks that are taken in an order of their own where several are held: see
+    /// [`hal::sync::lockdep::Class::ranked`].
+    #[cfg_attr(feature = "lockdep", track_caller)]
+    pub const fn ranked(rank: u8, value: T) -> RwLock<T> {
+        RwLock::of(Class::ranked(rank), WaitQueue::new(), value)
+    }
+
+    const fn of(class: Class, waiters: WaitQueue, value: T) -> RwLock<T> {
+        RwLock { class, state: AtomicUsize::new(0), waiters, value: RwCell::new(value) }
     }
 }
 

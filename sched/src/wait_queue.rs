@@ -43,6 +43,12 @@ impl WaitQueue {
         WaitQueue { len: AtomicUsize::new(0), entries: SpinLock::new(VecDeque::new()) }
     }
 
+    /// As [`WaitQueue::new`], for queues whose [`Notify`] wakes others of the same kind, never in a circle.
+    #[cfg_attr(feature = "lockdep", track_caller)]
+    pub const fn ranked(rank: u8) -> WaitQueue {
+        WaitQueue { len: AtomicUsize::new(0), entries: SpinLock::ranked(rank, VecDeque::new()) }
+    }
+
     /// Sleeps until `condition` gives a value. It is called first of all without queueing, then each time the queue is woken.
     /// `how` says what may end the sleep early; `deadline` is on the monotonic clock.
     #[cfg_attr(feature = "lockdep", track_caller)]

@@ -69,6 +69,8 @@ pub(crate) struct Overlay {
     below: Vec<Below>,
     /// The bits of inode numbers that say which of them; 0 if numbers are not to be told apart so.
     xino_bits: u32,
+    /// How many file systems lie below, on top of each other.
+    rank: u8,
     /// Held while the upper tree is changed.
     changes: sched::Mutex<()>,
     next_temporary: AtomicU32,
@@ -119,6 +121,10 @@ impl Overlay {
 struct Super(Arc<Overlay>);
 
 impl SuperOps for Super {
+    fn rank(&self) -> u8 {
+        self.0.rank
+    }
+
     fn stats(&self) -> FsStats {
         let layer = self.0.upper.as_ref().map(|upper| &upper.layer).or(self.0.lowers.first());
         layer.map_or_else(FsStats::default, |layer| layer.mount.superblock.ops.stats())

@@ -123,7 +123,10 @@ fn xino_bits(options: &Options, below: &[Below]) -> u32 {
     if wanted && count > 1 { (below.len() - 1).ilog2() + 2 } else { 0 }
 }
 
-/// Makes an instance: its root directory. `EINVAL`, `ELOOP`, and the errors of finding the layers.
+/// Not more than this on top of each other, as on Linux.
+const HIGHEST_RANK: u8 = 2;
+
+/// Makes an instance: its root directory. `EINVAL` (also for too many on top of each other), `ELOOP`, and the errors of finding the layers.
 pub(super) fn mount(cx: &FsContext, options: Options) -> Result<Arc<Inode>> {
     let paths = upper_paths(cx, &options)?;
     let lowers = options.lowers.iter().map(|path| directory(cx, path)).collect::<Result<Vec<Path>>>()?;
@@ -131,6 +134,11 @@ pub(super) fn mount(cx: &FsContext, options: Options) -> Result<Arc<Inode>> {
         return Err(Errno::EINVAL);
     }
     check_overlap(paths.as_ref(), &lowers)?;
+    let layers = paths.iter().map(|(upper, _)| upper).chain(&lowers);
+    let rank = 1 + layers.map(|path| path.mount.superblock.rank()).max().unwrap_or(0);
+    if rank > HIGHEST_RANK {
+        return Err(Errno::EINVAL);
+    }
     // The first place is the upper layer's, even where there is none.
     let mut below = Vec::new();
     let upper = match &paths {
@@ -153,7 +161,8 @@ pub(super) fn mount(cx: &FsContext, options: Options) -> Result<Arc<Inode>> {
         lowers,
         below,
         xino_bits: bits,
-        changes: sched::Mutex::new(()),
+        rank,
+        changes: sched::Mutex::ranked(rank, ()),
         next_temporary: AtomicU32::new(1),
         known: InodeTable::new(),
         superblock: Once::new(),

@@ -96,8 +96,8 @@ impl Node {
             copied: AtomicBool::new(parts.copied),
             place: SpinLock::new(place),
             gone: AtomicBool::new(false),
-            copying: sched::Mutex::new(()),
-            listing: sched::Mutex::new(Listing::default()),
+            copying: sched::Mutex::ranked(fs.rank, ()),
+            listing: sched::Mutex::ranked(fs.rank, Listing::default()),
             this: Once::new(),
             keys: SpinLock::new(Vec::new()),
         };

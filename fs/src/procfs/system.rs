@@ -201,6 +201,21 @@ fn buddyinfo() -> Result<Vec<u8>> {
     Ok(out.into_bytes())
 }
 
+/// What the kernel's heap has of each size of objects (slabinfo(5)).
+fn slabinfo() -> Result<Vec<u8>> {
+    let mut out = String::from(
+        "slabinfo - version: 2.1\n\
+         # name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> : tunables <limit> \
+         <batchcount> <sharedfactor> : slabdata <active_slabs> <num_slabs> <sharedavail>\n",
+    );
+    for s in hal::heap::slabs() {
+        let (name, objects) = (format!("kmalloc-{}", s.size), s.slabs * s.per_slab);
+        out += &format!("{name:<17} {:6} {objects:6} {:6} {:4} {:4}", s.active, s.size, s.per_slab, 1);
+        out += &format!(" : tunables {:4} {:4} {:4} : slabdata {:6} {:6} {:6}\n", 0, 0, 0, s.slabs, s.slabs, 0);
+    }
+    Ok(out.into_bytes())
+}
+
 fn vmstat() -> Result<Vec<u8>> {
     let m = mm::frames::stats();
     let page = abi::PAGE_SIZE as u64;
@@ -245,6 +260,7 @@ fn command_line() -> Result<Vec<u8>> {
 /// Adds them. Once, at boot.
 pub fn register() {
     register_root("buddyinfo", file(buddyinfo));
+    register_root("slabinfo", file(slabinfo).mode(0o400));
     register_root("cgroups", fixed("#subsys_name\thierarchy\tnum_cgroups\tenabled\n"));
     register_root("cmdline", file(command_line));
     register_root("consoles", fixed("ttyS0                -W- (EC p a)    4:64\n"));

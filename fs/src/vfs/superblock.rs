@@ -33,6 +33,11 @@ pub trait SuperOps: Any + Send + Sync {
         FsStats::default()
     }
 
+    /// On how many other file systems it lies: its locks are taken before theirs.
+    fn rank(&self) -> u8 {
+        0
+    }
+
     /// Writes back what is dirty. `EIO`.
     fn sync(&self) -> Result<()> {
         Ok(())
@@ -141,6 +146,7 @@ impl SuperBlock {
         (block_size, fsid): (u32, u64),
         ops: Box<dyn SuperOps>,
     ) -> Arc<SuperBlock> {
+        let moving = sched::Mutex::ranked(ops.rank(), ());
         Arc::new(SuperBlock {
             device,
             kind,
@@ -154,8 +160,13 @@ impl SuperBlock {
             root: SpinLock::new(Weak::new()),
             mounts: AtomicUsize::new(0),
             writers: AtomicUsize::new(0),
-            moving: sched::Mutex::new(()),
+            moving,
         })
+    }
+
+    /// On how many others it lies: see [`SuperOps::rank`].
+    pub(crate) fn rank(&self) -> u8 {
+        self.ops.rank()
     }
 
     /// What holds for it through whichever mount it is seen.

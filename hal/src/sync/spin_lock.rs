@@ -30,6 +30,13 @@ impl<T> SpinLock<T> {
         SpinLock::of(Class::new(), value)
     }
 
+    /// As [`SpinLock::new`], for locks that are taken in an order of their own where several are held: see
+    /// [`lockdep::Class::ranked`](super::lockdep::Class::ranked).
+    #[cfg_attr(feature = "lockdep", track_caller)]
+    pub const fn ranked(rank: u8, value: T) -> SpinLock<T> {
+        SpinLock::of(Class::ranked(rank), value)
+    }
+
     /// A lock that [`lockdep`](super::lockdep) does not check: its own.
     #[cfg(feature = "lockdep")]
     pub(crate) const fn untracked(value: T) -> SpinLock<T> {

@@ -210,7 +210,7 @@ impl PageTable {
         for slot in 256..ENTRIES {
             table.store(slot, kernel.load(slot));
         }
-        Some(Arc::new(PageTable { root, lock: SpinLock::new(()), cpus: AtomicU64::new(0) }))
+        Some(Arc::new(PageTable { root, lock: SpinLock::ranked(0, ()), cpus: AtomicU64::new(0) }))
     }
 
     pub(super) fn physical(&self) -> usize {

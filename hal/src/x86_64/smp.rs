@@ -15,7 +15,7 @@ unsafe extern "C" {
 /// A page below 1 MiB that the kernel keeps for the trampoline.
 pub(super) const TRAMPOLINE: usize = 0x8000;
 /// Log2 of the pages in the stack on which a processor's idle thread lives.
-const STACK_ORDER: u8 = 2;
+const STACK_ORDER: u8 = 3;
 
 static ARRIVED: AtomicUsize = AtomicUsize::new(1);
 static GO: AtomicUsize = AtomicUsize::new(0);
@@ -77,6 +77,8 @@ pub(super) fn release() {
 pub(super) extern "C" fn secondary(id: usize) -> ! {
     // SAFETY: the kernel's map holds all that runs from here on.
     unsafe { cpu_regs::write_cr3(kernel_map::physical()) };
+    // Locks ask which task runs here.
+    descriptors::early(id);
     super::boot::init_cpu(id);
     apic::init();
     fpu::init();

@@ -55,7 +55,8 @@ impl Epoll {
             items: Mutex::new(BTreeMap::new()),
             ready: SpinLock::new(VecDeque::new()),
             waiters: Arc::new(WaitQueue::new()),
-            pollers: Arc::new(WaitQueue::new()),
+            // Instances watch each other, but not in a circle (`nesting`).
+            pollers: Arc::new(WaitQueue::ranked(0)),
             parents: SpinLock::new(Vec::new()),
         })
     }

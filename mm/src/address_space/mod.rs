@@ -79,7 +79,8 @@ impl AddressSpace {
         let page_table = PageTable::new().ok_or(Errno::ENOMEM)?;
         Ok(Arc::new_cyclic(|this| AddressSpace {
             page_table,
-            layout: RwLock::new(layout),
+            // Fork holds the parent's and then the child's, which nobody else knows yet.
+            layout: RwLock::ranked(0, layout),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             rss_anon: AtomicIsize::new(0),
             rss_file: AtomicIsize::new(0),

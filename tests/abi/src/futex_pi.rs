@@ -30,6 +30,20 @@ fn unlock(word: &AtomicU32) -> c_int {
     futex(word, libc::FUTEX_UNLOCK_PI, 0, null(), null(), 0)
 }
 
+/// Leaves two threads behind, of which one has a lock and the other waits for it.
+pub(crate) fn leave_owner_and_waiter() {
+    let word = &words()[0];
+    for _ in 0..2 {
+        std::thread::spawn(move || {
+            lock(word);
+            loop {
+                unsafe { libc::pause() };
+            }
+        });
+    }
+    until(|| word.load(SeqCst) & WAITERS != 0);
+}
+
 fn tid() -> u32 {
     ok!(libc::syscall(libc::SYS_gettid)) as u32
 }

@@ -47,7 +47,7 @@ pub(crate) fn run(themes: &[&[Case]], arguments: &[String]) -> ExitCode {
         selected.iter().for_each(|case| println!("{}", full_name(case)));
         return ExitCode::SUCCESS;
     }
-    let failed = run_all(&selected, &options);
+    let failed = run_all(&selected, options.jobs, options.scale);
     println!("{} passed, {failed} failed", selected.len() - failed);
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -76,19 +76,20 @@ fn full_name(case: &Case) -> String {
     format!("{theme}::{}", case.name)
 }
 
-fn run_all(cases: &[&Case], options: &Options) -> usize {
+/// Runs cases, `jobs` at a time, and gives them `scale` times as long as usual; how many failed.
+pub(crate) fn run_all(cases: &[&Case], jobs: usize, scale: u32) -> usize {
     let base = env::temp_dir().join(format!("abi-tests-{}", std::process::id()));
     if let Err(error) = fs::create_dir_all(&base) {
         eprintln!("abi-tests: {}: {error}", base.display());
         return cases.len();
     }
     sys::set_mode(&base, 0o777);
-    let limit = TIME_LIMIT * options.scale;
+    let limit = TIME_LIMIT * scale;
     let mut waiting = cases.iter();
     let mut running: Vec<Running> = Vec::new();
     let mut failed = 0;
     loop {
-        while running.len() < options.jobs {
+        while running.len() < jobs {
             let Some(case) = waiting.next() else {
                 break;
             };

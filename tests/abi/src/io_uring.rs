@@ -170,6 +170,23 @@ fn timeout(opcode: u8, time: &[i64; 2], data: u64) -> Sqe {
     Sqe { opcode, addr: time.as_ptr() as u64, len: 1, user_data: data, fd: -1, ..Sqe::default() }
 }
 
+/// Leaves a ring behind that has requests under way: reads of a pipe, polls, timeouts, and what waits for them; and a registered file.
+pub(crate) fn leave_requests() {
+    let ring = Ring::new(32, 0);
+    let (reader, writer) = pipe();
+    let mut buffer = [0u8; 64];
+    assert_eq!(register(&ring, 2, [reader.as_raw_fd()].as_ptr(), 1), 0, "IORING_REGISTER_FILES");
+    for data in 0..4 {
+        ring.push(transfer(READ, &reader, &mut buffer, data));
+        ring.push(Sqe { opcode: POLL_ADD, fd: reader.as_raw_fd(), op_flags: 1, user_data: data, ..Sqe::default() });
+        ring.push(timeout(TIMEOUT, &LATER, data));
+    }
+    ring.push(Sqe { flags: LINK, ..transfer(READ, &reader, &mut buffer, 9) });
+    ring.push(timeout(LINK_TIMEOUT, &LATER, 10));
+    assert_eq!(ring.submit(14, 0), 14);
+    std::mem::forget((ring, reader, writer));
+}
+
 const SOON: [i64; 2] = [0, 20_000_000];
 const LATER: [i64; 2] = [100, 0];
 

@@ -2,7 +2,8 @@
 //!
 //! `abi-tests [--list] [--jobs N] [--scale N] [FILTER]` runs the cases, each in a process of its
 //! own with a folder of its own, and prints `ok NAME` or `not ok NAME: why` for each.
-//! `abi-tests fuzz SECONDS [SEED]` makes random system calls (see [`fuzz`]).
+//! `abi-tests fuzz SECONDS [SEED]` makes random system calls (see [`fuzz`]), `abi-tests leaks [PASSES]` looks what cases leave behind (see
+//! [`leak`]).
 //!
 //! To add a case, add a function to a `cases!` block. It passes if it returns and fails if it
 //! panics or takes too long; `ok!` and `err!` check a system call's result.
@@ -31,6 +32,7 @@ mod futex_pi;
 mod identity;
 mod io_uring;
 mod landlock;
+mod leak;
 mod lease;
 mod loop_device;
 mod memory;
@@ -83,6 +85,7 @@ const THEMES: &[&[Case]] = &[
     loop_device::CASES,
     io_uring::CASES,
     landlock::CASES,
+    leak::CASES,
     lease::CASES,
     memory::CASES,
     memory_lock::CASES,
@@ -123,6 +126,7 @@ fn main() -> ExitCode {
         // What some cases execute: this program under another role.
         Some("role") => exec::play_role(&arguments[1..]),
         Some("fuzz") => fuzz::run(&arguments[1..]),
+        Some("leaks") => leak::run(THEMES, &arguments[1..]),
         _ => harness::run(THEMES, &arguments),
     }
 }

@@ -142,6 +142,13 @@ cases! {
         assert!(after[0] - before[0] >= 3000 && after[2] - before[2] >= 4, "{before:?} {after:?}");
     }
 
+    fn fdinfo_can_be_read_of_itself() {
+        let slot = open("/dev/null", libc::O_RDONLY);
+        let info = open(&format!("/proc/self/fdinfo/{}", slot.as_raw_fd()), libc::O_RDONLY);
+        ok!(libc::dup2(info.as_raw_fd(), slot.as_raw_fd()));
+        assert!(read(&slot, 1000).starts_with(b"pos:\t"));
+    }
+
     fn self_is_a_link_to_the_pid() {
         assert_eq!(fs::read_link("/proc/self").unwrap().to_str().unwrap(), std::process::id().to_string());
         let thread = fs::read_link("/proc/thread-self").unwrap();

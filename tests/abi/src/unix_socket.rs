@@ -5,14 +5,14 @@ use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
-fn pair(kind: i32) -> (OwnedFd, OwnedFd) {
+pub(crate) fn pair(kind: i32) -> (OwnedFd, OwnedFd) {
     let mut fds = [0; 2];
     ok!(libc::socketpair(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0, fds.as_mut_ptr()));
     (own(fds[0]), own(fds[1]))
 }
 
 /// Sends bytes and a descriptor.
-fn send_fd(to: &OwnedFd, bytes: &[u8], fd: i32) -> isize {
+pub(crate) fn send_fd(to: &OwnedFd, bytes: &[u8], fd: i32) -> isize {
     let mut part = libc::iovec { iov_base: bytes.as_ptr() as *mut _, iov_len: bytes.len() };
     let mut space = [0u64; 4];
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };

@@ -26,6 +26,8 @@ const REPORT: usize = 900;
 /// What a lock carries to be checked.
 pub struct Class {
     site: Option<&'static Location<'static>>,
+    /// See [`Class::ranked`].
+    rank: Option<u8>,
     /// One more than the class's number; 0 before the first use.
     number: AtomicU16,
 }
@@ -35,12 +37,19 @@ impl Class {
     #[allow(clippy::new_without_default, reason = "a const fn, for statics")]
     #[track_caller]
     pub const fn new() -> Class {
-        Class { site: Some(Location::caller()), number: AtomicU16::new(0) }
+        Class { site: Some(Location::caller()), rank: None, number: AtomicU16::new(0) }
+    }
+
+    /// As [`Class::new`], for locks that have an order of their own among themselves, for which the maker vouches: parents before children.
+    /// Locks with different `rank`s are different classes.
+    #[track_caller]
+    pub const fn ranked(rank: u8) -> Class {
+        Class { site: Some(Location::caller()), rank: Some(rank), number: AtomicU16::new(0) }
     }
 
     /// The class of a lock that is not checked.
     pub const fn untracked() -> Class {
-        Class { site: None, number: AtomicU16::new(0) }
+        Class { site: None, rank: None, number: AtomicU16::new(0) }
     }
 
     /// The lock, which holds a `T`, is about to be taken; if it is not free the caller `waits` for it, or goes away. Panics if that may end
@@ -51,7 +60,8 @@ impl Class {
         let at = Location::caller();
         let interruptible = arch::irq_enabled();
         let result = with_held(|held| {
-            let taken = Taken { class: self.number::<T>(site), kind, lock: self.address(), at };
+            let class = self.number::<T>(site);
+            let taken = Taken { class, kind, ranked: self.rank.is_some(), lock: self.address(), at };
             check(held, &taken, waits, interruptible)?;
             held.push(taken);
             Ok(())
@@ -74,7 +84,7 @@ impl Class {
         if let Some(number) = self.number.load(Ordering::Relaxed).checked_sub(1) {
             return number;
         }
-        let number = GRAPH.lock().class(site, type_name::<T>());
+        let number = GRAPH.lock().class(site, type_name::<T>(), self.rank);
         self.number.store(number + 1, Ordering::Relaxed);
         number
     }
@@ -127,7 +137,7 @@ fn check_order(held: &Taken, taken: &Taken) -> Result<(), Report> {
         return Err(report(format_args!("a lock is taken twice by one task: {name}, at {first} and at {again}")));
     }
     if held.class == taken.class {
-        return check_siblings(held, taken);
+        return if taken.ranked { Ok(()) } else { check_siblings(held, taken) };
     }
     if KNOWN.has(held.class, taken.class) {
         return Ok(());

@@ -28,6 +28,7 @@ pub(super) const FALLING: u8 = 8;
 struct ClassInfo {
     site: &'static Location<'static>,
     holds: &'static str,
+    rank: Option<u8>,
 }
 
 /// A lock of `to` was taken while one of `from` was held.
@@ -91,11 +92,12 @@ impl Graph {
         }
     }
 
-    /// The number of the class of locks for a `holds` that are made at `site`.
-    pub(super) fn class(&mut self, site: &'static Location<'static>, holds: &'static str) -> u16 {
-        let known = self.classes.iter().position(|class| class.site == site && class.holds == holds);
+    /// The number of the class of locks for a `holds` that are made at `site`, with that rank if they have any.
+    pub(super) fn class(&mut self, site: &'static Location<'static>, holds: &'static str, rank: Option<u8>) -> u16 {
+        let is_it = |class: &ClassInfo| class.site == site && class.holds == holds && class.rank == rank;
+        let known = self.classes.iter().position(is_it);
         let number = known.unwrap_or_else(|| {
-            self.classes.push(ClassInfo { site, holds });
+            self.classes.push(ClassInfo { site, holds, rank });
             self.classes.len() - 1
         });
         number as u16
@@ -171,7 +173,10 @@ impl Graph {
     /// The name of a class.
     pub(super) fn name(&self, class: u16) -> impl fmt::Display {
         let info = self.classes[usize::from(class)];
-        fmt::from_fn(move |f| write!(f, "`{}` of {}", info.holds, info.site))
+        fmt::from_fn(move |f| match info.rank {
+            Some(rank) if rank > 0 => write!(f, "`{}` of {}, rank {rank},", info.holds, info.site),
+            _ => write!(f, "`{}` of {}", info.holds, info.site),
+        })
     }
 
     /// A chain with where its locks were taken.

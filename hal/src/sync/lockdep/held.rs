@@ -14,6 +14,8 @@ const MOST: usize = 40;
 pub(super) struct Taken {
     pub(super) class: u16,
     pub(super) kind: Kind,
+    /// It has an order of its own among those of its class.
+    pub(super) ranked: bool,
     /// Its address, to tell it from others of its class.
     pub(super) lock: usize,
     pub(super) at: &'static Location<'static>,

@@ -12,6 +12,11 @@ impl Class {
         Class
     }
 
+    /// The class of locks with an order of their own.
+    pub const fn ranked(_rank: u8) -> Class {
+        Class
+    }
+
     /// The lock is about to be taken.
     #[inline(always)]
     pub fn acquire<T: ?Sized>(&self, _kind: Kind, _waits: bool) {}
