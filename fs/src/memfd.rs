@@ -6,14 +6,30 @@ use alloc::sync::Arc;
 use base::Result;
 
 use crate::open_file::Hold;
-use crate::tmpfs::Regular;
+use crate::tmpfs::{Regular, seal};
 use crate::vfs::pseudo::MEMORY;
 use crate::vfs::regular::RegularFile;
 use crate::{FileKind, FsContext, OpenFile, OpenFlags};
 
-/// A file in memory, shown as `/memfd:NAME (deleted)`. With `sealable`, seals can be added.
-pub fn create(cx: &FsContext, name: &[u8], sealable: bool) -> Result<Arc<OpenFile>> {
-    let inode = MEMORY.inode(FileKind::Regular, 0o777, Some(cx), Some(Box::new(Regular::memfd(sealable))));
+/// What can be done with a new one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sealing {
+    /// Nothing can be sealed.
+    No,
+    /// Seals can be added (MFD_ALLOW_SEALING).
+    Allowed,
+    /// It is not executable and can't be made so; other seals can be added (MFD_NOEXEC_SEAL).
+    NoExec,
+}
+
+/// A file in memory, shown as `/memfd:NAME (deleted)`.
+pub fn create(cx: &FsContext, name: &[u8], sealing: Sealing) -> Result<Arc<OpenFile>> {
+    let (mode, seals) = match sealing {
+        Sealing::No => (0o777, seal::SEAL),
+        Sealing::Allowed => (0o777, 0),
+        Sealing::NoExec => (0o666, seal::EXEC),
+    };
+    let inode = MEMORY.inode(FileKind::Regular, mode, Some(cx), Some(Box::new(Regular::memfd(seals))));
     inode.set_nlink(0);
     let mut shown = b"/memfd:".to_vec();
     shown.extend_from_slice(name);

@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 
 use abi::general as c;
 use base::{Errno, Result};
+use fs::memfd::Sealing;
 use fs::vfs::open::{OpenHow, open as open_file};
 use fs::vfs::walk::Resolve;
 use fs::{Fd, OpenFile, OpenFlags};
@@ -187,11 +188,20 @@ pub(crate) fn dup3(cx: &mut Context, a: Args) -> Result<usize> {
 pub(crate) fn memfd_create(cx: &mut Context, a: Args) -> Result<usize> {
     const CLOEXEC: u32 = 1;
     const ALLOW_SEALING: u32 = 2;
+    const NOEXEC_SEAL: u32 = 8;
+    const EXEC: u32 = 16;
     /// MFD_NAME_MAX_LEN and the NUL.
     const NAME_MAX: usize = 250;
-    let flags = crate::path::only(a.uint(1), CLOEXEC | ALLOW_SEALING)?;
+    let flags = crate::path::only(a.uint(1), CLOEXEC | ALLOW_SEALING | NOEXEC_SEAL | EXEC)?;
+    let has = |flag| flags & flag != 0;
+    let sealing = match (has(NOEXEC_SEAL), has(ALLOW_SEALING)) {
+        (true, _) if has(EXEC) => return Err(Errno::EINVAL),
+        (true, _) => Sealing::NoExec,
+        (false, true) => Sealing::Allowed,
+        (false, false) => Sealing::No,
+    };
     let name =
         UserString::read(a.0[0], NAME_MAX).map_err(|e| if e == Errno::ENAMETOOLONG { Errno::EINVAL } else { e })?;
-    let open = fs::memfd::create(&cx.task.fs_context(), name.bytes(), flags & ALLOW_SEALING != 0)?;
+    let open = fs::memfd::create(&cx.task.fs_context(), name.bytes(), sealing)?;
     install(cx.task, open, flags & CLOEXEC != 0)
 }

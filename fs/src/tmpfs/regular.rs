@@ -8,7 +8,7 @@ use mm::PageCache;
 
 use crate::tmpfs::InodeSlot;
 use crate::xattr::{XattrStore, Xattrs};
-use crate::{Inode, InodeOps};
+use crate::{Inode, InodeOps, SetAttributes};
 
 /// Seals, in the bits of fcntl(F_ADD_SEALS).
 #[allow(missing_docs, reason = "fcntl(2) documents each")]
@@ -18,7 +18,8 @@ pub mod seal {
     pub const GROW: u32 = 4;
     pub const WRITE: u32 = 8;
     pub const FUTURE_WRITE: u32 = 16;
-    pub const ALL: u32 = 31;
+    pub const EXEC: u32 = 32;
+    pub const ALL: u32 = 63;
 }
 
 const PAGE: u64 = abi::PAGE_SIZE as u64;
@@ -46,12 +47,10 @@ impl Regular {
         }
     }
 
-    /// A memfd; `sealable` as with MFD_ALLOW_SEALING.
-    pub(crate) fn memfd(sealable: bool) -> Regular {
+    /// A memfd with these seals from the start.
+    pub(crate) fn memfd(seals: u32) -> Regular {
         let file = Regular::new(None);
-        if sealable {
-            file.seals.store(0, Ordering::Relaxed);
-        }
+        file.seals.store(seals, Ordering::Relaxed);
         file
     }
 
@@ -60,7 +59,7 @@ impl Regular {
         self.seals.load(Ordering::Acquire)
     }
 
-    /// Adds seals (F_ADD_SEALS). `EPERM` once F_SEAL_SEAL is set, `EINVAL`, `EBUSY` for F_SEAL_WRITE while it is mapped for writing.
+    /// Adds seals (F_ADD_SEALS); that a file stays executable seals what it holds. `EPERM` once F_SEAL_SEAL is set, `EINVAL`, `EBUSY` for F_SEAL_WRITE while it is mapped for writing.
     pub fn add_seals(&self, inode: &Inode, seals: u32) -> Result<()> {
         if seals & !seal::ALL != 0 {
             return Err(Errno::EINVAL);
@@ -69,6 +68,9 @@ impl Regular {
         if self.seals() & seal::SEAL != 0 {
             return Err(Errno::EPERM);
         }
+        let stays_executable = seals & seal::EXEC != 0 && inode.mode() & 0o111 != 0;
+        let content = seal::SHRINK | seal::GROW | seal::WRITE | seal::FUTURE_WRITE;
+        let seals = if stays_executable { seals | content } else { seals };
         let mapped = inode.writable_mappings.load(Ordering::Acquire) != 0;
         if seals & seal::WRITE != 0 && self.seals() & seal::WRITE == 0 && mapped {
             return Err(Errno::EBUSY);
@@ -106,6 +108,12 @@ impl Regular {
 }
 
 impl InodeOps for Regular {
+    fn set_attributes(&self, inode: &Inode, change: &SetAttributes) -> Result<()> {
+        let executable = |mode: u32| mode & 0o111;
+        let changes = change.mode.is_some_and(|mode| executable(mode) != executable(inode.mode()));
+        if changes && self.seals() & seal::EXEC != 0 { Err(Errno::EPERM) } else { Ok(()) }
+    }
+
     fn page_cache(&self) -> Option<&Arc<PageCache>> {
         Some(&self.cache)
     }

@@ -5,7 +5,7 @@
 //! highest real-time priority of those that wait for it, be it through others. A waiter joins its queue before it looks at the word a last time; an unlocker changes the word first and looks into the
 //! queue after: so one of them sees the other.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -39,14 +39,58 @@ impl Waiter {
         self.granted.load(Ordering::Acquire) || self.retry.load(Ordering::Acquire)
     }
 
+    fn owner(&self) -> u32 {
+        self.owner.load(Ordering::Relaxed)
+    }
+
     /// Real-time threads first, by priority.
     fn rank(&self) -> u8 {
         self.thread.priority()
     }
 }
 
-/// All waiters, by thread number.
-static WAITERS: SpinLock<BTreeMap<u32, Arc<Waiter>>> = SpinLock::new(BTreeMap::new());
+/// All waiters, found by their threads' numbers, by what they wait for, and by whom.
+struct Waiters {
+    by_tid: BTreeMap<u32, Arc<Waiter>>,
+    by_lock: BTreeSet<(Key, u32)>,
+    by_owner: BTreeSet<(u32, u32)>,
+}
+
+impl Waiters {
+    fn insert(&mut self, waiter: &Arc<Waiter>) {
+        self.by_tid.insert(waiter.tid, waiter.clone());
+        self.by_lock.insert((waiter.key, waiter.tid));
+        self.by_owner.insert((waiter.owner(), waiter.tid));
+    }
+
+    fn remove(&mut self, waiter: &Waiter) {
+        self.by_tid.remove(&waiter.tid);
+        self.by_lock.remove(&(waiter.key, waiter.tid));
+        self.by_owner.remove(&(waiter.owner(), waiter.tid));
+    }
+
+    fn set_owner(&mut self, waiter: &Waiter, owner: u32) {
+        self.by_owner.remove(&(waiter.owner(), waiter.tid));
+        waiter.owner.store(owner, Ordering::Relaxed);
+        self.by_owner.insert((owner, waiter.tid));
+    }
+
+    fn of_lock(&self, key: &Key) -> impl Iterator<Item = &Arc<Waiter>> {
+        self.by_lock.range((*key, 0)..=(*key, u32::MAX)).filter_map(|(_, tid)| self.by_tid.get(tid))
+    }
+
+    fn of_owner(&self, owner: u32) -> impl Iterator<Item = &Arc<Waiter>> {
+        self.by_owner.range((owner, 0)..=(owner, u32::MAX)).filter_map(|(_, tid)| self.by_tid.get(tid))
+    }
+
+    /// Whom `tid` waits for.
+    fn awaited_by(&self, tid: u32) -> Option<u32> {
+        self.by_tid.get(&tid).map(|waiter| waiter.owner())
+    }
+}
+
+static WAITERS: SpinLock<Waiters> =
+    SpinLock::new(Waiters { by_tid: BTreeMap::new(), by_lock: BTreeSet::new(), by_owner: BTreeSet::new() });
 
 /// What a lock operation needs to know of the calling thread and its world.
 pub struct Caller<'a> {
@@ -96,11 +140,11 @@ pub fn lock(caller: &Caller, word: usize, shared: bool, deadline: Option<Nanos>,
 /// Who waits for whom at this moment, and the address of the lock.
 pub fn waits() -> Vec<(Arc<Thread>, u32, usize)> {
     let waiters = WAITERS.lock();
-    waiters.values().map(|w| (w.thread.clone(), w.owner.load(Ordering::Relaxed), w.word)).collect()
+    waiters.by_tid.values().map(|w| (w.thread.clone(), w.owner(), w.word)).collect()
 }
 
 fn has_waiters(key: &Key) -> bool {
-    WAITERS.lock().values().any(|waiter| waiter.key == *key)
+    WAITERS.lock().of_lock(key).next().is_some()
 }
 
 /// Waits while the word holds `marked`; true if the lock was handed over, false to try again.
@@ -127,7 +171,7 @@ fn wait(
         if closes_circle(&waiters, caller.tid, owner) {
             return Err(Errno::EDEADLK);
         }
-        waiters.insert(caller.tid, waiter.clone());
+        waiters.insert(&waiter);
         lend(caller, &waiters, owner);
     }
     let end = match user::load_u32(word) {
@@ -155,34 +199,33 @@ fn wait(
 /// Takes a waiter out; false if an unlocker did so before.
 fn leave(caller: &Caller, waiter: &Arc<Waiter>) -> bool {
     let mut waiters = WAITERS.lock();
-    let is_there = waiters.get(&waiter.tid).is_some_and(|other| Arc::ptr_eq(other, waiter));
+    let is_there = waiters.by_tid.get(&waiter.tid).is_some_and(|other| Arc::ptr_eq(other, waiter));
     if is_there {
-        waiters.remove(&waiter.tid);
-        lend(caller, &waiters, waiter.owner.load(Ordering::Relaxed));
+        waiters.remove(waiter);
+        lend(caller, &waiters, waiter.owner());
     }
     is_there
 }
 
 /// Lends `owner`, and whom it waits for in turn, the highest priority of those that wait for them.
-fn lend(caller: &Caller, waiters: &BTreeMap<u32, Arc<Waiter>>, mut owner: u32) {
-    for _ in 0..=waiters.len() {
-        let waits = |waiter: &&Arc<Waiter>| waiter.owner.load(Ordering::Relaxed) == owner;
-        let priority = waiters.values().filter(waits).map(|waiter| waiter.rank()).max().unwrap_or(0);
+fn lend(caller: &Caller, waiters: &Waiters, mut owner: u32) {
+    for _ in 0..=waiters.by_tid.len() {
+        let priority = waiters.of_owner(owner).map(|waiter| waiter.rank()).max().unwrap_or(0);
         if let Some(thread) = (caller.thread)(owner) {
             thread.lend(priority);
         }
-        match waiters.get(&owner) {
-            Some(waiter) => owner = waiter.owner.load(Ordering::Relaxed),
+        match waiters.awaited_by(owner) {
+            Some(next) => owner = next,
             None => return,
         }
     }
 }
 
 /// Would `tid`, waiting for `owner`, wait for itself?
-fn closes_circle(waiters: &BTreeMap<u32, Arc<Waiter>>, tid: u32, mut owner: u32) -> bool {
-    for _ in 0..waiters.len() {
-        let Some(next) = waiters.get(&owner) else { return false };
-        owner = next.owner.load(Ordering::Relaxed);
+fn closes_circle(waiters: &Waiters, tid: u32, mut owner: u32) -> bool {
+    for _ in 0..waiters.by_tid.len() {
+        let Some(next) = waiters.awaited_by(owner) else { return false };
+        owner = next;
         if owner == tid {
             return true;
         }
@@ -193,11 +236,11 @@ fn closes_circle(waiters: &BTreeMap<u32, Arc<Waiter>>, tid: u32, mut owner: u32)
 /// Takes out the waiter that gets the lock next; the others then wait for it.
 fn choose(caller: &Caller, key: &Key) -> Option<Arc<Waiter>> {
     let mut waiters = WAITERS.lock();
-    let of_lock: Vec<Arc<Waiter>> = waiters.values().filter(|waiter| waiter.key == *key).cloned().collect();
+    let of_lock: Vec<Arc<Waiter>> = waiters.of_lock(key).cloned().collect();
     let chosen = of_lock.iter().max_by_key(|waiter| waiter.rank())?.clone();
-    waiters.remove(&chosen.tid);
-    for other in &of_lock {
-        other.owner.store(chosen.tid, Ordering::Relaxed);
+    waiters.remove(&chosen);
+    for other in of_lock.iter().filter(|other| other.tid != chosen.tid) {
+        waiters.set_owner(other, chosen.tid);
     }
     lend(caller, &waiters, chosen.tid);
     lend(caller, &waiters, caller.tid);

@@ -301,6 +301,35 @@ cases! {
         }
     }
 
+    fn memfd_can_be_kept_from_being_executable() {
+        use std::os::fd::AsRawFd;
+        const NOEXEC_SEAL: u32 = 8;
+        const EXEC: u32 = 16;
+        const SEAL_EXEC: i32 = 32;
+        let plain = unsafe { libc::memfd_create(c"m".as_ptr(), EXEC) };
+        if plain == -1 {
+            // Linux has this since 6.3.
+            assert_eq!(errno(), libc::EINVAL);
+            return;
+        }
+        let plain = own(plain);
+        assert_eq!(fstat(&plain).st_mode & 0o777, 0o777);
+        err!(libc::fcntl(plain.as_raw_fd(), libc::F_ADD_SEALS, SEAL_EXEC), libc::EPERM);
+        err!(libc::memfd_create(c"m".as_ptr(), EXEC | NOEXEC_SEAL), libc::EINVAL);
+        let data = own(ok!(libc::memfd_create(c"m".as_ptr(), NOEXEC_SEAL)));
+        assert_eq!(fstat(&data).st_mode & 0o777, 0o666);
+        assert_eq!(ok!(libc::fcntl(data.as_raw_fd(), libc::F_GET_SEALS)), SEAL_EXEC);
+        err!(libc::fchmod(data.as_raw_fd(), 0o700), libc::EPERM);
+        ok!(libc::fchmod(data.as_raw_fd(), 0o600));
+        ok!(libc::ftruncate(data.as_raw_fd(), 100));
+        // What stays executable can't be changed any more.
+        let code = own(ok!(libc::memfd_create(c"m".as_ptr(), EXEC | libc::MFD_ALLOW_SEALING)));
+        ok!(libc::fcntl(code.as_raw_fd(), libc::F_ADD_SEALS, SEAL_EXEC));
+        let all = SEAL_EXEC | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE | libc::F_SEAL_FUTURE_WRITE;
+        assert_eq!(ok!(libc::fcntl(code.as_raw_fd(), libc::F_GET_SEALS)), all);
+        err!(libc::ftruncate(code.as_raw_fd(), 100), libc::EPERM);
+    }
+
     fn memfd_is_a_file_without_a_name() {
         use std::os::fd::AsRawFd;
         let fd = own(ok!(libc::memfd_create(c"test".as_ptr(), libc::MFD_CLOEXEC)));
