@@ -10,6 +10,10 @@
 extern crate alloc;
 
 pub mod aio;
+/// What the files that `tests/models` includes take from here, and there from loom.
+mod atomic {
+    pub(crate) use core::sync::atomic::{AtomicBool, Ordering};
+}
 pub mod epoll;
 pub mod eventfd;
 pub mod futex;

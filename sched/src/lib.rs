@@ -7,10 +7,16 @@
 #![cfg_attr(not(test), no_std)]
 extern crate alloc;
 
+/// What the files that `tests/models` includes take from here, and there from loom.
+mod atomic {
+    pub(crate) use core::sync::atomic::{AtomicUsize, Ordering, fence};
+}
 mod fair;
 pub mod io_count;
 mod mutex;
+mod presence;
 pub mod realtime;
+mod rw_state;
 mod rwlock;
 mod schedule;
 pub mod statistics;

@@ -1,22 +1,18 @@
 //! A readers-writer lock whose waiters sleep. Writers that wait hold off new readers.
 
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::AtomicUsize;
 
 use hal::sync::lockdep::{Class, Kind};
 use hal::sync::rw_cell::{ReadAccess, RwCell, WriteAccess};
 
+use crate::rw_state::RwState;
 use crate::{Sleep, WaitQueue};
-
-const WRITER: usize = 1 << 63;
-const WAITING: usize = 1 << 62;
-const READERS: usize = WAITING - 1;
 
 /// Data that many may read or one may change; holders may sleep.
 pub struct RwLock<T: ?Sized> {
     class: Class,
-    /// WRITER, WAITING (a writer waits) and the number of readers.
-    state: AtomicUsize,
+    state: RwState,
     waiters: WaitQueue,
     value: RwCell<T>,
 }
@@ -36,7 +32,7 @@ impl<T> RwLock<T> {
     }
 
     const fn of(class: Class, waiters: WaitQueue, value: T) -> RwLock<T> {
-        RwLock { class, state: AtomicUsize::new(0), waiters, value: RwCell::new(value) }
+        RwLock { class, state: RwState::new(AtomicUsize::new(0)), waiters, value: RwCell::new(value) }
     }
 }
 
@@ -46,8 +42,8 @@ impl<T: ?Sized> RwLock<T> {
     #[cfg_attr(feature = "lockdep", track_caller)]
     pub fn read(&self) -> RwLockReadGuard<'_, T> {
         self.class.acquire::<T>(Kind::Sleep, true);
-        if !self.take_read() {
-            let _ = self.waiters.wait_until(Sleep::Uninterruptible, None, || self.take_read().then_some(()));
+        if !self.state.take_read() {
+            let _ = self.waiters.wait_until(Sleep::Uninterruptible, None, || self.state.take_read().then_some(()));
         }
         RwLockReadGuard { lock: self, value: Some(self.value.read()) }
     }
@@ -57,29 +53,16 @@ impl<T: ?Sized> RwLock<T> {
     #[cfg_attr(feature = "lockdep", track_caller)]
     pub fn write(&self) -> RwLockWriteGuard<'_, T> {
         self.class.acquire::<T>(Kind::Sleep, true);
-        if !self.take_write() {
+        if !self.state.take_write() {
             let _ = self.waiters.wait_until(Sleep::Uninterruptible, None, || {
-                if self.take_write() {
+                if self.state.take_write() {
                     return Some(());
                 }
-                self.state.fetch_or(WAITING, Ordering::SeqCst);
-                self.take_write().then_some(())
+                self.state.announce_writer();
+                self.state.take_write().then_some(())
             });
         }
         RwLockWriteGuard { lock: self, value: Some(self.value.write()) }
-    }
-
-    fn take_read(&self) -> bool {
-        self.state
-            .fetch_update(Ordering::Acquire, Ordering::Relaxed, |s| (s & (WRITER | WAITING) == 0).then_some(s + 1))
-            .is_ok()
-    }
-
-    /// Succeeds when nobody holds it; other writers that wait set WAITING again when they are woken in vain.
-    fn take_write(&self) -> bool {
-        self.state
-            .fetch_update(Ordering::Acquire, Ordering::Relaxed, |s| (s & (WRITER | READERS) == 0).then_some(WRITER))
-            .is_ok()
     }
 }
 
@@ -102,8 +85,7 @@ impl<T: ?Sized> Drop for RwLockReadGuard<'_, T> {
     fn drop(&mut self) {
         self.value = None;
         self.lock.class.release();
-        let was = self.lock.state.fetch_sub(1, Ordering::Release);
-        if was & READERS == 1 && self.lock.waiters.has_waiters() {
+        if self.lock.state.leave_read() && self.lock.waiters.has_waiters() {
             self.lock.waiters.wake_all();
         }
     }
@@ -135,7 +117,7 @@ impl<T: ?Sized> Drop for RwLockWriteGuard<'_, T> {
     fn drop(&mut self) {
         self.value = None;
         self.lock.class.release();
-        self.lock.state.store(0, Ordering::Release);
+        self.lock.state.leave_write();
         if self.lock.waiters.has_waiters() {
             self.lock.waiters.wake_all();
         }

@@ -3,11 +3,12 @@
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicUsize, Ordering, fence};
+use core::sync::atomic::AtomicUsize;
 
 use base::{Events, Nanos};
 use hal::sync::SpinLock;
 
+use crate::presence::Presence;
 use crate::thread::{Thread, current};
 use crate::{Sleep, SleepEnd, WaitError};
 
@@ -32,7 +33,7 @@ struct Entry {
 /// A queue of waiters. The condition itself is the caller's: it is tested after the waiter is queued, so no wake-up is lost.
 pub struct WaitQueue {
     /// How many entries there are, so that waking an empty queue takes no lock.
-    len: AtomicUsize,
+    present: Presence,
     entries: SpinLock<VecDeque<Entry>>,
 }
 
@@ -40,13 +41,13 @@ impl WaitQueue {
     /// An empty queue.
     #[cfg_attr(feature = "lockdep", track_caller)]
     pub const fn new() -> WaitQueue {
-        WaitQueue { len: AtomicUsize::new(0), entries: SpinLock::new(VecDeque::new()) }
+        WaitQueue { present: Presence::new(AtomicUsize::new(0)), entries: SpinLock::new(VecDeque::new()) }
     }
 
     /// As [`WaitQueue::new`], for queues whose [`Notify`] wakes others of the same kind, never in a circle.
     #[cfg_attr(feature = "lockdep", track_caller)]
     pub const fn ranked(rank: u8) -> WaitQueue {
-        WaitQueue { len: AtomicUsize::new(0), entries: SpinLock::ranked(rank, VecDeque::new()) }
+        WaitQueue { present: Presence::new(AtomicUsize::new(0)), entries: SpinLock::ranked(rank, VecDeque::new()) }
     }
 
     /// Sleeps until `condition` gives a value. It is called first of all without queueing, then each time the queue is woken.
@@ -118,9 +119,7 @@ impl WaitQueue {
         } else {
             entries.push_front(entry)
         }
-        self.len.store(entries.len(), Ordering::SeqCst);
-        drop(entries);
-        fence(Ordering::SeqCst);
+        self.present.arrive(entries.len());
     }
 
     fn remove_thread(&self, thread: &Arc<Thread>) -> bool {
@@ -134,7 +133,7 @@ impl WaitQueue {
         let at_end = entries.back().is_some_and(|e| matches(&e.waiter));
         let found = if at_end { Some(last) } else { entries.iter().position(|e| matches(&e.waiter)) };
         let removed = found.and_then(|i| entries.remove(i));
-        self.len.store(entries.len(), Ordering::SeqCst);
+        self.present.leave(entries.len());
         drop(entries);
         removed.is_some()
     }
@@ -164,8 +163,7 @@ impl WaitQueue {
     /// Is anybody queued? The caller changed the condition before.
     #[inline]
     pub fn has_waiters(&self) -> bool {
-        fence(Ordering::SeqCst);
-        self.len.load(Ordering::SeqCst) != 0
+        self.present.anybody()
     }
 
     /// Wakes everyone that isn't exclusive, and one that is.
@@ -208,7 +206,7 @@ impl WaitQueue {
                 index += 1;
             }
         }
-        self.len.store(entries.len(), Ordering::SeqCst);
+        self.present.leave(entries.len());
     }
 }
 

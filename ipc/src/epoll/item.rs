@@ -1,7 +1,7 @@
 //! A file that an epoll instance watches.
 
 use alloc::sync::{Arc, Weak};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::AtomicBool;
 
 use base::{Errno, Events, Result};
 use bitflags::bitflags;
@@ -9,6 +9,7 @@ use fs::{OpenFile, PollTable};
 use hal::sync::SpinLock;
 use sched::Notify;
 
+use super::queued::Queued;
 use super::{Epoll, Occurred};
 
 bitflags! {
@@ -64,7 +65,7 @@ pub(super) struct Item {
     file: Weak<OpenFile>,
     interest: SpinLock<Interest>,
     /// It is on the ready list.
-    queued: AtomicBool,
+    queued: Queued,
     table: SpinLock<Option<PollTable>>,
 }
 
@@ -75,7 +76,7 @@ impl Item {
             epoll: epoll.clone(),
             file: Arc::downgrade(open),
             interest: SpinLock::new(interest),
-            queued: AtomicBool::new(false),
+            queued: Queued::new(AtomicBool::new(false)),
             table: SpinLock::new(None),
         })
     }
@@ -126,11 +127,11 @@ impl Item {
 
     /// Notes that it is on the ready list; false if it was.
     pub(super) fn mark_queued(&self) -> bool {
-        !self.queued.swap(true, Ordering::AcqRel)
+        self.queued.mark()
     }
 
     pub(super) fn unmark_queued(&self) {
-        self.queued.store(false, Ordering::Release);
+        self.queued.unmark();
     }
 
     /// What there is to report now.

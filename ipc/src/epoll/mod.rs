@@ -8,6 +8,7 @@
 
 mod item;
 mod nesting;
+mod queued;
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::{Arc, Weak};

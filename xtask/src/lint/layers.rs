@@ -27,6 +27,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("guest-init", &["protocol"]),
     ("xtask", &[]),
     ("abi-tests", &[]),
+    ("models", &[]),
     ("bench-micro", &[]),
     ("conformance-runner", &[]),
 ];
