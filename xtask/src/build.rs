@@ -51,9 +51,12 @@ fn kernel() -> Result<Command, Failure> {
 
 fn kernel_in(folder: &str) -> Result<Command, Failure> {
     let mut command = toolchain::kernel_cargo()?;
-    command
-        .args(["build", "--quiet", "--release", "--package", "kernel"])
-        .args(["--target", KERNEL_TARGET, "--target-dir", folder]);
+    command.args(["build", "--quiet", "--release", "--package", "kernel"]).args([
+        "--target",
+        KERNEL_TARGET,
+        "--target-dir",
+        folder,
+    ]);
     Ok(command)
 }
 

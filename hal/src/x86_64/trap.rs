@@ -9,8 +9,8 @@ use core::sync::atomic::Ordering;
 use super::descriptors::{KERNEL_RSP, USER_RSP};
 use super::{apic, cpu_regs, fpu, lines, symbols, task, tlb};
 use crate::hooks;
-use crate::sync::lockdep::{FaultGuard, InterruptGuard};
 use crate::regs::{Exception, PageFault, USER_CS, UserRegs};
+use crate::sync::lockdep::{FaultGuard, InterruptGuard};
 use crate::user::USER_END;
 
 global_asm!(

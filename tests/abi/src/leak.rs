@@ -10,7 +10,18 @@ use std::process::ExitCode;
 
 /// The themes whose cases are run.
 const THEMES: [&str; 12] = [
-    "epoll", "fifo", "futex", "io_uring", "leak", "mqueue", "pipe", "sysv", "signal", "timer", "unix_socket", "userfaultfd",
+    "epoll",
+    "fifo",
+    "futex",
+    "io_uring",
+    "leak",
+    "mqueue",
+    "pipe",
+    "sysv",
+    "signal",
+    "timer",
+    "unix_socket",
+    "userfaultfd",
 ];
 /// The passes before the first that counts: what is kept once (names, stacks, tables) is kept then.
 const WARM_UP: u32 = 2;

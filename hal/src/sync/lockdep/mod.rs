@@ -21,7 +21,10 @@ mod held;
 #[cfg(feature = "lockdep")]
 pub use class::{Class, may_sleep};
 #[cfg(feature = "lockdep")]
-#[cfg_attr(not(target_os = "none"), allow(unused_imports, reason = "hosted builds have no traps and do not switch"))]
+#[cfg_attr(
+    not(target_os = "none"),
+    allow(unused_imports, reason = "hosted builds have no traps and do not switch")
+)]
 pub(crate) use {
     class::{FaultGuard, InterruptGuard, interrupts_go_on, may_fault, no_spin_lock_is_held},
     held::HeldLocks,
@@ -32,7 +35,10 @@ mod unchecked;
 #[cfg(not(feature = "lockdep"))]
 pub use unchecked::{Class, may_sleep};
 #[cfg(not(feature = "lockdep"))]
-#[cfg_attr(not(target_os = "none"), allow(unused_imports, reason = "hosted builds have no traps and do not switch"))]
+#[cfg_attr(
+    not(target_os = "none"),
+    allow(unused_imports, reason = "hosted builds have no traps and do not switch")
+)]
 pub(crate) use unchecked::{FaultGuard, InterruptGuard, interrupts_go_on, may_fault, no_spin_lock_is_held};
 
 /// How one waits for a lock.
