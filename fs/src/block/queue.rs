@@ -166,7 +166,7 @@ impl RequestQueue {
             let mut state = self.state.lock_irq();
             for mut bio in bios {
                 if bio.op == BlockOp::Read {
-                    io_count::count(IoCount::ReadBytes, u64::from(bio.sectors) * SECTOR as u64);
+                    io_count::count(IoCount::ReadBytes, u64::from(bio.sectors) * SECTOR);
                 }
                 bio.began = now;
                 bio.group.left.fetch_add(1, Ordering::AcqRel);

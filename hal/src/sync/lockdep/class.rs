@@ -21,7 +21,7 @@ static ON: AtomicBool = AtomicBool::new(true);
 static FAULT: Class = Class::new();
 
 /// The longest report.
-const REPORT: usize = 900;
+const LONGEST_REPORT: usize = 900;
 
 /// What a lock carries to be checked.
 pub struct Class {
@@ -66,7 +66,7 @@ impl Class {
             held.push(taken);
             Ok(())
         });
-        result.unwrap_or(Ok(())).unwrap_or_else(|report| fail(&report));
+        result.unwrap_or(Ok(())).unwrap_or_else(|Reported| fail());
     }
 
     /// The lock is about to be let go.
@@ -90,19 +90,24 @@ impl Class {
     }
 }
 
-/// The text of a report.
-type Report = ArrayString<REPORT>;
+/// The text of the last report.
+static REPORT: SpinLock<ArrayString<LONGEST_REPORT>> = SpinLock::untracked(ArrayString::new_const());
 
-fn report(text: fmt::Arguments) -> Report {
-    let mut report = Report::new();
+/// [`REPORT`] tells of a wrong order.
+struct Reported;
+
+fn report(text: fmt::Arguments) -> Reported {
+    let mut report = REPORT.lock();
+    report.clear();
     // What is too long is cut.
     let _ = report.write_fmt(text);
-    report
+    Reported
 }
 
 #[track_caller]
-fn fail(report: &Report) -> ! {
+fn fail() -> ! {
     ON.store(false, Ordering::Relaxed);
+    let report = *REPORT.lock();
     panic!("{report}")
 }
 
@@ -116,7 +121,7 @@ fn with_held<R>(f: impl FnOnce(&mut HeldLocks) -> R) -> Option<R> {
     result
 }
 
-fn check(held: &HeldLocks, taken: &Taken, waits: bool, interruptible: bool) -> Result<(), Report> {
+fn check(held: &HeldLocks, taken: &Taken, waits: bool, interruptible: bool) -> Result<(), Reported> {
     if taken.kind == Kind::Sleep && waits {
         check_sleep(held, taken.at)?;
     }
@@ -130,7 +135,7 @@ fn check(held: &HeldLocks, taken: &Taken, waits: bool, interruptible: bool) -> R
     held.here().iter().try_for_each(|earlier| check_order(earlier, taken))
 }
 
-fn check_order(held: &Taken, taken: &Taken) -> Result<(), Report> {
+fn check_order(held: &Taken, taken: &Taken) -> Result<(), Reported> {
     if held.lock == taken.lock {
         let graph = GRAPH.lock();
         let (name, first, again) = (graph.name(taken.class), held.at, taken.at);
@@ -145,7 +150,7 @@ fn check_order(held: &Taken, taken: &Taken) -> Result<(), Report> {
     let mut graph = GRAPH.lock();
     match graph.learn(held, taken) {
         Ok(()) => match graph.interrupt_chain(taken.class) {
-            Some(chain) => Err(interrupt_report(&graph, &chain)),
+            Some(chain) => Err(interrupt_report(&graph, &chain, taken)),
             None => Ok(()),
         },
         Err(chain) => Err(report(format_args!(
@@ -160,7 +165,7 @@ fn check_order(held: &Taken, taken: &Taken) -> Result<(), Report> {
 }
 
 /// Two locks of one class.
-fn check_siblings(held: &Taken, taken: &Taken) -> Result<(), Report> {
+fn check_siblings(held: &Taken, taken: &Taken) -> Result<(), Reported> {
     let (this, other) = if taken.lock > held.lock { (RISING, FALLING) } else { (FALLING, RISING) };
     let uses = KNOWN.uses(taken.class);
     if uses & this != 0 {
@@ -179,31 +184,30 @@ fn check_siblings(held: &Taken, taken: &Taken) -> Result<(), Report> {
     )))
 }
 
-fn interrupt_report(graph: &Graph, chain: &Chain) -> Report {
+fn interrupt_report(graph: &Graph, chain: &Chain, taken: &Taken) -> Reported {
     report(format_args!(
-        "an interrupt handler may wait for whom it interrupts: {} is waited for in interrupts, {} is held with interrupts on: {}",
+        "an interrupt handler may wait for whom it interrupts: {} is waited for in interrupts, {} is held with interrupts on: {}; \
+         now taken at {}",
         graph.name(chain[0]),
         graph.name(chain[chain.len() - 1]),
-        graph.describe(chain)
+        graph.describe(chain),
+        taken.at
     ))
 }
 
-fn note_use(taken: &Taken, uses: u8) -> Result<(), Report> {
+fn note_use(taken: &Taken, uses: u8) -> Result<(), Reported> {
     if KNOWN.uses(taken.class) & uses == uses {
         return Ok(());
     }
     let mut graph = GRAPH.lock();
     graph.note(taken.class, uses);
     match graph.interrupt_chain(taken.class) {
-        Some(chain) => {
-            let text = interrupt_report(&graph, &chain);
-            Err(report(format_args!("{text}; now taken at {}", taken.at)))
-        }
+        Some(chain) => Err(interrupt_report(&graph, &chain, taken)),
         None => Ok(()),
     }
 }
 
-fn check_sleep(held: &HeldLocks, at: &Location) -> Result<(), Report> {
+fn check_sleep(held: &HeldLocks, at: &Location) -> Result<(), Reported> {
     if let Some(lock) = held.spin_lock() {
         let graph = GRAPH.lock();
         let name = graph.name(lock.class);
@@ -227,7 +231,7 @@ pub fn may_sleep() {
         check_sleep(held, at)?;
         if interruptible { Ok(()) } else { Err(report(format_args!("may sleep at {at} with interrupts off"))) }
     });
-    result.unwrap_or(Ok(())).unwrap_or_else(|report| fail(&report));
+    result.unwrap_or(Ok(())).unwrap_or_else(|Reported| fail());
 }
 
 /// A copy to or from user space begins. With interrupts off it does not wait for a page.
@@ -249,7 +253,7 @@ pub(crate) fn interrupts_go_on() {
         let mut spinning = held.here().iter().filter(|taken| taken.kind == Kind::Spin);
         spinning.try_for_each(|taken| note_use(taken, INTERRUPTIBLE))
     });
-    result.unwrap_or(Ok(())).unwrap_or_else(|report| fail(&report));
+    result.unwrap_or(Ok(())).unwrap_or_else(|Reported| fail());
 }
 
 /// A thread leaves the processor: others would spin for its locks.
@@ -257,7 +261,7 @@ pub(crate) fn interrupts_go_on() {
 pub(crate) fn no_spin_lock_is_held() {
     let at = Location::caller();
     let result = with_held(|held| check_sleep(held, at));
-    result.unwrap_or(Ok(())).unwrap_or_else(|report| fail(&report));
+    result.unwrap_or(Ok(())).unwrap_or_else(|Reported| fail());
 }
 
 /// What [`FAULT`] stands for.
