@@ -7,6 +7,7 @@
 //!
 //! [`cycles`] is pure: threads are numbers, and edges say who waits for whom.
 
+use alloc::collections::btree_map::Entry;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::string::String;
@@ -221,8 +222,8 @@ fn shortest_circle(waits: &BTreeMap<i32, &[i32]>, start: i32) -> Option<Vec<i32>
                 circle.rotate_left(lowest);
                 return Some(circle);
             }
-            if !came_from.contains_key(&holder) {
-                came_from.insert(holder, tid);
+            if let Entry::Vacant(new) = came_from.entry(holder) {
+                new.insert(tid);
                 queue.push_back(holder);
             }
         }
