@@ -1,0 +1,119 @@
+//! `cargo xtask net-lab`: several machines on one link, and Linux among them.
+//!
+//! A scenario gets its machines freshly booted, has them talk with each other, and fails with the command that did not do what it should.
+
+mod bulk;
+mod curve;
+mod machine;
+mod plain;
+mod services;
+
+use crate::guest::Kernel::{self, Linux, Quintet};
+use crate::workspace::root;
+use crate::{Failure, Outcome, build, setup};
+use machine::{Machine, Plan};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// Debian with servers and clients of every kind.
+const DEBIAN: &str = "debian,bind9-dnsutils,curl,dnsmasq-base,ethtool,iperf3,iproute2,iputils-ping,isc-dhcp-client,netbase,nginx-light,\
+    openssh-server,tcpdump";
+/// What a Linux peer makes its side of the link bad with.
+const MODULES: &[&str] = &["ifb", "act_mirred", "cls_matchall", "sch_ingress", "sch_netem", "sch_fq", "tcp_bbr"];
+
+/// A scenario: its name, its machines, and what they do.
+struct Scenario {
+    name: &'static str,
+    what: &'static str,
+    machines: &'static [Kernel],
+    root: &'static str,
+    play: fn(&mut [Machine]) -> Result<(), Failure>,
+}
+
+const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "plain",
+        what: "three Quintet machines: ping of all sizes, files by HTTP",
+        machines: &[Quintet, Quintet, Quintet],
+        root: "builtin",
+        play: plain::play,
+    },
+    Scenario {
+        name: "services",
+        what: "three Quintet machines: nginx, ssh, iperf3, DNS, DHCP",
+        machines: &[Quintet, Quintet, Quintet],
+        root: DEBIAN,
+        play: services::play,
+    },
+    Scenario {
+        name: "peer",
+        what: "the same with Linux as server and as client",
+        machines: &[Quintet, Linux],
+        root: DEBIAN,
+        play: services::with_peer,
+    },
+    Scenario {
+        name: "crowd",
+        what: "10,000 connections between Linux and Quintet, each way",
+        machines: &[Quintet, Linux],
+        root: DEBIAN,
+        play: bulk::crowd,
+    },
+    Scenario {
+        name: "bulk",
+        what: "transfers over a bad link to and from Linux, beside Linux to Linux",
+        machines: &[Linux, Quintet, Linux],
+        root: DEBIAN,
+        play: bulk::compare,
+    },
+    Scenario {
+        name: "curves",
+        what: "windows and round-trip times of each congestion control over a narrow link, as SVG",
+        machines: &[Linux, Quintet, Linux],
+        root: DEBIAN,
+        play: bulk::curves,
+    },
+];
+
+/// `cargo xtask net-lab [SCENARIO...]`
+pub(crate) fn run(arguments: &[String]) -> Outcome {
+    let known = |name: &String| SCENARIOS.iter().any(|scenario| scenario.name == name);
+    if let Some(name) = arguments.iter().find(|name| !known(name)) {
+        let list: Vec<String> = SCENARIOS.iter().map(|one| format!("  {:<9} {}", one.name, one.what)).collect();
+        return Err(format!("net-lab has no scenario {name}, but these:\n{}", list.join("\n")));
+    }
+    setup::ensure(setup::RUN)?;
+    build::all()?;
+    let mut failed = false;
+    for scenario in SCENARIOS.iter().filter(|one| arguments.is_empty() || arguments.iter().any(|name| name == one.name))
+    {
+        println!("== {}: {}", scenario.name, scenario.what);
+        let began = Instant::now();
+        let outcome = play(scenario);
+        failed |= outcome.is_err();
+        let result = outcome.map_or_else(|why| format!("FAILED: {why}"), |()| "ok".to_owned());
+        println!("   {result} ({} s)", began.elapsed().as_secs());
+    }
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// What `cargo xtask test` runs of it.
+pub(crate) const SHORT: &str = "network: three machines on one link";
+
+/// The short form.
+pub(crate) fn short() -> Result<(), Failure> {
+    play(&SCENARIOS[0])
+}
+
+fn play(scenario: &Scenario) -> Result<(), Failure> {
+    let link = format!("lab-{}-{}", std::process::id(), scenario.name);
+    let programs: [(PathBuf, &str); 1] = [(root().join("tests/net-lab/bulk.py"), "/bulk.py")];
+    let files = if scenario.root == DEBIAN { &programs[..] } else { &[] };
+    let mut machines = Vec::new();
+    for (number, &kernel) in (1..).zip(scenario.machines) {
+        machines.push(Machine::start(&Plan { kernel, number, root: scenario.root, files, modules: MODULES }, &link)?);
+    }
+    machines.iter_mut().try_for_each(Machine::ready)?;
+    (scenario.play)(&mut machines)
+}
