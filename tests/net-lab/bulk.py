@@ -152,7 +152,7 @@ def get(host, port, control, seconds):
 
 
 def crowd(host, port, count):
-    count = int(count)
+    count, began = int(count), time.monotonic()
     members = []
     for number in range(count):
         member = connect(host, port)
@@ -171,7 +171,7 @@ def crowd(host, port, count):
             sys.exit(f"connection {number} says {said}")
     for member in members:
         member.close()
-    print(count)
+    print(count, "connections in", f"{time.monotonic() - began:.1f}", "s")
 
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (65536, 65536))

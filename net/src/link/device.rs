@@ -7,12 +7,12 @@ use alloc::vec::Vec;
 use core::any::Any;
 
 use abi::PAGE_SIZE;
-use dev::{NetDevice, NetFeatures, Offload, Page, Received, Transmit};
+use dev::{NetDevice, NetFeatures, Offload, Page, Part, Received, Transmit};
 use hal::frame::Frame;
 use hal::sync::SpinLock;
 
 use super::{Interface, ethernet, segmentation};
-use crate::packet::{Checksum, Packet, Piece, Rope};
+use crate::packet::{Checksum, Filler, Packet, Piece, Rope};
 use crate::{backlog, worker};
 
 /// Packets that wait for room in the device (as Linux's `txqueuelen`).
@@ -20,10 +20,15 @@ const WAITING_MAX: usize = 1000;
 /// Frames that are taken before others get their turn.
 const BUDGET: usize = 64;
 
+/// Frames up to this length are copied together, so that a short one does not keep a page to itself.
+const COPIED_MAX: usize = 256;
+
 /// A device and the frames that wait for it.
 pub struct Device {
     device: Arc<dyn NetDevice>,
     waiting: SpinLock<VecDeque<Box<Packet>>>,
+    /// Where short received frames are copied to.
+    short: SpinLock<Filler>,
 }
 
 /// A page that a device fills.
@@ -49,7 +54,7 @@ impl Page for ReceivePage {
 
 impl Device {
     pub(super) fn new(device: Arc<dyn NetDevice>) -> Device {
-        let device = Device { device, waiting: SpinLock::new(VecDeque::new()) };
+        let device = Device { device, waiting: SpinLock::new(VecDeque::new()), short: SpinLock::new(Filler::new()) };
         device.fill();
         device
     }
@@ -142,7 +147,7 @@ impl Device {
                 }
                 return;
             };
-            if let Some(packet) = packet_of(received) {
+            if let Some(packet) = self.packet_of(received) {
                 interface.receive(packet);
                 backlog::run();
             }
@@ -150,18 +155,37 @@ impl Device {
         self.fill();
         worker::wake(worker::FRAMES);
     }
+
+    fn packet_of(&self, received: Received) -> Option<Box<Packet>> {
+        let rope = match &received.parts[..] {
+            [(_, _, ..=COPIED_MAX)] => self.copy_short(received.parts)?,
+            _ => keep_pages(received.parts)?,
+        };
+        let mut packet = Packet::incoming(rope);
+        packet.link = ethernet::HEADER as u8;
+        if received.checked {
+            packet.checksum = Checksum::Good;
+        }
+        Some(packet)
+    }
+
+    /// Copies a frame that has one part, and gives its page back to the device.
+    fn copy_short(&self, parts: Vec<Part>) -> Option<Rope> {
+        let (page, offset, len) = parts.into_iter().next()?;
+        let mut bytes = [0; COPIED_MAX];
+        page.read(offset, &mut bytes[..len]);
+        // A device that has all it can take gets the page another time.
+        let _ = self.device.post(page);
+        self.short.lock().bytes(&bytes[..len]).ok()
+    }
 }
 
-fn packet_of(received: Received) -> Option<Box<Packet>> {
+/// A packet of the pages that the device has filled.
+fn keep_pages(parts: Vec<Part>) -> Option<Rope> {
     let mut rope = Rope::new();
-    for (page, offset, len) in received.parts {
+    for (page, offset, len) in parts {
         let page = page.into_any().downcast::<ReceivePage>().ok()?;
         rope.push(Piece::new(page.0, offset, len));
     }
-    let mut packet = Packet::incoming(rope);
-    packet.link = ethernet::HEADER as u8;
-    if received.checked {
-        packet.checksum = Checksum::Good;
-    }
-    Some(packet)
+    Some(rope)
 }

@@ -5,6 +5,7 @@ use base::{NANOS_PER_SEC, Nanos};
 
 use super::congestion::Ack;
 use super::connection::{Connection, Effects, Flight, Out, Recovery, SendTimer, State, Undo};
+use super::memory::Pressure;
 use super::rtt::MS;
 use super::segment::{Flags, Segment};
 use super::seq::Seq;
@@ -410,7 +411,7 @@ impl Connection {
     /// The send buffer holds twice what may be under way.
     pub(super) fn grow_send_buffer(&mut self) {
         let limit = self.send.limit;
-        if !self.send.fixed && limit < self.settings.send_buffers[2] {
+        if !self.send.fixed && self.pressure == Pressure::None && limit < self.settings.send_buffers[2] {
             let wanted = 2 * self.window.size as usize * (self.send.mss + 256);
             self.send.limit = limit.max(wanted.min(self.settings.send_buffers[2]));
         }

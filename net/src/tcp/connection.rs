@@ -14,6 +14,7 @@ pub(super) use super::control_block::{Flight, Loss, Receive, Recovery, Send, Sen
 use super::ecn::Ecn;
 use super::fast_open::Fast;
 use super::mark::Marks;
+use super::memory::Pressure;
 use super::rtt::{MS, RoundTrip};
 use super::segment::{FastOpen, Flags, Segment};
 use super::seq::Seq;
@@ -225,7 +226,8 @@ pub struct Connection {
     pub(super) timestamps: bool,
     pub(super) ecn: Ecn,
     pub(super) fast: Fast,
-    pub(super) marks: Marks,
+    /// `None` while nobody has set one.
+    pub(super) marks: Option<Box<Marks>>,
     /// The peer's last timestamp, and when it came.
     pub(super) peer_stamp: u32,
     pub(super) peer_stamp_at: Nanos,
@@ -253,11 +255,16 @@ pub struct Connection {
     pub(super) error: Option<Errno>,
     /// The last error that did not end it (an ICMP message).
     pub soft_error: Option<Errno>,
+    /// How scarce memory for all connections is.
+    pub pressure: Pressure,
     /// The user has closed it.
     pub(super) orphan: bool,
     /// Counts.
     pub counts: Counts,
 }
+
+/// There may be very many: this is a size that the heap cuts a page into without loss.
+const _: () = assert!(size_of::<Connection>() <= 1024);
 
 /// How long TIME_WAIT lasts.
 pub const TIME_WAIT: Nanos = 60 * NANOS_PER_SEC;
@@ -293,7 +300,7 @@ impl Connection {
             timestamps: false,
             ecn: Ecn::default(),
             fast: Fast::default(),
-            marks: Marks::default(),
+            marks: None,
             peer_stamp: 0,
             peer_stamp_at: 0,
             stamp_offset: offset,
@@ -315,6 +322,7 @@ impl Connection {
             challenge: (0, 0),
             error: None,
             soft_error: None,
+            pressure: Pressure::None,
             orphan: false,
             counts: Counts::default(),
         }

@@ -14,6 +14,7 @@ mod input;
 mod link;
 mod listener;
 pub(crate) mod mark;
+pub(crate) mod memory;
 mod opening;
 mod option;
 mod output;

@@ -34,6 +34,30 @@ impl Mutex {
 }
 
 cases! {
+    fn settings_have_no_size_of_their_own() {
+        let file = fs::OpenOptions::new().read(true).write(true).open("/proc/self/oom_score_adj").unwrap();
+        for size in [0, 10] {
+            ok!(libc::ftruncate(file.as_raw_fd(), size));
+        }
+        assert!(!text("/proc/self/oom_score_adj").is_empty());
+    }
+
+    fn who_has_logged_in_is_said_once() {
+        // Without audit there is no such file; and who is logged in needs rights to say something else.
+        if fs::read_to_string("/proc/self/loginuid").is_ok_and(|uid| uid == u32::MAX.to_string()) {
+            expect_exit(child(|| {
+                fs::write("/proc/self/loginuid", "7").unwrap();
+                assert_eq!(text("/proc/self/loginuid"), "7");
+                let session = text("/proc/self/sessionid");
+                assert_ne!(session, u32::MAX.to_string());
+                expect_exit(child(move || (text("/proc/self/sessionid") != session).into()), 0);
+                ok!(libc::setuid(65534));
+                assert!(fs::write("/proc/self/loginuid", "8").is_err());
+                0
+            }), 0);
+        }
+    }
+
     fn deadlocks_are_named() {
         // Linux has no such file.
         if !std::path::Path::new("/proc/deadlocks").exists() {

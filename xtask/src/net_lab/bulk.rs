@@ -43,9 +43,10 @@ fn spoil(linux: &mut Machine, options: &str) -> Result<(), Failure> {
     linux.ask(&script, 30).map(drop)
 }
 
-fn serve(machine: &mut Machine) -> Result<(), Failure> {
+/// Starts the server that counts and compares.
+pub(super) fn serve(machine: &mut Machine) -> Result<(), Failure> {
     machine.ask(
-        "ulimit -n 60000; sysctl -qw net.core.somaxconn=4096 2>/dev/null || echo 4096 > /proc/sys/net/core/somaxconn
+        "echo 4096 > /proc/sys/net/core/somaxconn
          python3 /bulk.py serve 7000 > /tmp/serve.log 2>&1 &
          until python3 -c \"import socket; socket.create_connection(('127.0.0.1', 7000), 1).close()\" 2> /dev/null; do sleep 0.2; done",
         60,
@@ -68,7 +69,7 @@ fn transfer(machine: &mut Machine, way: &str, control: &str, seconds: u32, sampl
 pub(super) fn crowd(machines: &mut [Machine]) -> Result<(), Failure> {
     for (client, server) in [(0, 1), (1, 0)] {
         serve(&mut machines[server])?;
-        let command = format!("ulimit -n 60000; time python3 /bulk.py crowd 10.5.0.{} 7000 10000", server + 1);
+        let command = format!("python3 /bulk.py crowd 10.5.0.{} 7000 10000", server + 1);
         let said = machines[client].ask(&command, 400)?;
         println!("   from {}: {}", machines[client].name, said.split_whitespace().collect::<Vec<_>>().join(" "));
         println!("   {}", machines[server].ask("grep TCP /proc/net/sockstat", 10)?.trim());

@@ -23,7 +23,7 @@ pub(super) struct Plan<'a> {
     pub(super) number: u8,
     pub(super) root: &'a str,
     /// Files for the guest, and where they go.
-    pub(super) files: &'a [(PathBuf, &'a str)],
+    pub(super) files: &'a [(PathBuf, String)],
     /// Debian's modules that a Linux peer needs.
     pub(super) modules: &'a [&'a str],
 }

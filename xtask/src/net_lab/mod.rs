@@ -2,6 +2,7 @@
 //!
 //! A scenario gets its machines freshly booted, has them talk with each other, and fails with the command that did not do what it should.
 
+mod attack;
 mod bulk;
 mod curve;
 mod machine;
@@ -12,7 +13,6 @@ use crate::guest::Kernel::{self, Linux, Quintet};
 use crate::workspace::root;
 use crate::{Failure, Outcome, build, setup};
 use machine::{Machine, Plan};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -59,6 +59,20 @@ const SCENARIOS: &[Scenario] = &[
         machines: &[Quintet, Linux],
         root: DEBIAN,
         play: bulk::crowd,
+    },
+    Scenario {
+        name: "attack",
+        what: "a flood of SYNs and connections that take nothing: others are served, memory is bounded",
+        machines: &[Quintet, Quintet],
+        root: DEBIAN,
+        play: attack::play,
+    },
+    Scenario {
+        name: "idle",
+        what: "memory of idle connections, beside Linux",
+        machines: &[Quintet, Linux],
+        root: DEBIAN,
+        play: attack::idle,
     },
     Scenario {
         name: "bulk",
@@ -108,7 +122,8 @@ pub(crate) fn short() -> Result<(), Failure> {
 
 fn play(scenario: &Scenario) -> Result<(), Failure> {
     let link = format!("lab-{}-{}", std::process::id(), scenario.name);
-    let programs: [(PathBuf, &str); 1] = [(root().join("tests/net-lab/bulk.py"), "/bulk.py")];
+    let program = |name: &str| root().join("tests/net-lab").join(name);
+    let programs = ["bulk.py", "attack.py", "idle.py"].map(|name| (program(name), format!("/{name}")));
     let files = if scenario.root == DEBIAN { &programs[..] } else { &[] };
     let mut machines = Vec::new();
     for (number, &kernel) in (1..).zip(scenario.machines) {
