@@ -43,7 +43,8 @@ usage: cargo xtask COMMAND
                                   random system calls; the kernel has to survive
   crash-test [--kills N] [--mode ordered|journal|writeback] [--drop-unflushed] [--seed S]
                                   kill the machine while it writes; e2fsck has to find nothing
-  net-lab [SCENARIO...]           machines on one link, Quintet's and Linux's: plain, services, peer, crowd, bulk, curves
+  net-lab [--rounds N] [SCENARIO...]
+                                  machines on one link, Quintet's and Linux's; a wrong name lists the scenarios
   lint                            format, clippy, layers, unsafe, documentation, lengths
   census                          lines and share of unsafe, crate by crate
   compat [--check]                docs/compatibility.md from the system-call table

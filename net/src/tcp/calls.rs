@@ -69,7 +69,7 @@ impl Connection {
         // Who has set a limit to what waits unsent gets no further.
         let unsent = self.settings.unsent_low.saturating_sub(self.unsent());
         // Where memory is scarce, what waits for its acknowledgement goes first.
-        if self.pressure == Pressure::Full && self.queued() >= self.settings.send_buffers[0] {
+        if self.pressure == Pressure::Full && self.queued() >= self.settings.send_buffers[0] as usize {
             return 0;
         }
         self.send.limit.saturating_sub(self.queued()).min(unsent)
@@ -151,7 +151,7 @@ impl Connection {
 
     /// Sets the send buffer.
     pub fn set_send_limit(&mut self, bytes: usize) {
-        self.send.limit = bytes.max(self.settings.send_buffers[0]);
+        self.send.limit = bytes.max(self.settings.send_buffers[0] as usize);
         self.send.fixed = true;
     }
 

@@ -120,9 +120,9 @@ pub struct Settings {
     /// TCP_NOTSENT_LOWAT, or `tcp_notsent_lowat`.
     pub unsent_low: usize,
     /// The least, first and largest send buffer (`tcp_wmem`).
-    pub send_buffers: [usize; 3],
+    pub send_buffers: [u32; 3],
     /// The same for receiving (`tcp_rmem`).
-    pub receive_buffers: [usize; 3],
+    pub receive_buffers: [u32; 3],
 }
 
 impl Default for Settings {
@@ -271,9 +271,9 @@ pub const TIME_WAIT: Nanos = 60 * NANOS_PER_SEC;
 /// The window scale that is offered for the usual largest receive buffer.
 pub const SCALE: u8 = 7;
 /// The first and the largest receive buffer (`net.ipv4.tcp_rmem`).
-pub const RECEIVE_BUFFER: [usize; 3] = [4096, 131_072, 6_291_456];
+pub const RECEIVE_BUFFER: [u32; 3] = [4096, 131_072, 6_291_456];
 /// The first and the largest send buffer (`net.ipv4.tcp_wmem`).
-pub const SEND_BUFFER: [usize; 3] = [4096, 16384, 4_194_304];
+pub const SEND_BUFFER: [u32; 3] = [4096, 16384, 4_194_304];
 /// The largest piece that is handed to a device that segments.
 pub(super) const SEGMENT_MAX: usize = 65_483;
 /// The least maximum segment size that is used.
@@ -283,9 +283,9 @@ impl Connection {
     fn new(path: Path, settings: Settings, algorithm: Box<dyn Algorithm>, iss: Seq, offset: u32) -> Connection {
         let mss = usize::from(path.mss).max(MIN_MSS);
         let mut send = Send::new(iss, mss);
-        send.limit = settings.send_buffers[1];
+        send.limit = settings.send_buffers[1] as usize;
         let mut receive = Receive::new(path.mss);
-        receive.limit = settings.receive_buffers[1];
+        receive.limit = settings.receive_buffers[1] as usize;
         Connection {
             state: State::Closed,
             settings,

@@ -18,6 +18,7 @@ pub(crate) mod memory;
 mod opening;
 mod option;
 mod output;
+mod patience;
 mod receive;
 mod report;
 pub mod rtt;

@@ -68,9 +68,9 @@ impl Connection {
                 return self.die(None);
             }
         }
-        let holds = !self.receive.queue.is_empty() || !self.receive.early.is_empty();
-        if self.pressure == Pressure::Full && holds && len > 0 {
-            // The peer will send it again when the user has taken some.
+        let can_wait = !self.receive.queue.is_empty() || segment.seq.after(self.receive.nxt);
+        if self.pressure == Pressure::Full && can_wait && len > 0 {
+            // The peer will send it again.
             return Effects::empty();
         }
         let mut start = segment.seq;
@@ -369,7 +369,7 @@ impl Connection {
         let wanted = 4 * self.receive.copied_in_round + 32 * usize::from(self.receive.advertised_mss).min(4096);
         let grows = !self.receive.fixed && self.settings.follows_reader && self.pressure == Pressure::None;
         if grows && wanted > self.receive.limit {
-            self.receive.limit = wanted.min(self.settings.receive_buffers[2]).max(self.receive.limit);
+            self.receive.limit = wanted.min(self.settings.receive_buffers[2] as usize).max(self.receive.limit);
         }
         self.receive.copied_in_round = 0;
         self.receive.round_at = now;

@@ -64,8 +64,8 @@ pub(crate) static RECEIVE: [AtomicU32; 3] = buffers(RECEIVE_BUFFER);
 /// The least, first and largest send buffer.
 pub(crate) static SEND: [AtomicU32; 3] = buffers(SEND_BUFFER);
 
-const fn buffers(sizes: [usize; 3]) -> [AtomicU32; 3] {
-    [AtomicU32::new(sizes[0] as u32), AtomicU32::new(sizes[1] as u32), AtomicU32::new(sizes[2] as u32)]
+const fn buffers(sizes: [u32; 3]) -> [AtomicU32; 3] {
+    [AtomicU32::new(sizes[0]), AtomicU32::new(sizes[1]), AtomicU32::new(sizes[2])]
 }
 
 /// Settings that are kept without effect, because what they tune is done in another way here, with what they begin with.
@@ -97,13 +97,13 @@ fn is_on(setting: &AtomicU32) -> bool {
     setting.load(Ordering::Relaxed) != 0
 }
 
-fn sizes(of: &[AtomicU32; 3]) -> [usize; 3] {
-    [0, 1, 2].map(|i: usize| of[i].load(Ordering::Relaxed) as usize)
+fn sizes(of: &[AtomicU32; 3]) -> [u32; 3] {
+    [0, 1, 2].map(|i: usize| of[i].load(Ordering::Relaxed))
 }
 
 /// The first send and receive buffer of a socket.
 pub(super) fn first_buffers() -> (usize, usize) {
-    (sizes(&SEND)[1], sizes(&RECEIVE)[1])
+    (sizes(&SEND)[1] as usize, sizes(&RECEIVE)[1] as usize)
 }
 
 /// What a new socket begins with.

@@ -1,5 +1,6 @@
 //! Attacks: a machine that is attacked goes on to serve others, within bounds. And what idle connections cost.
 
+use super::Options;
 use super::bulk::serve;
 use super::machine::Machine;
 use crate::Failure;
@@ -33,7 +34,7 @@ fn check_loss(victim: &mut Machine, before: u64, what: &str) -> Result<(), Failu
 }
 
 /// A flood of SYNs, and connections that take nothing of what they asked for.
-pub(super) fn play(machines: &mut [Machine]) -> Result<(), Failure> {
+pub(super) fn play(machines: &mut [Machine], _: &Options) -> Result<(), Failure> {
     let [victim, attacker] = machines else { return Ok(()) };
     serve(victim)?;
     // Answers to those who do not exist get lost at the attacker.
@@ -66,7 +67,7 @@ pub(super) fn play(machines: &mut [Machine]) -> Result<(), Failure> {
 }
 
 /// What an idle connection costs, on Quintet and on Linux.
-pub(super) fn idle(machines: &mut [Machine]) -> Result<(), Failure> {
+pub(super) fn idle(machines: &mut [Machine], _: &Options) -> Result<(), Failure> {
     let mut costs = Vec::new();
     for machine in machines {
         let bytes = number(machine, &format!("python3 /idle.py {IDLE_CONNECTIONS}"), 400)?;

@@ -1,5 +1,6 @@
 //! Many bytes and many connections: Linux makes its side of the link bad (netem, both ways), and Quintet's throughput is set beside Linux's.
 
+use super::Options;
 use super::curve::{self, Curve};
 use super::machine::Machine;
 use crate::Failure;
@@ -8,7 +9,6 @@ use std::fs;
 
 const CONTROLS: [&str; 3] = ["reno", "cubic", "bbr"];
 const SECONDS: u32 = 6;
-const ROUNDS: usize = 3;
 /// Quintet's throughput has to be so much of Linux's, the median of all pairs of a kind of link.
 const SHARE: f64 = 0.9;
 /// Where Linux itself sends less than this, chance decides: bytes a second.
@@ -66,7 +66,7 @@ fn transfer(machine: &mut Machine, way: &str, control: &str, seconds: u32, sampl
 }
 
 /// Ten thousand connections to Linux, and as many from it.
-pub(super) fn crowd(machines: &mut [Machine]) -> Result<(), Failure> {
+pub(super) fn crowd(machines: &mut [Machine], _: &Options) -> Result<(), Failure> {
     for (client, server) in [(0, 1), (1, 0)] {
         serve(&mut machines[server])?;
         let command = format!("python3 /bulk.py crowd 10.5.0.{} 7000 10000", server + 1);
@@ -78,17 +78,17 @@ pub(super) fn crowd(machines: &mut [Machine]) -> Result<(), Failure> {
 }
 
 /// Every kind of link and congestion control, Quintet and Linux in turn.
-pub(super) fn compare(machines: &mut [Machine]) -> Result<(), Failure> {
+pub(super) fn compare(machines: &mut [Machine], options: &Options) -> Result<(), Failure> {
     let [peer, quintet, linux] = machines else { return Ok(()) };
     serve(peer)?;
     let mut slow = Vec::new();
-    for (name, options) in LINKS {
-        spoil(peer, options)?;
+    for (name, link) in LINKS {
+        spoil(peer, link)?;
         let mut ratios = Vec::new();
         for (way, controls) in [("put", &CONTROLS[..]), ("get", &["cubic"])] {
             for control in controls {
                 let mut rates = Vec::new();
-                for _ in 0..ROUNDS {
+                for _ in 0..options.rounds {
                     let ours = transfer(quintet, way, control, SECONDS, "")?;
                     rates.push((ours, transfer(linux, way, control, SECONDS, "")?));
                 }
@@ -119,7 +119,7 @@ fn middle(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 /// Windows and round-trip times over a link of 8 Mbit/s, of both kernels.
-pub(super) fn curves(machines: &mut [Machine]) -> Result<(), Failure> {
+pub(super) fn curves(machines: &mut [Machine], _: &Options) -> Result<(), Failure> {
     let [peer, senders @ ..] = machines else { return Ok(()) };
     serve(peer)?;
     spoil(peer, "rate 8mbit delay 20ms limit 60")?;

@@ -28,7 +28,7 @@ struct Scenario {
     what: &'static str,
     machines: &'static [Kernel],
     root: &'static str,
-    play: fn(&mut [Machine]) -> Result<(), Failure>,
+    play: fn(&mut [Machine], &Options) -> Result<(), Failure>,
 }
 
 const SCENARIOS: &[Scenario] = &[
@@ -90,8 +90,22 @@ const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// `cargo xtask net-lab [SCENARIO...]`
+/// What a scenario may be told.
+struct Options {
+    /// How often a figure is taken.
+    rounds: usize,
+}
+
+/// `cargo xtask net-lab [--rounds N] [SCENARIO...]`
 pub(crate) fn run(arguments: &[String]) -> Outcome {
+    let mut options = Options { rounds: 3 };
+    let arguments = match arguments {
+        [option, rounds, rest @ ..] if option == "--rounds" => {
+            options.rounds = rounds.parse().map_err(|_| "--rounds takes a number")?;
+            rest
+        }
+        all => all,
+    };
     let known = |name: &String| SCENARIOS.iter().any(|scenario| scenario.name == name);
     if let Some(name) = arguments.iter().find(|name| !known(name)) {
         let list: Vec<String> = SCENARIOS.iter().map(|one| format!("  {:<9} {}", one.name, one.what)).collect();
@@ -104,7 +118,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     {
         println!("== {}: {}", scenario.name, scenario.what);
         let began = Instant::now();
-        let outcome = play(scenario);
+        let outcome = play(scenario, &options);
         failed |= outcome.is_err();
         let result = outcome.map_or_else(|why| format!("FAILED: {why}"), |()| "ok".to_owned());
         println!("   {result} ({} s)", began.elapsed().as_secs());
@@ -117,10 +131,10 @@ pub(crate) const SHORT: &str = "network: three machines on one link";
 
 /// The short form.
 pub(crate) fn short() -> Result<(), Failure> {
-    play(&SCENARIOS[0])
+    play(&SCENARIOS[0], &Options { rounds: 1 })
 }
 
-fn play(scenario: &Scenario) -> Result<(), Failure> {
+fn play(scenario: &Scenario, options: &Options) -> Result<(), Failure> {
     let link = format!("lab-{}-{}", std::process::id(), scenario.name);
     let program = |name: &str| root().join("tests/net-lab").join(name);
     let programs = ["bulk.py", "attack.py", "idle.py"].map(|name| (program(name), format!("/{name}")));
@@ -130,5 +144,5 @@ fn play(scenario: &Scenario) -> Result<(), Failure> {
         machines.push(Machine::start(&Plan { kernel, number, root: scenario.root, files, modules: MODULES }, &link)?);
     }
     machines.iter_mut().try_for_each(Machine::ready)?;
-    (scenario.play)(&mut machines)
+    (scenario.play)(&mut machines, options)
 }

@@ -1,5 +1,6 @@
 //! What a small root is enough for: three machines that ping each other and fetch files.
 
+use super::Options;
 use super::machine::Machine;
 use crate::Failure;
 
@@ -8,7 +9,7 @@ const SIZES_V4: &[u32] = &[0, 8, 56, 1471, 1472, 1473, 2952, 8000, 65507];
 const SIZES_V6: &[u32] = &[0, 8, 56, 1451, 1452, 1453, 2904, 8000, 65487];
 
 /// Three machines: pings from each to each, and a file from the first to both others at once.
-pub(super) fn play(machines: &mut [Machine]) -> Result<(), Failure> {
+pub(super) fn play(machines: &mut [Machine], _: &Options) -> Result<(), Failure> {
     pings(machines)?;
     let [server, clients @ ..] = machines else { return Ok(()) };
     server.ask("mkdir /www && head -c 8000000 /dev/urandom > /www/file && httpd -h /www", 20)?;

@@ -1,5 +1,6 @@
 //! Servers and clients of Debian's packages, from one machine to the other.
 
+use super::Options;
 use super::machine::Machine;
 use super::plain::pings;
 use crate::Failure;
@@ -77,7 +78,7 @@ fn ask_for_an_address(client: &mut Machine) -> Result<(), Failure> {
 }
 
 /// Three machines: the first serves, the others use it.
-pub(super) fn play(machines: &mut [Machine]) -> Result<(), Failure> {
+pub(super) fn play(machines: &mut [Machine], _: &Options) -> Result<(), Failure> {
     pings(machines)?;
     let [server, clients @ ..] = machines else { return Ok(()) };
     serve(server)?;
@@ -86,7 +87,7 @@ pub(super) fn play(machines: &mut [Machine]) -> Result<(), Failure> {
 }
 
 /// Two machines: each serves the other.
-pub(super) fn with_peer(machines: &mut [Machine]) -> Result<(), Failure> {
+pub(super) fn with_peer(machines: &mut [Machine], _: &Options) -> Result<(), Failure> {
     pings(machines)?;
     let [first, second] = machines else { return Ok(()) };
     serve(first)?;
