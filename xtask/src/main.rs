@@ -43,7 +43,7 @@ usage: cargo xtask COMMAND
                                   random system calls; the kernel has to survive
   crash-test [--kills N] [--mode ordered|journal|writeback] [--drop-unflushed] [--seed S]
                                   kill the machine while it writes; e2fsck has to find nothing
-  net-lab [--rounds N] [SCENARIO...]
+  net-lab [--rounds N] [--link WORD] [SCENARIO...]
                                   machines on one link, Quintet's and Linux's; a wrong name lists the scenarios
   lint                            format, clippy, layers, unsafe, documentation, lengths
   census                          lines and share of unsafe, crate by crate

@@ -5,8 +5,10 @@ use super::connection::*;
 use super::rtt::MS;
 use super::segment::{Flags, Segment};
 use super::tests::rope;
-use base::Nanos;
+use base::{NANOS_PER_SEC, Nanos};
 use std::collections::BTreeMap;
+
+const MSS: usize = 1448;
 
 struct Random(u64);
 
@@ -29,10 +31,48 @@ struct Network {
     reorder: u64,
     wire: BTreeMap<(Nanos, u64), (usize, Segment)>,
     count: u64,
+    /// Bytes a second, and the segments that wait for their turn at most.
+    narrow: Option<(u64, u64)>,
+    /// When the way to each end is free again.
+    free_at: [Nanos; 2],
 }
 
 impl Network {
+    fn new(seed: u64, loss: u64, reorder: u64) -> Network {
+        let random = Random(seed | 1);
+        Network { random, loss, reorder, wire: BTreeMap::new(), count: 0, narrow: None, free_at: [0; 2] }
+    }
+
+    /// When the last bit of a segment has left; `None` if the queue is full.
+    fn departure(&mut self, now: Nanos, to: usize, len: usize) -> Option<Nanos> {
+        let Some((rate, queue)) = self.narrow else { return Some(now) };
+        let begin = self.free_at[to].max(now);
+        if (begin - now) * rate / NANOS_PER_SEC > queue * 1500 {
+            return None;
+        }
+        self.free_at[to] = begin + (len as u64 + 60) * NANOS_PER_SEC / rate;
+        Some(self.free_at[to])
+    }
+
+    /// What the sender's device makes of a large segment.
+    fn cut(mut segment: Segment) -> Vec<Segment> {
+        let mut parts = Vec::new();
+        while segment.payload.len() > MSS {
+            let mut part = Segment { flags: segment.flags - Flags::FIN - Flags::PSH, ..segment.clone() };
+            part.payload = segment.payload.split_to(MSS);
+            segment.seq += MSS;
+            parts.push(part);
+        }
+        parts.push(segment);
+        parts
+    }
+
     fn carry(&mut self, now: Nanos, to: usize, segment: Segment) {
+        Network::cut(segment).into_iter().for_each(|part| self.carry_one(now, to, part));
+    }
+
+    fn carry_one(&mut self, now: Nanos, to: usize, segment: Segment) {
+        let Some(now) = self.departure(now, to, segment.payload.len()) else { return };
         if self.random.percent(self.loss) {
             return;
         }
@@ -62,7 +102,7 @@ struct Pair {
 impl Pair {
     /// Opens a connection: its handshake is not disturbed.
     fn open(mut network: Network, algorithm: &str, segmentation: bool) -> Pair {
-        let path = Path { mss: 1448, segmentation };
+        let path = Path { mss: MSS as u16, segmentation };
         let choose = || congestion::by_name(algorithm.as_bytes()).unwrap();
         let (mut now, mut out) = (1000, Vec::new());
         let iss = (network.random.next() as u32, 0);
@@ -125,7 +165,11 @@ impl Pair {
 
 /// Runs a transfer; how long it took in simulated time.
 fn transfer(seed: u64, algorithm: &str, loss: u64, reorder: u64, bytes: usize, segmentation: bool) -> Nanos {
-    let network = Network { random: Random(seed | 1), loss, reorder, wire: BTreeMap::new(), count: 0 };
+    transfer_over(Network::new(seed, loss, reorder), algorithm, bytes, segmentation)
+}
+
+fn transfer_over(network: Network, algorithm: &str, bytes: usize, segmentation: bool) -> Nanos {
+    let (loss, reorder) = (network.loss, network.reorder);
     let mut pair = Pair::open(network, algorithm, segmentation);
     let data: Vec<u8> = (0..bytes).map(|i| (i * 7 + i / 251) as u8).collect();
     let (mut written, mut received, mut closed) = (0, Vec::new(), false);
@@ -156,9 +200,9 @@ fn transfer(seed: u64, algorithm: &str, loss: u64, reorder: u64, bytes: usize, s
         pair.step();
     }
     let states = (pair.ends[0].state(), pair.ends[1].state());
-    assert_eq!(received.len(), bytes, "seed {seed} {algorithm} loss {loss}: {states:?}");
-    assert!(received == data, "seed {seed}: bytes differ");
-    assert_eq!(states, (State::TimeWait, State::Closed), "seed {seed}");
+    assert_eq!(received.len(), bytes, "{algorithm} loss {loss} reorder {reorder}: {states:?}");
+    assert!(received == data, "{algorithm} loss {loss} reorder {reorder}: bytes differ");
+    assert_eq!(states, (State::TimeWait, State::Closed), "{algorithm} loss {loss}");
     done_at
 }
 
@@ -188,5 +232,18 @@ fn patience_grows_on_a_path_that_reorders() {
         let times = (1..6).map(|seed| transfer(seed * 77, algorithm, 0, 25, 2_000_000, false));
         let sum: Nanos = times.sum();
         assert!(sum < 12_000 * MS, "{algorithm}: {} ms", sum / MS);
+    }
+}
+
+#[test]
+fn a_narrow_path_is_filled() {
+    for algorithm in congestion::AVAILABLE {
+        for (queue, segmentation) in [(20, true), (100, false)] {
+            let mut network = Network::new(31, 0, 0);
+            network.narrow = Some((1_000_000, queue));
+            // With headers it takes 3.13 seconds.
+            let took = transfer_over(network, algorithm, 3_000_000, segmentation);
+            assert!(took < 3700 * MS, "{algorithm}, {queue} in the queue: {} ms", took / MS);
+        }
     }
 }

@@ -82,7 +82,7 @@ pub(super) fn compare(machines: &mut [Machine], options: &Options) -> Result<(),
     let [peer, quintet, linux] = machines else { return Ok(()) };
     serve(peer)?;
     let mut slow = Vec::new();
-    for (name, link) in LINKS {
+    for (name, link) in LINKS.iter().filter(|(name, _)| name.contains(&options.link)) {
         spoil(peer, link)?;
         let mut ratios = Vec::new();
         for (way, controls) in [("put", &CONTROLS[..]), ("get", &["cubic"])] {

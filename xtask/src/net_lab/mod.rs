@@ -94,18 +94,26 @@ const SCENARIOS: &[Scenario] = &[
 struct Options {
     /// How often a figure is taken.
     rounds: usize,
+    /// Only links whose name has this in it.
+    link: String,
 }
 
-/// `cargo xtask net-lab [--rounds N] [SCENARIO...]`
-pub(crate) fn run(arguments: &[String]) -> Outcome {
-    let mut options = Options { rounds: 3 };
-    let arguments = match arguments {
-        [option, rounds, rest @ ..] if option == "--rounds" => {
-            options.rounds = rounds.parse().map_err(|_| "--rounds takes a number")?;
-            rest
+fn parse(mut arguments: &[String]) -> Result<(Options, &[String]), Failure> {
+    let mut options = Options { rounds: 3, link: String::new() };
+    while let [option, value, rest @ ..] = arguments {
+        match option.as_str() {
+            "--rounds" => options.rounds = value.parse().map_err(|_| "--rounds takes a number")?,
+            "--link" => options.link = value.clone(),
+            _ => break,
         }
-        all => all,
-    };
+        arguments = rest;
+    }
+    Ok((options, arguments))
+}
+
+/// `cargo xtask net-lab [--rounds N] [--link WORD] [SCENARIO...]`
+pub(crate) fn run(arguments: &[String]) -> Outcome {
+    let (options, arguments) = parse(arguments)?;
     let known = |name: &String| SCENARIOS.iter().any(|scenario| scenario.name == name);
     if let Some(name) = arguments.iter().find(|name| !known(name)) {
         let list: Vec<String> = SCENARIOS.iter().map(|one| format!("  {:<9} {}", one.name, one.what)).collect();
@@ -131,7 +139,7 @@ pub(crate) const SHORT: &str = "network: three machines on one link";
 
 /// The short form.
 pub(crate) fn short() -> Result<(), Failure> {
-    play(&SCENARIOS[0], &Options { rounds: 1 })
+    play(&SCENARIOS[0], &Options { rounds: 1, link: String::new() })
 }
 
 fn play(scenario: &Scenario, options: &Options) -> Result<(), Failure> {

@@ -6,9 +6,8 @@ use super::plain::pings;
 use crate::Failure;
 
 /// Starts everything that serves on machine `number`.
-fn serve(server: &mut Machine) -> Result<(), Failure> {
-    server.ask(
-        "set -e
+fn serve(server: &mut Machine, number: u8) -> Result<(), Failure> {
+    let script = "set -e
          head -c 4000000 /dev/urandom > /var/www/html/file
          sed -i 's/listen 80 /listen [::]:80 ipv6only=off /; /listen \\[::\\]:80 default/d' /etc/nginx/sites-available/default
          nginx
@@ -18,11 +17,9 @@ fn serve(server: &mut Machine) -> Result<(), Failure> {
          /usr/sbin/sshd
          iperf3 --server --daemon
          echo '10.5.0.77 there.lab' >> /etc/hosts; echo 'fd05::77 there.lab' >> /etc/hosts
-         dnsmasq --listen-address=10.5.0.1,fd05::1 --bind-interfaces --no-resolv --dhcp-range=10.5.0.100,10.5.0.120,1h \\
-             --dhcp-leasefile=/tmp/leases --user=root",
-        60,
-    )?;
-    Ok(())
+         dnsmasq --listen-address=10.5.0.NUMBER,fd05::NUMBER --bind-interfaces --no-resolv --dhcp-range=10.5.0.100,10.5.0.120,1h \\
+             --dhcp-leasefile=/tmp/leases --user=root";
+    server.ask(&script.replace("NUMBER", &number.to_string()), 60).map(drop)
 }
 
 /// The client's half: `server` is the number of the machine that serves.
@@ -81,7 +78,7 @@ fn ask_for_an_address(client: &mut Machine) -> Result<(), Failure> {
 pub(super) fn play(machines: &mut [Machine], _: &Options) -> Result<(), Failure> {
     pings(machines)?;
     let [server, clients @ ..] = machines else { return Ok(()) };
-    serve(server)?;
+    serve(server, 1)?;
     clients.iter_mut().try_for_each(|client| use_all(client, server, 1))?;
     clients.iter_mut().try_for_each(ask_for_an_address)
 }
@@ -90,8 +87,8 @@ pub(super) fn play(machines: &mut [Machine], _: &Options) -> Result<(), Failure>
 pub(super) fn with_peer(machines: &mut [Machine], _: &Options) -> Result<(), Failure> {
     pings(machines)?;
     let [first, second] = machines else { return Ok(()) };
-    serve(first)?;
+    serve(first, 1)?;
     use_all(second, first, 1)?;
-    serve(second)?;
+    serve(second, 2)?;
     use_all(first, second, 2)
 }
