@@ -10,6 +10,7 @@ use abi::PAGE_SIZE;
 use dev::{NetDevice, NetFeatures, Offload, Page, Part, Received, Transmit};
 use hal::frame::Frame;
 use hal::sync::SpinLock;
+use sched::statistics::{Deferred, note_deferred};
 
 use super::{Interface, ethernet, segmentation};
 use crate::packet::{Checksum, Filler, Packet, Piece, Rope};
@@ -128,6 +129,9 @@ impl Device {
     /// Sends what waited for room.
     fn drain(&self) {
         let mut waiting = self.waiting.lock();
+        if !waiting.is_empty() {
+            note_deferred(Deferred::Send);
+        }
         while let Some(packet) = waiting.pop_front() {
             if let Some(packet) = self.try_send(packet) {
                 waiting.push_front(packet);
@@ -138,6 +142,7 @@ impl Device {
 
     /// Takes received frames, a budget's worth; then asks for an interrupt, or comes back if there are more.
     pub(super) fn poll(&self, interface: &Arc<Interface>) {
+        note_deferred(Deferred::Receive);
         for _ in 0..BUDGET {
             let Some(received) = self.device.receive() else {
                 self.fill();

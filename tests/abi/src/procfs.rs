@@ -258,6 +258,26 @@ cases! {
         assert!(info.procs > 0);
     }
 
+    fn deferred_work_is_counted() {
+        let received = || -> u64 {
+            let table = text("/proc/softirqs");
+            let row = table.lines().find_map(|line| line.trim().strip_prefix("NET_RX:")).unwrap();
+            row.split_whitespace().map(|n| n.parse::<u64>().unwrap()).sum()
+        };
+        let before = received();
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        for _ in 0..10 {
+            socket.send_to(b"x", socket.local_addr().unwrap()).unwrap();
+            socket.recv(&mut [0; 9]).unwrap();
+        }
+        assert!(received() > before);
+        // The same as one line of /proc/stat: the sum, then each kind.
+        let stat = text("/proc/stat");
+        let row = stat.lines().find_map(|line| line.strip_prefix("softirq ")).unwrap();
+        assert_eq!(row.split(' ').count(), 11);
+        assert!(row.split(' ').nth(4).unwrap().parse::<u64>().unwrap() > before);
+    }
+
     fn uptime_and_loadavg() {
         let uptime: Vec<f64> = text("/proc/uptime").split_whitespace().map(|n| n.parse().unwrap()).collect();
         assert!(uptime.len() == 2 && uptime[0] > 0.0);
