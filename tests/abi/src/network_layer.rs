@@ -162,7 +162,7 @@ cases! {
     }
 
     fn a_new_address_is_asked_for_first() {
-        let (tap, name) = tap_interface();
+        let (tap, name) = tap_interface(10);
         let (address, flags) = v6_address(&name);
         assert_eq!(flags, PERMANENT | TENTATIVE);
         let wanted = wanted_address(&tap);
@@ -177,7 +177,7 @@ cases! {
     }
 
     fn an_address_of_another_machine_is_not_used() {
-        let (tap, name) = tap_interface();
+        let (tap, name) = tap_interface(11);
         let frame = advertisement(wanted_address(&tap));
         assert_eq!(unsafe { libc::write(tap.as_raw_fd(), frame.as_ptr().cast(), frame.len()) }, frame.len() as isize);
         until(|| v6_address(&name).1 & DAD_FAILED != 0);
@@ -196,9 +196,9 @@ cases! {
     }
 
     fn routers_are_told_of_groups() {
-        let (tap, _) = tap_interface();
+        let (tap, _) = tap_interface(12);
         let (member, _) = receiver();
-        ok!(set(&member, 0, ADD, &[GROUP, [10, 214, 8, 1]]));
+        ok!(set(&member, 0, ADD, &[GROUP, [10, 214, 12, 1]]));
         let report = |kind: u8| {
             let mut found = false;
             until(|| {
@@ -213,7 +213,7 @@ cases! {
         const TO_EXCLUDE: u8 = 4;
         const TO_INCLUDE: u8 = 3;
         report(TO_EXCLUDE);
-        ok!(set(&member, 0, DROP, &[GROUP, [10, 214, 8, 1]]));
+        ok!(set(&member, 0, DROP, &[GROUP, [10, 214, 12, 1]]));
         report(TO_INCLUDE);
     }
 
