@@ -187,6 +187,7 @@ fn ipv4() -> Node {
         ("tcp_keepalive_intvl", number(&tcp::KEEPALIVE_INTERVAL, 32767)),
         ("tcp_keepalive_probes", number(&tcp::KEEPALIVE_PROBES, 127)),
         ("tcp_keepalive_time", number(&tcp::KEEPALIVE_TIME, 32767)),
+        ("tcp_max_orphans", number(&memory::ORPHANS_MAX, i32::MAX as u32)),
         ("tcp_max_syn_backlog", number(&SYN_BACKLOG, 1 << 20)),
         ("tcp_max_tw_buckets", number(&memory::TIME_WAITS_MAX, i32::MAX as u32)),
         ("tcp_mem", triple(&memory::LIMITS)),

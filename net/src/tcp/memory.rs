@@ -1,5 +1,5 @@
-//! What all connections together take: the memory of what they hold (`net.ipv4.tcp_mem`, tcp(7)), and how many are in TIME_WAIT
-//! (`net.ipv4.tcp_max_tw_buckets`).
+//! What all connections together take: the memory of what they hold (`net.ipv4.tcp_mem`, tcp(7)), how many have no user any more
+//! (`tcp_max_orphans`), and how many are in TIME_WAIT (`tcp_max_tw_buckets`).
 
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
@@ -11,9 +11,12 @@ use crate::statistics::{self, Counter};
 pub(crate) static LIMITS: [AtomicU32; 3] = [const { AtomicU32::new(u32::MAX) }; 3];
 /// Connections in TIME_WAIT; those beyond end at once.
 pub(crate) static TIME_WAITS_MAX: AtomicU32 = AtomicU32::new(8192);
+/// Connections that were closed and are not over yet; those beyond are reset.
+pub(crate) static ORPHANS_MAX: AtomicU32 = AtomicU32::new(8192);
 
 static PAGES: AtomicUsize = AtomicUsize::new(0);
 static TIME_WAITS: AtomicUsize = AtomicUsize::new(0);
+static ORPHANS: AtomicUsize = AtomicUsize::new(0);
 
 /// How scarce memory for connections is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -41,6 +44,11 @@ pub(crate) fn pages() -> usize {
     PAGES.load(Ordering::Relaxed)
 }
 
+/// Connections without a user, those in TIME_WAIT not among them.
+pub(crate) fn orphans() -> usize {
+    ORPHANS.load(Ordering::Relaxed)
+}
+
 /// How scarce it is now.
 pub(super) fn pressure() -> Pressure {
     let beyond = |limit: usize| pages() > LIMITS[limit].load(Ordering::Relaxed) as usize;
@@ -56,6 +64,7 @@ pub(super) fn pressure() -> Pressure {
 pub(super) struct Share {
     pages: usize,
     time_wait: bool,
+    orphan: bool,
 }
 
 impl Share {
@@ -68,8 +77,21 @@ impl Share {
         }
     }
 
+    /// Its user has gone; false if there are too many such.
+    pub(super) fn enter_orphans(&mut self) -> bool {
+        self.orphan = true;
+        ORPHANS.fetch_add(1, Ordering::Relaxed) < ORPHANS_MAX.load(Ordering::Relaxed) as usize
+    }
+
+    fn leave_orphans(&mut self) {
+        if core::mem::take(&mut self.orphan) {
+            ORPHANS.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     /// It comes into TIME_WAIT; false if there are too many.
     pub(super) fn enter_time_wait(&mut self) -> bool {
+        self.leave_orphans();
         statistics::add(Counter::TimeWaited, 1);
         self.time_wait = true;
         TIME_WAITS.fetch_add(1, Ordering::Relaxed) < TIME_WAITS_MAX.load(Ordering::Relaxed) as usize
@@ -78,6 +100,7 @@ impl Share {
     /// Nothing more is held.
     pub(super) fn clear(&mut self) {
         self.set(0);
+        self.leave_orphans();
         if core::mem::take(&mut self.time_wait) {
             TIME_WAITS.fetch_sub(1, Ordering::Relaxed);
         }

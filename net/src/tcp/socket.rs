@@ -371,9 +371,12 @@ impl TcpSocket {
     fn close_now(&self, linger: Option<Nanos>) {
         let abort = linger == Some(0);
         self.drive(|connection, now, out| ((), connection.close(now, abort, out)));
-        let state = self.state();
-        if state == State::Closed {
-            self.forget();
+        match self.state() {
+            State::Closed => self.forget(),
+            State::TimeWait => {}
+            // Who does not acknowledge the end must not keep memory for it without bound.
+            _ if !self.core.lock().share.enter_orphans() => self.abort(),
+            _ => {}
         }
         backlog::run();
         if let Some(nanos) = linger.filter(|&nanos| nanos > 0) {

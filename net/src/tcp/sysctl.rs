@@ -69,7 +69,7 @@ const fn buffers(sizes: [u32; 3]) -> [AtomicU32; 3] {
 }
 
 /// Settings that are kept without effect, because what they tune is done in another way here, with what they begin with.
-pub(crate) static KEPT: [(&str, AtomicU32); 21] = [
+pub(crate) static KEPT: [(&str, AtomicU32); 20] = [
     ("tcp_adv_win_scale", AtomicU32::new(1)),
     ("tcp_app_win", AtomicU32::new(31)),
     ("tcp_autocorking", AtomicU32::new(1)),
@@ -80,7 +80,6 @@ pub(crate) static KEPT: [(&str, AtomicU32); 21] = [
     ("tcp_fastopen_blackhole_timeout_sec", AtomicU32::new(0)),
     ("tcp_invalid_ratelimit", AtomicU32::new(500)),
     ("tcp_limit_output_bytes", AtomicU32::new(1 << 20)),
-    ("tcp_max_orphans", AtomicU32::new(8192)),
     ("tcp_max_reordering", AtomicU32::new(300)),
     ("tcp_min_tso_segs", AtomicU32::new(2)),
     ("tcp_mtu_probing", AtomicU32::new(0)),
