@@ -28,8 +28,6 @@ const COPIED_MAX: usize = 256;
 pub struct Device {
     device: Arc<dyn NetDevice>,
     waiting: SpinLock<VecDeque<Box<Packet>>>,
-    /// Where short received frames are copied to.
-    short: SpinLock<Filler>,
 }
 
 /// A page that a device fills.
@@ -55,7 +53,7 @@ impl Page for ReceivePage {
 
 impl Device {
     pub(super) fn new(device: Arc<dyn NetDevice>) -> Device {
-        let device = Device { device, waiting: SpinLock::new(VecDeque::new()), short: SpinLock::new(Filler::new()) };
+        let device = Device { device, waiting: SpinLock::new(VecDeque::new()) };
         device.fill();
         device
     }
@@ -181,7 +179,7 @@ impl Device {
         page.read(offset, &mut bytes[..len]);
         // A device that has all it can take gets the page another time.
         let _ = self.device.post(page);
-        self.short.lock().bytes(&bytes[..len]).ok()
+        Filler::shared(|filler| filler.bytes(&bytes[..len])).ok()
     }
 }
 
