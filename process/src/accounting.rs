@@ -92,7 +92,10 @@ impl UserCounts {
     pub fn of(uid: u32) -> Arc<UserCounts> {
         let mut users = USERS.lock();
         users.retain(|_, user| Arc::strong_count(user) > 1 || user.uid == uid);
-        users.entry(uid).or_insert_with(|| Arc::new(UserCounts { uid, tasks: AtomicUsize::new(0), signals: AtomicUsize::new(0) })).clone()
+        users
+            .entry(uid)
+            .or_insert_with(|| Arc::new(UserCounts { uid, tasks: AtomicUsize::new(0), signals: AtomicUsize::new(0) }))
+            .clone()
     }
 
     /// The tasks now.

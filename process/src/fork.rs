@@ -12,7 +12,7 @@ use mm::AddressSpace;
 use sched::thread::UserStart;
 use sched::{Sleep, Thread};
 
-use crate::accounting::{UserTask, UserCounts};
+use crate::accounting::{UserCounts, UserTask};
 use crate::rlimit::Resource;
 use crate::signal::{Actions, SIGCHLD};
 use crate::task::{AltStack, TaskParts};

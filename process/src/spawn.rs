@@ -9,7 +9,7 @@ use mm::AddressSpace;
 use sched::Thread;
 use sched::thread::UserStart;
 
-use crate::accounting::{UserTask, UserCounts};
+use crate::accounting::{UserCounts, UserTask};
 use crate::exec::{self, Request, Strings};
 use crate::rlimit::Limits;
 use crate::signal::SigSet;

@@ -15,7 +15,7 @@ use hal::sync::Once;
 use sched::Thread;
 use sched::thread::UserStart;
 
-use crate::accounting::{UserTask, UserCounts};
+use crate::accounting::{UserCounts, UserTask};
 use crate::signal::SigSet;
 use crate::task::TaskParts;
 use crate::{Process, Task};
