@@ -78,73 +78,41 @@ pub const fn to_ticks(nanos: Nanos) -> u64 {
     nanos / (base::NANOS_PER_SEC / TICKS_PER_SEC)
 }
 
-/// What a user has: tasks, for RLIMIT_NPROC, and queued signals, for RLIMIT_SIGPENDING.
-pub struct UserCounts {
+/// How many tasks a user has, for RLIMIT_NPROC.
+pub struct UserTasks {
     uid: u32,
     tasks: AtomicUsize,
-    signals: AtomicUsize,
 }
 
-static USERS: SpinLock<BTreeMap<u32, Arc<UserCounts>>> = SpinLock::new(BTreeMap::new());
+static USERS: SpinLock<BTreeMap<u32, Arc<UserTasks>>> = SpinLock::new(BTreeMap::new());
 
-impl UserCounts {
-    /// The counts of user `uid`.
-    pub fn of(uid: u32) -> Arc<UserCounts> {
+impl UserTasks {
+    /// The count of user `uid`.
+    pub fn of(uid: u32) -> Arc<UserTasks> {
         let mut users = USERS.lock();
         users.retain(|_, user| Arc::strong_count(user) > 1 || user.uid == uid);
-        users
-            .entry(uid)
-            .or_insert_with(|| Arc::new(UserCounts { uid, tasks: AtomicUsize::new(0), signals: AtomicUsize::new(0) }))
-            .clone()
+        users.entry(uid).or_insert_with(|| Arc::new(UserTasks { uid, tasks: AtomicUsize::new(0) })).clone()
     }
 
     /// The tasks now.
-    pub fn tasks(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.tasks.load(Ordering::Relaxed)
-    }
-
-    /// The signals that are queued for its tasks now.
-    pub fn signals(&self) -> usize {
-        self.signals.load(Ordering::Relaxed)
     }
 }
 
 /// One task of a user; counts down when dropped.
-pub struct UserTask(Arc<UserCounts>);
+pub struct UserTask(Arc<UserTasks>);
 
 impl UserTask {
     /// Counts one more.
-    pub fn new(user: Arc<UserCounts>) -> UserTask {
+    pub fn new(user: Arc<UserTasks>) -> UserTask {
         user.tasks.fetch_add(1, Ordering::Relaxed);
         UserTask(user)
-    }
-
-    /// The counts of the user.
-    pub fn user(&self) -> &Arc<UserCounts> {
-        &self.0
     }
 }
 
 impl Drop for UserTask {
     fn drop(&mut self) {
         self.0.tasks.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// One queued signal of a user; counts down when dropped.
-pub(crate) struct QueuedSignal(Arc<UserCounts>);
-
-impl QueuedSignal {
-    /// Counts one more, unless there are `limit`.
-    pub(crate) fn new(user: &Arc<UserCounts>, limit: u64) -> Option<QueuedSignal> {
-        let counted = QueuedSignal(user.clone());
-        let before = user.signals.fetch_add(1, Ordering::Relaxed);
-        ((before as u64) < limit).then_some(counted)
-    }
-}
-
-impl Drop for QueuedSignal {
-    fn drop(&mut self) {
-        self.0.signals.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -115,7 +115,8 @@ fn leave_group(task: &Task, process: &Arc<Process>) -> Left {
     let used = task.used();
     let mut group = process.group.lock_irq();
     group.used.add(&used);
-    task.discard_pending(crate::signal::SigSet::ALL);
+    let lost = task.discard_pending(crate::signal::SigSet::ALL);
+    process.queued_signals.fetch_sub(lost, Ordering::Relaxed);
     let at = group.threads.iter().position(|thread| core::ptr::eq(&**thread, task));
     let removed = at.map(|at| group.threads.remove(at));
     let last = group.threads.is_empty();

@@ -12,7 +12,7 @@ use mm::AddressSpace;
 use sched::thread::UserStart;
 use sched::{Sleep, Thread};
 
-use crate::accounting::{UserCounts, UserTask};
+use crate::accounting::{UserTask, UserTasks};
 use crate::rlimit::Resource;
 use crate::signal::{Actions, SIGCHLD};
 use crate::task::{AltStack, TaskParts};
@@ -119,7 +119,7 @@ pub fn may_make_namespaces(task: &Task, flags: u64) -> Result<()> {
 fn check_limits(task: &Task) -> Result<()> {
     let cred = task.cred();
     let exempt = cred.uid == 0 || cred.capable(Capability::SysResource) || cred.capable(Capability::SysAdmin);
-    let count = UserCounts::of(cred.uid).tasks() as u64;
+    let count = UserTasks::of(cred.uid).count() as u64;
     if !exempt && count >= task.rlimit(Resource::Nproc).0 {
         return Err(Errno::EAGAIN);
     }
@@ -268,7 +268,7 @@ fn new_task(task: &Task, args: &CloneArgs, tid: Pid, process: Arc<Process>) -> R
         _ => task.fs(),
     };
     let cred = task.cred();
-    let user = UserTask::new(UserCounts::of(cred.uid));
+    let user = UserTask::new(UserTasks::of(cred.uid));
     let semaphore_undo = has(CLONE_SYSVSEM).then(|| task.semaphore_undo());
     let parts = TaskParts { cred, files, fs, semaphore_undo, comm: task.comm(), blocked: task.blocked(), user };
     let child = Task::new(tid, process, parts);

@@ -74,9 +74,9 @@ impl Group {
         }
     }
 
-    /// Throws `signals` away wherever they are pending in the process.
-    pub(crate) fn discard(&mut self, signals: SigSet) {
-        self.queue.discard(signals);
-        self.threads.iter().for_each(|task| task.discard_pending(signals));
+    /// Throws `signals` away wherever they are pending in the process; how many entries that were.
+    pub(crate) fn discard(&mut self, signals: SigSet) -> usize {
+        let shared = self.queue.discard(signals);
+        shared + self.threads.iter().map(|task| task.discard_pending(signals)).sum::<usize>()
     }
 }

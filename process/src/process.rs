@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use base::Nanos;
 use fs::OpenFile;
@@ -48,6 +48,8 @@ pub struct Process {
     pub(crate) group: SpinLock<Group>,
     /// Copy of the shared queue's set, written under the group lock.
     pub(crate) pending: AtomicU64,
+    /// Entries queued in the process and its threads, for RLIMIT_SIGPENDING.
+    pub(crate) queued_signals: AtomicUsize,
     actions: SpinLock<Arc<Actions>>,
     address_space: SpinLock<Option<Arc<AddressSpace>>>,
     exe: SpinLock<Option<Arc<OpenFile>>>,
@@ -99,6 +101,7 @@ impl Process {
             sid: AtomicI32::new(0),
             group: SpinLock::new(Group::new()),
             pending: AtomicU64::new(0),
+            queued_signals: AtomicUsize::new(0),
             actions: SpinLock::new(actions),
             address_space: SpinLock::new(None),
             exe: SpinLock::new(None),

@@ -9,7 +9,7 @@ use mm::AddressSpace;
 use sched::Thread;
 use sched::thread::UserStart;
 
-use crate::accounting::{UserCounts, UserTask};
+use crate::accounting::{UserTask, UserTasks};
 use crate::exec::{self, Request, Strings};
 use crate::rlimit::Limits;
 use crate::signal::SigSet;
@@ -27,7 +27,7 @@ pub fn spawn_init(path: &[u8], argv: &[&[u8]], envp: &[&[u8]], cx: FsContext, fi
     let space = AddressSpace::new()?;
     process.set_address_space(Some(space.clone()));
     let fs = Arc::new(FsState::new(cx.cwd.clone(), cx.root.clone(), cx.umask, fs::MountNamespace::initial().clone()));
-    let user = UserTask::new(UserCounts::of(cx.cred.uid));
+    let user = UserTask::new(UserTasks::of(cx.cred.uid));
     let parts = TaskParts {
         cred: cx.cred,
         files,

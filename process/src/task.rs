@@ -12,7 +12,7 @@ use ipc::sysv::undo::UndoList;
 use mm::AddressSpace;
 use sched::{Thread, WaitQueue};
 
-use crate::accounting::{Used, UserCounts, UserTask};
+use crate::accounting::{Used, UserTask};
 use crate::ptrace::{Stopped, Trace};
 use crate::rlimit::Resource;
 use crate::rseq::Rseq;
@@ -264,11 +264,6 @@ impl Task {
         *self.comm.lock() = comm;
     }
 
-    /// What its real user has.
-    pub(crate) fn user(&self) -> Arc<UserCounts> {
-        self.user.lock_irq().user().clone()
-    }
-
     /// Its credentials.
     #[inline]
     pub fn cred(&self) -> Arc<Cred> {
@@ -280,8 +275,8 @@ impl Task {
         let uid = cred.uid;
         let old = core::mem::replace(&mut *self.cred.lock_irq(), cred);
         if old.uid != uid {
-            let user = UserTask::new(UserCounts::of(uid));
-            let left = core::mem::replace(&mut *self.user.lock_irq(), user);
+            let user = UserTask::new(crate::accounting::UserTasks::of(uid));
+            let left = core::mem::replace(&mut *self.user.lock(), user);
             drop(left);
         }
     }
@@ -402,10 +397,8 @@ impl Task {
         result
     }
 
-    pub(crate) fn discard_pending(&self, signals: SigSet) {
-        if !self.own_pending().and(signals).is_empty() {
-            self.with_queue(|queue| queue.discard(signals));
-        }
+    pub(crate) fn discard_pending(&self, signals: SigSet) -> usize {
+        if self.own_pending().and(signals).is_empty() { 0 } else { self.with_queue(|queue| queue.discard(signals)) }
     }
 
     /// Makes it exit with `status` on its way to user mode, and cuts every killable sleep short.

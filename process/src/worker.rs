@@ -15,7 +15,7 @@ use hal::sync::Once;
 use sched::Thread;
 use sched::thread::UserStart;
 
-use crate::accounting::{UserCounts, UserTask};
+use crate::accounting::{UserTask, UserTasks};
 use crate::signal::SigSet;
 use crate::task::TaskParts;
 use crate::{Process, Task};
@@ -39,7 +39,7 @@ pub(crate) fn thread_leaves(task: &Task, whole: bool) {
 /// Starts a worker for the process of `task`, with that thread's files, place and credentials. It runs `body` and ends. `ENOMEM`.
 pub fn spawn(task: &Task, name: &[u8], body: impl FnOnce(&Task, &mut UserRegs) + Send + 'static) -> Result<Arc<Task>> {
     let cred = task.cred();
-    let user = UserTask::new(UserCounts::of(cred.uid));
+    let user = UserTask::new(UserTasks::of(cred.uid));
     let parts = TaskParts {
         cred,
         files: task.files_if_alive().ok_or(Errno::ESRCH)?,

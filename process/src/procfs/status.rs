@@ -3,6 +3,7 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 
 use base::Result;
 
@@ -109,7 +110,7 @@ fn memory(subject: &Subject) -> String {
 fn signals(subject: &Subject) -> String {
     let (task, process) = (&subject.task, subject.process());
     let (ignored, caught) = process.actions().ignored_and_caught();
-    let queued = task.user().signals();
+    let queued = process.queued_signals.load(Ordering::Relaxed);
     let limit = process.limit(Resource::Sigpending).soft;
     let mut text = format!("Threads:\t{}\nSigQ:\t{queued}/{limit}\n", process.thread_count());
     let sets = [

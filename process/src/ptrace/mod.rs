@@ -398,7 +398,7 @@ pub(crate) fn inherit(parent: &Task, child: &Arc<Task>) {
             trace.trap = true;
         }
     } else {
-        child.with_queue(|queue| queue.push(SigInfo::kernel(SIGSTOP), None));
+        child.with_queue(|queue| queue.push(SigInfo::kernel(SIGSTOP), false));
     }
     if let Some(thread) = child.thread() {
         thread.interrupt();

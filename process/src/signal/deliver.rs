@@ -71,7 +71,8 @@ pub fn dequeue(task: &Task, wanted: SigSet) -> Option<SigInfo> {
     let shared = own.is_none();
     let taken = own.or_else(|| group.queue.take(wanted));
     process.pending.store(group.queue.set().0, Ordering::SeqCst);
-    let mut info = taken?;
+    let (mut info, counted) = taken?;
+    process.queued_signals.fetch_sub(usize::from(counted), Ordering::Relaxed);
     if info.signal.stops() {
         group.stop_allowed = true;
     }

@@ -6,7 +6,6 @@ use core::sync::atomic::Ordering;
 use base::{Capability, Cred, Errno, Result};
 
 use super::{Disposition, SIGCONT, SIGKILL, SIGSTOP, SigInfo, SigSet, Signal};
-use crate::accounting::QueuedSignal;
 use crate::group::{Group, Life};
 use crate::rlimit::Resource;
 use crate::{Pid, Process, Task, tree};
@@ -66,20 +65,22 @@ fn post(process: &Arc<Process>, group: &mut Group, to: Option<&Arc<Task>>, info:
     if is_ignored(process, &target, signal) {
         return Ok(());
     }
+    let used = process.queued_signals.load(Ordering::Relaxed);
     // The kernel's signals and kill(2)'s standard ones are not lost for want of room.
     let exempt = !signal.is_realtime() && info.code >= 0;
-    let limit = if exempt { u64::MAX } else { process.limit(Resource::Sigpending).soft };
-    let room = QueuedSignal::new(&target.user(), limit);
-    if room.is_none() && signal.is_realtime() && info.code != SI_USER {
+    let room = exempt || (used as u64) < process.limit(Resource::Sigpending).soft;
+    if !room && signal.is_realtime() && info.code != SI_USER {
         return Err(Errno::EAGAIN);
     }
-    match to {
+    let queued = match to {
         Some(task) => task.with_queue(|queue| queue.push(info, room)),
         None => {
-            group.queue.push(info, room);
+            let queued = group.queue.push(info, room);
             process.pending.store(group.queue.set().0, Ordering::SeqCst);
+            queued
         }
-    }
+    };
+    process.queued_signals.fetch_add(usize::from(queued), Ordering::Relaxed);
     process.signal_wait.wake_all();
     tell(process, group, to, signal);
     Ok(())
@@ -87,13 +88,20 @@ fn post(process: &Arc<Process>, group: &mut Group, to: Option<&Arc<Task>>, info:
 
 /// What SIGCONT and the stop signals do by being sent, whether blocked or ignored.
 fn prepare(process: &Arc<Process>, group: &mut Group, signal: Signal) {
-    if signal.stops() {
-        group.discard(SigSet::of(&[SIGCONT]));
+    let lost = if signal.stops() {
+        group.discard(SigSet::of(&[SIGCONT]))
     } else if signal == SIGCONT {
-        group.discard(SigSet::STOPPING);
+        let lost = group.discard(SigSet::STOPPING);
         super::stop::resume(process, group, true);
-    } else if signal == SIGKILL {
-        super::stop::resume(process, group, false);
+        lost
+    } else {
+        if signal == SIGKILL {
+            super::stop::resume(process, group, false);
+        }
+        0
+    };
+    if lost > 0 {
+        process.queued_signals.fetch_sub(lost, Ordering::Relaxed);
     }
     process.pending.store(group.queue.set().0, Ordering::SeqCst);
 }
@@ -250,6 +258,7 @@ pub fn flush_ignored(process: &Process, signal: Signal) {
         return;
     }
     let mut group = process.group.lock_irq();
-    group.discard(SigSet::of(&[signal]));
+    let lost = group.discard(SigSet::of(&[signal]));
     process.pending.store(group.queue.set().0, Ordering::SeqCst);
+    process.queued_signals.fetch_sub(lost, Ordering::Relaxed);
 }

@@ -88,31 +88,6 @@ cases! {
         });
     }
 
-    fn the_limit_is_of_all_that_a_user_has_queued() {
-        in_child(|| {
-            let limit = libc::rlimit { rlim_cur: 5, rlim_max: 5 };
-            ok!(libc::setresuid(54322, 54322, 54322));
-            ok!(libc::setrlimit(libc::RLIMIT_SIGPENDING, &limit));
-            block(&[libc::SIGRTMIN()]);
-            let (ready, told) = pipe();
-            let pid = child(|| {
-                for value in 0..3 { queue(libc::SIGRTMIN(), value); }
-                write(&told, b"x");
-                unsafe { libc::pause() }
-            });
-            read(&ready, 1);
-            for value in 0..2 { queue(libc::SIGRTMIN(), value); }
-            let value = libc::sigval { sival_ptr: std::ptr::null_mut() };
-            let again = || unsafe { libc::sigqueue(std::process::id() as i32, libc::SIGRTMIN(), value) };
-            err!(again(), libc::EAGAIN);
-            ok!(libc::kill(pid, libc::SIGKILL));
-            expect_signal(pid, libc::SIGKILL);
-            // What it had queued is gone.
-            for _ in 0..3 { assert_eq!(again(), 0); }
-            err!(again(), libc::EAGAIN);
-        });
-    }
-
     fn a_fault_tells_its_address() {
         with_info(libc::SIGSEGV);
         // mov eax, [rdi] is two bytes long.
