@@ -341,4 +341,33 @@ cases! {
         assert!(text("/proc/sys/kernel/pid_max").trim().parse::<u32>().unwrap() > 1000);
         assert_eq!(text("/proc/sys/kernel/ostype"), "Linux\n");
     }
+
+    fn transfers_are_counted() {
+        let figures = || -> Vec<u64> {
+            let text = fs::read_to_string("/proc/self/io").unwrap();
+            let names = ["rchar", "wchar", "syscr", "syscw", "read_bytes", "write_bytes", "cancelled_write_bytes"];
+            let figure = |(line, name): (&str, &str)| {
+                let (found, value) = line.split_once(": ").unwrap();
+                assert_eq!(found, name);
+                value.parse().unwrap()
+            };
+            text.lines().zip(names).map(figure).collect()
+        };
+        let (reader, writer) = pipe();
+        let before = figures();
+        write(&writer, &[0; 1000]);
+        assert_eq!(read(&reader, 600).len(), 600);
+        assert_eq!(read(&reader, 600).len(), 400);
+        set_nonblocking(&reader);
+        let mut byte = [0u8];
+        assert_eq!(unsafe { libc::read(reader.as_raw_fd(), byte.as_mut_ptr().cast(), 1) }, -1);
+        let after = figures();
+        let grown: Vec<u64> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
+        assert_eq!((grown[1], grown[3]), (1000, 1));
+        // Reading the figures counts too: its text, and that there is no more.
+        assert!(grown[0] >= 1000 + 80 && grown[0] < 1400 && grown[2] >= 4 && grown[2] <= 8, "{grown:?}");
+        // Those of a child are its own.
+        let status = wait(child(|| i32::from(figures()[1] != 0)));
+        assert_eq!(status, 0);
+    }
 }
