@@ -6,8 +6,8 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use base::Nanos;
 use hal::sync::SpinLock;
-use sched::io_count::IO_COUNTS;
 use sched::thread::Times;
+use sched::transfers::Transfers;
 
 /// Sums of dead threads or of waited-for children.
 #[derive(Clone, Copy, Default, Debug)]
@@ -26,8 +26,8 @@ pub struct Used {
     pub major_faults: u64,
     /// The largest resident set, in KiB.
     pub max_rss: u64,
-    /// What was read and written, in the order of [`sched::io_count::IoCount`].
-    pub io: [u64; IO_COUNTS],
+    /// What it read and wrote.
+    pub transfers: Transfers,
 }
 
 impl Used {
@@ -40,7 +40,7 @@ impl Used {
         minor_faults: 0,
         major_faults: 0,
         max_rss: 0,
-        io: [0; IO_COUNTS],
+        transfers: Transfers::NONE,
     };
 
     /// Adds what a thread has used.
@@ -49,6 +49,7 @@ impl Used {
         self.system += times.system;
         self.voluntary += times.voluntary;
         self.involuntary += times.involuntary;
+        self.transfers += times.transfers;
     }
 
     /// Adds what another has used.
@@ -60,7 +61,7 @@ impl Used {
         self.minor_faults += other.minor_faults;
         self.major_faults += other.major_faults;
         self.max_rss = self.max_rss.max(other.max_rss);
-        self.io.iter_mut().zip(other.io).for_each(|(sum, more)| *sum += more);
+        self.transfers += other.transfers;
     }
 
     /// User and system time together.

@@ -519,7 +519,6 @@ impl Task {
         };
         if let Some(thread) = self.thread() {
             used.add_times(&thread.times());
-            used.io = thread.io_counts();
         }
         used
     }

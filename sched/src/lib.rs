@@ -12,7 +12,6 @@ mod atomic {
     pub(crate) use core::sync::atomic::{AtomicUsize, Ordering, fence};
 }
 mod fair;
-pub mod io_count;
 mod mutex;
 mod presence;
 pub mod realtime;
@@ -23,6 +22,7 @@ pub mod statistics;
 pub mod thread;
 pub mod time;
 pub mod timer;
+pub mod transfers;
 mod wait_queue;
 
 pub use mutex::{Mutex, MutexGuard};

@@ -11,8 +11,8 @@ use hal::regs::UserRegs;
 use hal::sync::{Once, SpinLock};
 use hal::task::{HasTask, Running, Task, work};
 
-use crate::io_count::{IO_COUNTS, IoCells};
 use crate::timer::Timer;
+use crate::transfers::{Counters, Transfers};
 use crate::{Sleep, SleepEnd, schedule};
 
 pub(crate) static RUNNING: Running<Thread> = Running::new();
@@ -45,7 +45,7 @@ pub struct Thread {
     affinity: AtomicU64,
     pub(crate) entity: SpinLock<Entity>,
     ticks: [AtomicU64; 2],
-    pub(crate) io: IoCells,
+    pub(crate) transfers: Counters,
 }
 
 /// What the scheduler keeps of a thread.
@@ -93,6 +93,12 @@ pub fn current() -> Arc<Thread> {
     RUNNING.current()
 }
 
+/// Does a thread run yet?
+#[inline]
+pub(crate) fn is_running() -> bool {
+    RUNNING.is_set()
+}
+
 /// Runs `f` on the running thread, without counting a reference.
 #[inline]
 pub fn with_current<R>(f: impl FnOnce(&Thread) -> R) -> R {
@@ -109,7 +115,7 @@ pub fn yield_now() {
 #[cfg_attr(feature = "lockdep", track_caller)]
 pub fn preempt_point() {
     hal::sync::lockdep::may_sleep();
-    if RUNNING.is_set() && with_current(|t| t.task.work() & work::RESCHEDULE != 0) {
+    if is_running() && with_current(|t| t.task.work() & work::RESCHEDULE != 0) {
         schedule::reschedule();
     }
 }
@@ -192,7 +198,7 @@ impl Thread {
                 involuntary: 0,
             }),
             ticks: [const { AtomicU64::new(0) }; 2],
-            io: IoCells::new(),
+            transfers: Counters::default(),
         }
     }
 
@@ -447,12 +453,8 @@ impl Thread {
             voluntary: entity.voluntary,
             involuntary: entity.involuntary,
             waited: entity.waited,
+            transfers: self.transfers.sums(),
         }
-    }
-
-    /// How much it has read and written, in the order of [`crate::io_count::IoCount`].
-    pub fn io_counts(&self) -> [u64; IO_COUNTS] {
-        self.io.get()
     }
 
     /// The name that debuggers show (kernel threads); user threads' `comm` is kept by the layer above.
@@ -518,7 +520,7 @@ impl Params {
     }
 }
 
-/// Processor time and switches of a thread.
+/// Processor time, switches and transfers of a thread.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Times {
     /// In user mode, in nanoseconds.
@@ -531,4 +533,6 @@ pub struct Times {
     pub involuntary: u64,
     /// Nanoseconds spent ready but not running.
     pub waited: Nanos,
+    /// What it read and wrote.
+    pub transfers: Transfers,
 }

@@ -9,7 +9,7 @@ use hal::user::{UserBuf, UserPtr};
 use ipc::pipe;
 use mm::{Sink, Source};
 use process::{Resource, Task};
-use sched::io_count::{self, IoCount};
+use sched::transfers;
 
 use crate::args::Args;
 use crate::context::Context;
@@ -70,19 +70,6 @@ fn limit_size(task: &Task, open: &OpenFile, offset: Option<u64>, source: &mut So
     Ok(())
 }
 
-/// Counts a read call and what it gave, for `/proc/PID/io`.
-fn counted_read(result: Result<usize>) -> Result<usize> {
-    io_count::count(IoCount::Reads, 1);
-    io_count::count(IoCount::ReadChars, result.unwrap_or(0) as u64);
-    result
-}
-
-fn counted_write(result: Result<usize>) -> Result<usize> {
-    io_count::count(IoCount::Writes, 1);
-    io_count::count(IoCount::WrittenChars, result.unwrap_or(0) as u64);
-    result
-}
-
 pub(crate) fn write_source(
     cx: &Context,
     open: &OpenFile,
@@ -98,6 +85,20 @@ pub(crate) fn write_source(
     raise_pipe(cx.task, result)
 }
 
+/// Counts a read of bytes that went well, or its failure.
+#[inline]
+fn counted_read(result: Result<usize>) -> Result<usize> {
+    transfers::read_call(result.unwrap_or(0));
+    result
+}
+
+/// As [`counted_read`], for a write.
+#[inline]
+fn counted_write(result: Result<usize>) -> Result<usize> {
+    transfers::write_call(result.unwrap_or(0));
+    result
+}
+
 pub(crate) fn read(cx: &mut Context, a: Args) -> Result<usize> {
     let open = cx.task.files().get_for(a.fd(0), Access::READ)?;
     counted_read(open.read(&mut Sink::user(&[buffer(a.0[1], a.size(2))?])))
@@ -105,7 +106,9 @@ pub(crate) fn read(cx: &mut Context, a: Args) -> Result<usize> {
 
 pub(crate) fn write(cx: &mut Context, a: Args) -> Result<usize> {
     let open = cx.task.files().get_for(a.fd(0), Access::WRITE)?;
-    counted_write(write_source(cx, &open, None, &mut Source::user(&[buffer(a.0[1], a.size(2))?]), open.flags()))
+    let buffers = [buffer(a.0[1], a.size(2))?];
+    let mut source = Source::user(&buffers);
+    counted_write(write_source(cx, &open, None, &mut source, open.flags()))
 }
 
 /// An offset argument. `EINVAL` if negative.
@@ -134,7 +137,9 @@ pub(crate) fn pwrite64(cx: &mut Context, a: Args) -> Result<usize> {
     if !open.access().contains(Access::WRITE) {
         return Err(Errno::EBADF);
     }
-    counted_write(write_source(cx, &open, Some(at), &mut Source::user(&[buffer(a.0[1], a.size(2))?]), open.flags()))
+    let buffers = [buffer(a.0[1], a.size(2))?];
+    let mut source = Source::user(&buffers);
+    counted_write(write_source(cx, &open, Some(at), &mut source, open.flags()))
 }
 
 /// RWF_* flags of preadv2(2) and pwritev2(2).
@@ -251,7 +256,7 @@ fn copy(
         }
         sched::preempt_point();
     }
-    Ok(total)
+    counted_write(counted_read(Ok(total)))
 }
 
 pub(crate) fn sendfile(cx: &mut Context, a: Args) -> Result<usize> {

@@ -13,7 +13,6 @@ use base::{Errno, Nanos, Result};
 use dev::{BlockDevice, BlockFault, BlockGeometry, BlockOp, BlockRequest, SECTOR, Segment};
 use hal::frame::Frame;
 use hal::sync::SpinLock;
-use sched::io_count::{self, IoCount};
 use sched::{Sleep, WaitQueue};
 
 use super::statistics::Statistics;
@@ -162,12 +161,11 @@ impl RequestQueue {
     pub(crate) fn submit(self: &Arc<RequestQueue>, bios: Vec<Bio>) {
         let geometry = self.geometry();
         let now = sched::time::now();
+        let read: u64 = bios.iter().filter(|bio| bio.op == BlockOp::Read).map(|bio| u64::from(bio.sectors) << 9).sum();
+        sched::transfers::from_storage(read as usize);
         {
             let mut state = self.state.lock_irq();
             for mut bio in bios {
-                if bio.op == BlockOp::Read {
-                    io_count::count(IoCount::ReadBytes, u64::from(bio.sectors) * SECTOR);
-                }
                 bio.began = now;
                 bio.group.left.fetch_add(1, Ordering::AcqRel);
                 bio.counted.begin(now);

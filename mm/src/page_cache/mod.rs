@@ -393,7 +393,7 @@ impl Drop for PageCache {
             pager.release(reserved);
         }
         TOTAL.fetch_sub(pages.tree.len(), Ordering::Relaxed);
-        write_back::forget_dirty(pages.dirty.len());
+        write_back::give_up_dirty(pages.dirty.len());
     }
 }
 
@@ -401,7 +401,7 @@ impl Pages {
     /// Takes a page out.
     fn take(&mut self, index: u64) -> Option<Page> {
         if self.dirty.remove(index).is_some() {
-            write_back::forget_dirty(1);
+            write_back::give_up_dirty(1);
         }
         self.tree.remove(index)
     }

@@ -1,7 +1,9 @@
 //! Exceptions and page faults in user mode, as signals.
 
 use hal::regs::{Exception, PageFault, UserRegs};
+use hal::user::USER_END;
 use mm::FaultError;
+use sched::transfers;
 
 use super::{SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGTRAP, SigInfo, send};
 use crate::task::FaultRecord;
@@ -41,8 +43,9 @@ pub fn user_exception(regs: &mut UserRegs, exception: Exception) {
 pub fn user_fault(fault: &PageFault) -> bool {
     crate::with_current(|task| {
         let Some(space) = task.process().address_space() else { return false };
+        let asked = transfers::asked_of_storage();
         let Err(error) = space.handle_fault(fault) else {
-            task.count_fault(false);
+            task.count_fault(transfers::asked_of_storage() != asked);
             return true;
         };
         drop(space);
@@ -61,7 +64,9 @@ pub fn user_fault(fault: &PageFault) -> bool {
 }
 
 fn signal_fault(task: &crate::Task, fault: &PageFault, error: FaultError) {
-    let code = u64::from(fault.present) | u64::from(fault.write) << 1 | 4 | u64::from(fault.execute) << 4;
+    // As on Linux, nobody learns what is mapped in the kernel's half.
+    let present = fault.present || fault.address >= USER_END;
+    let code = u64::from(present) | u64::from(fault.write) << 1 | 4 | u64::from(fault.execute) << 4;
     *task.fault.lock() = FaultRecord { vector: 14, code, address: fault.address as u64 };
     let info = match error {
         FaultError::NotMapped => SigInfo::fault(SIGSEGV, SEGV_MAPERR, fault.address),

@@ -84,6 +84,7 @@ pub(crate) fn run_all(cases: &[&Case], jobs: usize, scale: u32) -> usize {
         return cases.len();
     }
     sys::set_mode(&base, 0o777);
+    sys::adopt_orphans();
     let limit = TIME_LIMIT * scale;
     let mut waiting = cases.iter();
     let mut running: Vec<Running> = Vec::new();
@@ -112,6 +113,8 @@ pub(crate) fn run_all(cases: &[&Case], jobs: usize, scale: u32) -> usize {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
+    // What a failed case left behind holds our output open, for whoever reads it to its end.
+    sys::kill_children();
     let _ = fs::remove_dir_all(&base);
     failed
 }

@@ -61,7 +61,7 @@ pub(super) fn all() -> Vec<Suite> {
     let suite =
         |name, root, items| Suite { name, root, prepare: || Ok(()), files: || Ok(Vec::new()), items, memory: 4096 };
     vec![
-        Suite { files: cpython_files, ..suite("cpython", "debian", cpython) },
+        Suite { files: cpython_files, ..suite("cpython", "debian,netbase", cpython) },
         suite("stress-ng", "debian,stress-ng", stress_ng),
         Suite {
             prepare: || selftests::RECIPE.build(),
