@@ -86,6 +86,16 @@ fn rename2(from: &str, to: &str, flags: u32) -> i32 {
 }
 
 cases! {
+    fn overlays_lie_on_each_other_twice_at_most() {
+        layers();
+        for name in ["n", "o"] {
+            fs::create_dir(name).unwrap();
+        }
+        assert_eq!(overlay("lowerdir=l:l2"), 0);
+        assert_eq!(mount("overlay", "n", "overlay", 0, "lowerdir=m:u"), 0);
+        assert_eq!(mount("overlay", "o", "overlay", 0, "lowerdir=n:u"), libc::EINVAL);
+    }
+
     fn layers_are_merged_and_the_upper_one_wins() {
         layers();
         fs::create_dir_all("l/d").unwrap();
