@@ -174,7 +174,8 @@ impl TcpSocket {
         options::apply_buffers(&listener.options, &mut connection);
         let socket = TcpSocket::new(listener.family, link, Role::Open(Box::new(connection)));
         socket.options.inherit(&listener.options);
-        *socket.settings.lock() = listener.settings.lock().clone();
+        let settings = listener.settings.lock().clone();
+        *socket.settings.lock() = settings;
         let theirs = listener.core.lock();
         let (binding, settings, name) = (theirs.binding.clone(), theirs.settings.clone(), theirs.congestion);
         drop(theirs);

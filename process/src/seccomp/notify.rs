@@ -3,7 +3,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use base::{Errno, Events, Result};
 use fs::vfs::pseudo::open_anonymous;
@@ -128,6 +128,8 @@ pub(super) struct Listener {
     next_id: AtomicU64,
     next_ticket: AtomicU64,
     state: SpinLock<State>,
+    /// Copy of `State::closed`, for who holds a lock that interrupts take.
+    closed: AtomicBool,
     /// Woken at every change: askers, supervisors and pollers wait here.
     changed: Arc<WaitQueue>,
 }
@@ -141,6 +143,7 @@ impl Listener {
             next_id: AtomicU64::new(u64::from_ne_bytes(first)),
             next_ticket: AtomicU64::new(0),
             state: SpinLock::new(State::default()),
+            closed: AtomicBool::new(false),
             changed: Arc::new(WaitQueue::new()),
         })
     }
@@ -153,7 +156,7 @@ impl Listener {
 
     /// Is there somebody who may answer?
     pub(super) fn is_open(&self) -> bool {
-        !self.state.lock().closed
+        !self.closed.load(Ordering::Acquire)
     }
 
     /// Asks about a call of the calling thread and waits for the answer. `ENOSYS` if nobody listens, `ERESTARTSYS`, `ENOMEM`.
@@ -421,6 +424,7 @@ impl Drop for ListenerFile {
     fn drop(&mut self) {
         let mut state = self.listener.state.lock();
         state.closed = true;
+        self.listener.closed.store(true, Ordering::Release);
         for question in &mut state.questions {
             if !matches!(question.progress, Progress::Decided(_)) {
                 question.progress = Progress::Decided(Verdict::Error(-Errno::ENOSYS.code()));

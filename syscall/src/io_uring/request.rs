@@ -147,7 +147,8 @@ impl Request {
             user_data: AtomicU64::new(sqe.user_data),
             sqe,
             flags,
-            next: SpinLock::new(None),
+            // Several are held from the first of a chain on.
+            next: SpinLock::ranked(0, None),
             limits: SpinLock::new(None),
             stage: AtomicU8::new(Stage::Issuing as u8),
             cancelled: AtomicBool::new(false),
