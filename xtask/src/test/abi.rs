@@ -21,8 +21,7 @@ type Results = BTreeMap<String, Result<(), String>>;
 /// The stage of `cargo xtask test`.
 pub(super) fn run(selection: &Selection) -> Result<Tally, Failure> {
     let cpu_counts = if selection.quick { &["2"] } else { CPU_COUNTS };
-    let mut columns: Vec<Column> = cpu_counts.iter().map(|cpus| Column::quintet(cpus)).collect();
-    columns.push(Column::lockdep("2", &build::lockdep_kernel()?));
+    let columns: Vec<Column> = cpu_counts.iter().map(|cpus| Column::quintet(cpus)).collect();
     compare(selection.filter.as_deref(), &columns)
 }
 
