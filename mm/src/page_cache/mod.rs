@@ -12,6 +12,7 @@
 //!                        +---- DIRTY <------+  changed while it was written: once more
 //! ```
 
+mod direct;
 mod fill;
 mod pager;
 mod reclaim;
