@@ -21,5 +21,5 @@ pub use address_space::{AddressSpace, FaultError, Fill, Limits, MapRequest, Rang
 pub use io::{Sink, Source};
 pub use mapping::{AccessOrder, Backing, Lock, Mappable, MappingInfo, MappingName, Prot};
 pub use page_cache::{
-    Figures as DirtyFigures, PageCache, Pager, Pattern, drop_clean, figures as dirty_figures, shrink,
+    Figures as DirtyFigures, PageCache, Pager, Pattern, Room, drop_clean, figures as dirty_figures, shrink,
 };

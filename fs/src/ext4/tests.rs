@@ -19,6 +19,7 @@ use super::create::New;
 use super::inode::ROOT;
 use super::volume::{OnError, OpenOptions, Volume};
 use crate::block::MemoryDisk;
+use crate::damage::Random;
 use crate::xattr::SetMode;
 use crate::{DeviceNumber, FileKind, NewInode};
 
@@ -241,16 +242,6 @@ fn a_directory_of_many_names_has_an_index_that_finds_them_all() {
         assert!(volume.inode(file).is_ok());
         volume.close(NOW).expect("it closes");
         check(&disk.image(), &format!("{kind:?}"));
-    }
-}
-
-/// A pseudo-random sequence.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % n
     }
 }
 

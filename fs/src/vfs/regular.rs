@@ -113,7 +113,6 @@ impl RegularFile {
         }
         let past_cache = if direct { self.cache.write_direct(io.offset, source)? } else { None };
         let result = past_cache.map_or_else(|| self.cache.write(io.offset, source), Ok);
-        ops.pages_changed(&self.inode);
         if result.is_ok() {
             self.inode.modified();
         }
@@ -258,7 +257,6 @@ pub(crate) fn allocate_pages(inode: &Inode, cache: &PageCache, mode: u32, offset
             sched::preempt_point();
         }
     }
-    ops.pages_changed(inode);
     Ok(())
 }
 
