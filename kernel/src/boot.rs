@@ -149,6 +149,11 @@ fn add_devices(machine: hal::boot::Machine) {
                     fs::ninep::add_server(server);
                 }
             }
+            drivers::virtio::FS => {
+                if let Some(server) = drivers::virtio::exchange::start_fs(device) {
+                    fs::fuse::add_server(server);
+                }
+            }
             drivers::virtio::BLOCK => {
                 if let Some(disk) = drivers::virtio::block::start(device) {
                     let name = fs::block::disk_name("vd", disks);
