@@ -438,6 +438,10 @@ impl DirtyStore for Ext4 {
         self.check_failure();
         written.and(committed)
     }
+
+    fn prune(&self) -> usize {
+        self.superblock().map_or(0, |superblock| superblock.prune())
+    }
 }
 
 /// The file system as its superblock keeps it; with it the file system ends.
