@@ -66,6 +66,7 @@ fn start(machine: hal::boot::Machine) {
         log::warn!("mounting /dev, /proc and /sys: {error}");
     }
     fs::writeback::start();
+    mm::start_read_ahead();
     add_devices(machine);
     connect_processes();
     start_init();

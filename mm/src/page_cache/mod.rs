@@ -32,7 +32,7 @@ use sched::WaitQueue;
 use crate::radix_tree::RadixTree;
 use crate::{AddressSpace, Sink, Source};
 
-pub use fill::Pattern;
+pub use fill::{Pattern, start_read_ahead};
 pub use pager::Pager;
 pub use reclaim::{drop_clean, shrink};
 pub use room::Room;
@@ -72,6 +72,8 @@ struct Pages {
 
 /// The pages of one file. Reads and writes may run from any number of threads at once; a page's bytes may tear, as POSIX allows.
 pub struct PageCache {
+    /// Itself.
+    own: Weak<PageCache>,
     pages: SpinLock<Pages>,
     size: AtomicU64,
     /// Address spaces that map or have mapped it, to be told of truncation.
@@ -106,7 +108,8 @@ impl PageCache {
     }
 
     fn with(pager: Option<Arc<dyn Pager>>, room: Option<Arc<dyn Room>>, size: u64) -> Arc<PageCache> {
-        Arc::new(PageCache {
+        Arc::new_cyclic(|own| PageCache {
+            own: own.clone(),
             pages: SpinLock::new(Pages { tree: RadixTree::new(), dirty: RadixTree::new() }),
             size: AtomicU64::new(size),
             mappers: SpinLock::new(Vec::new()),
