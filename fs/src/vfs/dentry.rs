@@ -269,11 +269,12 @@ impl Dentry {
         let mut done = 0;
         // The deepest first: what has lost all names below can go itself.
         while let Some(dir) = dirs.pop() {
-            let unused = |_: &Box<[u8]>, child: &mut Arc<Dentry>| {
+            let is_unused = |child: &Arc<Dentry>| {
                 Arc::strong_count(child) == 1 && !child.is_mount_point() && child.children.lock().by_name.is_empty()
             };
             let mut children = dir.children.lock();
-            let gone: Vec<Arc<Dentry>> = children.by_name.extract_if(unused).map(|(_, child)| child).collect();
+            let unused = children.by_name.extract_if(|_, child| is_unused(child));
+            let gone: Vec<Arc<Dentry>> = unused.map(|(_, child)| child).collect();
             children.negative = children.negative.saturating_sub(gone.iter().filter(|d| d.inode.is_none()).count());
             children.by_name.shrink_to_fit();
             drop(children);
