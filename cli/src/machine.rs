@@ -125,16 +125,9 @@ impl Machine {
     /// QEMU's arguments; `lines` are the descriptors of the serial line and of the ports, `sockets` those of what shows the volumes that are
     /// shown over virtiofs.
     fn arguments(&self, accel: Accel, lines: &[i32], sockets: &[PathBuf]) -> Vec<OsString> {
-        let acpi = if self.acpi { "on" } else { "off" };
         let (machine, serial_device) = match self.model {
-            Model::Q35 => (format!("q35,acpi={acpi}"), "virtio-serial-pci"),
-            Model::Microvm => (format!("microvm,acpi={acpi}"), "virtio-serial-device"),
-        };
-        let accel = match accel {
-            Accel::Kvm => "kvm",
-            // QEMU counts instructions in one thread only.
-            Accel::Tcg if self.extra.iter().any(|argument| argument == "-icount") => "tcg,thread=single",
-            Accel::Tcg => "tcg,thread=multi",
+            Model::Q35 => ("q35", "virtio-serial-pci"),
+            Model::Microvm => ("microvm", "virtio-serial-device"),
         };
         let mut arguments: Vec<OsString> =
             ["-nodefaults", "-no-user-config", "-no-reboot"].map(OsString::from).to_vec();
@@ -143,8 +136,8 @@ impl Machine {
             arguments.push(value);
         };
         add("-display", "none".into());
-        add("-machine", machine.into());
-        add("-accel", accel.into());
+        add("-machine", format!("{machine},acpi={}", if self.acpi { "on" } else { "off" }).into());
+        add("-accel", self.accel_argument(accel).into());
         add("-cpu", "max".into());
         add("-smp", self.cpus.to_string().into());
         add("-m", format!("{}k", self.memory >> 10).into());
@@ -204,6 +197,15 @@ impl Machine {
             all.push(("-machine", "memory-backend=memory".into()));
         }
         all
+    }
+
+    fn accel_argument(&self, accel: Accel) -> &'static str {
+        match accel {
+            Accel::Kvm => "kvm",
+            // QEMU counts instructions in one thread only.
+            Accel::Tcg if self.extra.iter().any(|argument| argument == "-icount") => "tcg,thread=single",
+            Accel::Tcg => "tcg,thread=multi",
+        }
     }
 }
 

@@ -16,7 +16,7 @@ mod bitflags_lite {
         ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $bit:ident = $value:expr;)* }) => {
             $(#[$meta])*
             #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-            pub struct $name(u8);
+            pub struct $name(u16);
 
             impl $name {
                 $($(#[$doc])* pub const $bit: $name = $name($value);)*
@@ -64,6 +64,30 @@ flags! {
         ACCESSED = 64;
         /// Write-protected for whoever watches the page (userfaultfd): a mark that the processor does not see.
         GUARDED = 128;
+        /// Not written since somebody asked to know (soft-dirty bits): write-protected, a mark that the processor does not see.
+        UNCHANGED = 256;
+        /// The page of zeros that all share: counts as nobody's memory.
+        ZEROS = 512;
+        /// With FILE: of memory that programs share, which is its own storage.
+        SHMEM = 1024;
+    }
+}
+
+/// An entry of a page table, as queries see it.
+pub struct Mapped<'a> {
+    /// The page's address.
+    pub va: usize,
+    /// What it allows. A page in a table that is shared since a fork may show as writable here.
+    pub flags: MapFlags,
+    /// Page tables that have this very entry, in a table that they share.
+    pub holders: u32,
+    pub(crate) frame: &'a dyn Fn() -> Frame,
+}
+
+impl Mapped<'_> {
+    /// Another reference to the frame.
+    pub fn frame(&self) -> Frame {
+        (self.frame)()
     }
 }
 
@@ -79,14 +103,27 @@ pub struct Batch {
     pub(crate) end: usize,
     /// Anonymous pages taken out.
     pub anonymous: usize,
-    /// File pages taken out.
+    /// File pages taken out, without those of shared memory.
     pub file: usize,
+    /// Pages of shared memory taken out.
+    pub shmem: usize,
 }
 
 impl Batch {
     /// An empty batch.
     pub const fn new() -> Batch {
-        Batch { frames: Vec::new(), start: usize::MAX, end: 0, anonymous: 0, file: 0 }
+        Batch { frames: Vec::new(), start: usize::MAX, end: 0, anonymous: 0, file: 0, shmem: 0 }
+    }
+
+    /// Counts a page that was taken out.
+    pub(crate) fn count(&mut self, flags: MapFlags) {
+        if flags.has(MapFlags::SHMEM) {
+            self.shmem += 1;
+        } else if flags.has(MapFlags::FILE) {
+            self.file += 1;
+        } else if !flags.has(MapFlags::ZEROS) {
+            self.anonymous += 1;
+        }
     }
 
     /// Notes that translations of `start..end` changed.

@@ -17,7 +17,9 @@ mod page_cache;
 mod radix_tree;
 pub mod userfault;
 
-pub use address_space::{AddressSpace, FaultError, Fill, Limits, MapRequest, Range, Usage};
+pub use address_space::{
+    AddressSpace, CleanDirty, FaultError, Fill, Limits, MapRequest, PageState, Pages, Range, Residency, Usage,
+};
 pub use io::{Sink, Source};
 pub use mapping::{AccessOrder, Backing, Lock, Mappable, MappingInfo, MappingName, Prot};
 pub use page_cache::{

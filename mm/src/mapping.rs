@@ -125,6 +125,8 @@ pub struct MappingInfo {
     pub order: AccessOrder,
     /// MAP_NORESERVE.
     pub no_reserve: bool,
+    /// All its pages count as changed ([`crate::AddressSpace::watch_changes`]).
+    pub changed: bool,
     /// What backs it.
     pub backing: Backing,
     /// Its name where it has no file.

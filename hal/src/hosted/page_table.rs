@@ -6,7 +6,7 @@ use std::sync::Arc;
 use abi::PAGE_SIZE;
 
 use crate::frame::Frame;
-use crate::paging::{Batch, MapFlags, OutOfFrames};
+use crate::paging::{Batch, MapFlags, Mapped, OutOfFrames};
 use crate::sync::{SpinGuard, SpinLock};
 
 type Entries = BTreeMap<usize, (Frame, MapFlags)>;
@@ -86,9 +86,9 @@ impl Tables<'_> {
     }
 
     /// Calls `f` on every entry that is in use in `start..end`.
-    pub fn for_each(&self, start: usize, end: usize, mut f: impl FnMut(usize, &dyn Fn() -> Frame, MapFlags)) {
+    pub fn for_each(&self, start: usize, end: usize, mut f: impl FnMut(&Mapped<'_>)) {
         for (&va, (frame, flags)) in self.entries.range(start..end) {
-            f(va, &|| frame.clone(), *flags);
+            f(&Mapped { va, flags: *flags, holders: 1, frame: &|| frame.clone() });
         }
     }
 
@@ -97,11 +97,7 @@ impl Tables<'_> {
         let pages: Vec<usize> = self.entries.range(start..end).map(|e| *e.0).collect();
         for va in pages {
             if let Some((frame, flags)) = self.entries.remove(&va) {
-                if flags.has(MapFlags::FILE) {
-                    batch.file += 1
-                } else {
-                    batch.anonymous += 1
-                }
+                batch.count(flags);
                 batch.free_later(frame);
                 batch.touch(va, va + PAGE_SIZE);
             }
@@ -124,11 +120,26 @@ impl Tables<'_> {
         Ok(())
     }
 
+    /// Makes pages of `start..end` that `which` chooses look as if nobody had used them.
+    pub fn forget_accesses(
+        &mut self,
+        start: usize,
+        end: usize,
+        batch: &mut Batch,
+        which: impl Fn(MapFlags) -> bool,
+    ) -> Result<(), OutOfFrames> {
+        for (_, (_, flags)) in self.entries.range_mut(start..end).filter(|(_, (_, flags))| which(*flags)) {
+            *flags = flags.without(MapFlags::ACCESSED);
+        }
+        batch.touch(start, end);
+        Ok(())
+    }
+
     /// Moves the entries of `len` bytes from `old` to `new`.
     pub fn relocate(&mut self, old: usize, new: usize, len: usize, batch: &mut Batch) -> Result<(), OutOfFrames> {
         for offset in (0..len).step_by(PAGE_SIZE) {
             if let Some(entry) = self.entries.remove(&(old + offset)) {
-                self.entries.insert(new + offset, entry);
+                self.entries.insert(new + offset, (entry.0, entry.1.without(MapFlags::UNCHANGED)));
             }
         }
         batch.touch(old, old + len);

@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use super::tlb;
 use crate::cpu;
 use crate::frame::Frame;
-use crate::paging::{Batch, MapFlags, OutOfFrames};
+use crate::paging::{Batch, MapFlags, Mapped, OutOfFrames};
 use crate::sync::{SpinGuard, SpinLock};
 use crate::user::USER_END;
 
@@ -31,6 +31,12 @@ const FILE: u64 = 1 << 10;
 const HELD: u64 = 1 << 11;
 /// Software: write-protected for a watcher.
 const GUARDED: u64 = 1 << 52;
+/// Software: write-protected to see whether it is written.
+const UNCHANGED: u64 = 1 << 53;
+/// Software: the shared page of zeros.
+const ZEROS: u64 = 1 << 54;
+/// Software: a page of shared memory.
+const SHMEM: u64 = 1 << 55;
 pub(super) const NX: u64 = 1 << 63;
 pub(super) const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
@@ -176,6 +182,15 @@ fn encode(frame: usize, flags: MapFlags) -> u64 {
     if flags.has(MapFlags::GUARDED) {
         entry |= GUARDED;
     }
+    if flags.has(MapFlags::UNCHANGED) {
+        entry |= UNCHANGED;
+    }
+    if flags.has(MapFlags::ZEROS) {
+        entry |= ZEROS;
+    }
+    if flags.has(MapFlags::SHMEM) {
+        entry |= SHMEM;
+    }
     entry
 }
 
@@ -189,6 +204,9 @@ fn decode(entry: u64) -> MapFlags {
         .with(flag(SHARED, MapFlags::SHARED))
         .with(flag(FILE, MapFlags::FILE))
         .with(flag(GUARDED, MapFlags::GUARDED))
+        .with(flag(UNCHANGED, MapFlags::UNCHANGED))
+        .with(flag(ZEROS, MapFlags::ZEROS))
+        .with(flag(SHMEM, MapFlags::SHMEM))
         .with(flag(D, MapFlags::DIRTY))
         .with(flag(A, MapFlags::ACCESSED))
 }
@@ -437,16 +455,17 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// Calls `f` on every last-level entry that is in use in `start..end`, skipping empty tables: `f(va, flags)`.
-    pub fn for_each(&self, start: usize, end: usize, mut f: impl FnMut(usize, &dyn Fn() -> Frame, MapFlags)) {
+    /// Calls `f` on every last-level entry that is in use in `start..end`, skipping empty tables.
+    pub fn for_each(&self, start: usize, end: usize, mut f: impl FnMut(&Mapped<'_>)) {
         let mut va = start;
         while va < end {
             let next = ((va & !(TABLE_SPAN - 1)) + TABLE_SPAN).min(end);
             if let Some((table, _)) = self.find(va) {
+                let holders = super::frame_refs(super::virt_to_phys(table.0.cast()) / abi::PAGE_SIZE);
                 while va < next {
                     let entry = table.load(index(va, 1));
                     if entry != 0 {
-                        f(va, &|| clone_frame(entry), decode(entry));
+                        f(&Mapped { va, flags: decode(entry), holders, frame: &|| clone_frame(entry) });
                     }
                     va += abi::PAGE_SIZE;
                 }
@@ -489,7 +508,7 @@ impl Tables<'_> {
         let shared = if frame.refs() == 1 { Some(frame) } else { try_unwrap_shared(frame) };
         let last = shared.is_some();
         table.for_each(|_, entry| {
-            count(entry, batch);
+            batch.count(decode(entry));
             if last {
                 // SAFETY: the table is ours alone and about to be freed, so the reference passes to us.
                 batch.frames.push(unsafe { take_frame(entry) });
@@ -526,6 +545,31 @@ impl Tables<'_> {
         Ok(())
     }
 
+    /// Makes pages of `start..end` that `which` chooses look as if nobody had used them.
+    pub fn forget_accesses(
+        &mut self,
+        start: usize,
+        end: usize,
+        batch: &mut Batch,
+        which: impl Fn(MapFlags) -> bool,
+    ) -> Result<(), OutOfFrames> {
+        let mut va = start;
+        while va < end.min(USER_END) {
+            let next = ((va & !(TABLE_SPAN - 1)) + TABLE_SPAN).min(end);
+            if self.find(va).is_some() {
+                let table = self.own(va)?;
+                for slot in (va..next).step_by(abi::PAGE_SIZE).map(|page| index(page, 1)) {
+                    if which(decode(table.load(slot))) {
+                        table.entry(slot).fetch_and(!A, Ordering::AcqRel);
+                    }
+                }
+                batch.touch(va, next);
+            }
+            va = next;
+        }
+        Ok(())
+    }
+
     /// Moves the entries of `len` bytes from `old` to `new` (both page-aligned, not overlapping, nothing mapped at `new`).
     pub fn relocate(&mut self, old: usize, new: usize, len: usize, batch: &mut Batch) -> Result<(), OutOfFrames> {
         for offset in (0..len).step_by(abi::PAGE_SIZE) {
@@ -535,7 +579,8 @@ impl Tables<'_> {
             let target = self.own(new + offset)?;
             let source = self.own(old + offset)?;
             let entry = source.entry(index(old + offset, 1)).swap(0, Ordering::AcqRel);
-            target.put(index(new + offset, 1), entry);
+            // What moves counts as written.
+            target.put(index(new + offset, 1), entry & !UNCHANGED);
         }
         batch.touch(old, old + len);
         Ok(())
@@ -566,12 +611,8 @@ fn share_level(from: Table, to: Table, level: u32) -> Result<(), OutOfFrames> {
 fn unmap_entry(table: &Table, slot: usize, batch: &mut Batch) {
     let entry = table.entry(slot).swap(0, Ordering::AcqRel);
     if entry != 0 {
-        count(entry, batch);
+        batch.count(decode(entry));
         // SAFETY: the entry was just taken out.
         batch.frames.push(unsafe { take_frame(entry) });
     }
-}
-
-fn count(entry: u64, batch: &mut Batch) {
-    if entry & FILE != 0 { batch.file += 1 } else { batch.anonymous += 1 }
 }

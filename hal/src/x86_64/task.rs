@@ -242,18 +242,22 @@ impl Task {
         fpu::component_mask()
     }
 
-    /// Runs `f` on the user registers of a task that is not running and is kept from running meanwhile. `None` if it is running, or a kernel thread.
-    pub fn with_user_regs<R>(&self, f: impl FnOnce(&mut UserRegs) -> R) -> Option<R> {
-        let stack = self.stack.as_ref()?;
+    /// The user registers with which the task last entered the kernel. `None` while it runs on another processor, and for a kernel thread.
+    pub fn user_regs(&self) -> Option<UserRegs> {
+        let frame = (self.stack.as_ref()?.top() - size_of::<UserRegs>()) as *const UserRegs;
         self.fpu.as_ref()?;
         let _irq = crate::irq::disable();
-        if self.on_cpu.swap(true, Ordering::Acquire) {
+        let own = core::ptr::eq(self, current());
+        if !own && self.on_cpu.swap(true, Ordering::Acquire) {
             return None;
         }
-        // SAFETY: the frame is at the top of a user task's stack; with `on_cpu` held by us nobody runs on that stack.
-        let result = f(unsafe { &mut *((stack.top() - size_of::<UserRegs>()) as *mut UserRegs) });
-        self.on_cpu.store(false, Ordering::Release);
-        Some(result)
+        // SAFETY: the frame is at the top of a user task's stack, which lives as long as the task. Nobody writes it meanwhile: this
+        // processor runs on that stack itself, or holds `on_cpu`.
+        let regs = unsafe { frame.read_volatile() };
+        if !own {
+            self.on_cpu.store(false, Ordering::Release);
+        }
+        Some(regs)
     }
 
     pub(super) fn with_fpu<R>(&self, f: impl FnOnce(&mut [u8]) -> R) -> Option<R> {

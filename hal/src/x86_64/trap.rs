@@ -176,14 +176,24 @@ fn do_exit_work(regs: &mut UserRegs) {
         }
         enable();
         if regs.rip >= USER_END {
-            // Would fault inside the kernel when not canonical: give the fault that user mode would have got.
-            (hooks::get().user_exception)(regs, Exception { vector: 13, code: 0 });
+            fault_outside(regs);
         }
         if current.work.load(Ordering::Acquire) & !task::LOAD_FPU != 0 {
             (hooks::get().before_user)(regs);
             regs.sanitize();
         }
         disable();
+    }
+}
+
+/// Going back to where no program can be might fault inside the kernel: gives the fault that user mode would have got.
+fn fault_outside(regs: &mut UserRegs) {
+    let address = regs.rip;
+    if address.cast_signed() >> 47 == -1 {
+        let fault = PageFault { address, present: false, write: false, execute: true, from_user: true };
+        (hooks::get().page_fault)(&fault);
+    } else {
+        (hooks::get().user_exception)(regs, Exception { vector: 13, code: 0 });
     }
 }
 

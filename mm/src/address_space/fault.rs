@@ -57,10 +57,22 @@ pub(super) fn flags_of(mapping: &Mapping, writable: bool) -> MapFlags {
     flags
 }
 
+/// As [`flags_of`], for a page of the mapping's cache.
+pub(super) fn file_flags(mapping: &Mapping, writable: bool) -> MapFlags {
+    let kind = if mapping.is_shmem() { MapFlags::FILE.with(MapFlags::SHMEM) } else { MapFlags::FILE };
+    flags_of(mapping, writable).with(kind)
+}
+
 /// The marks of an entry that outlive changes of what it allows.
 pub(super) fn kept(old: MapFlags) -> MapFlags {
     let one = |flag: MapFlags| if old.has(flag) { flag } else { MapFlags::NONE };
-    one(MapFlags::FILE).with(one(MapFlags::GUARDED))
+    let kind = one(MapFlags::FILE).with(one(MapFlags::SHMEM)).with(one(MapFlags::ZEROS));
+    kind.with(one(MapFlags::GUARDED)).with(one(MapFlags::UNCHANGED))
+}
+
+/// Does somebody wait for the next write to the page?
+pub(super) fn awaits_write(flags: MapFlags) -> bool {
+    flags.has(MapFlags::GUARDED) || flags.has(MapFlags::UNCHANGED)
 }
 
 /// What a fault becomes when the file's page can't be had.
@@ -70,7 +82,7 @@ fn fault_of(error: Errno) -> FaultError {
 
 /// May pages of a shared mapping be mapped so that writes need no fault? Not where there is storage to write them back to.
 pub(super) fn writable_at_once(mapping: &Mapping) -> bool {
-    mapping.shared && mapping.cache.as_ref().is_none_or(|(cache, _)| !cache.is_paged())
+    mapping.shared && (mapping.cache.is_none() || mapping.is_shmem())
 }
 
 impl AddressSpace {
@@ -148,29 +160,30 @@ impl AddressSpace {
             return self.touch_present(mapping, page, write);
         }
         let frame = if write { Frame::alloc_zeroed() } else { zero_page() }.ok_or(FaultError::NoMemory)?;
+        let flags = if write { flags_of(mapping, true) } else { flags_of(mapping, false).with(MapFlags::ZEROS) };
         let mut tables = self.page_table.lock();
         if tables.flags(page).is_some() {
             drop(tables);
             return self.touch_present(mapping, page, write);
         }
-        tables.map(page, frame, flags_of(mapping, write)).map_err(|_| FaultError::NoMemory)?;
+        tables.map(page, frame, flags).map_err(|_| FaultError::NoMemory)?;
         drop(tables);
-        self.count_anonymous(1);
+        self.count_anonymous(isize::from(write));
         Ok(())
     }
 
     fn bring_in_shared(&self, mapping: &Mapping, page: usize, frame: Frame, write: bool) -> Result<(), FaultError> {
-        let flags = flags_of(mapping, write || writable_at_once(mapping)).with(MapFlags::FILE);
+        let flags = file_flags(mapping, write || writable_at_once(mapping));
         let mut tables = self.page_table.lock();
         if let Some(now) = tables.flags(page) {
-            let flags = if now.has(MapFlags::WRITE) { flags_of(mapping, true).with(MapFlags::FILE) } else { flags };
-            let guarded = now.has(MapFlags::GUARDED) && !write;
-            let flags = if guarded { flags.without(MapFlags::WRITE).with(MapFlags::GUARDED) } else { flags };
+            let flags = if now.has(MapFlags::WRITE) { file_flags(mapping, true) } else { flags };
+            let waits = awaits_write(now) && !write;
+            let flags = if waits { flags.without(MapFlags::WRITE).with(kept(now)) } else { flags };
             // Another thread was faster, the page was only read so far, or a table shared since a fork has to be copied to get the right to write.
             tables.set_flags(page, flags).map_err(|_| FaultError::NoMemory)?;
         } else {
             tables.map(page, frame, flags).map_err(|_| FaultError::NoMemory)?;
-            self.rss_file.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+            self.count_file(mapping, 1);
         }
         drop(tables);
         self.page_table.flush_local(page);
@@ -196,9 +209,9 @@ impl AddressSpace {
         }
         let mut tables = self.page_table.lock();
         if tables.flags(page).is_none() {
-            let flags = flags_of(mapping, false).with(MapFlags::FILE);
+            let flags = file_flags(mapping, false);
             tables.map(page, frame.clone(), flags).map_err(|_| FaultError::NoMemory)?;
-            self.rss_file.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+            self.count_file(mapping, 1);
         }
         Ok(())
     }
@@ -224,7 +237,7 @@ impl AddressSpace {
             return Ok(());
         }
         let exclusive = tables.exclusive(page).map_err(|_| FaultError::NoMemory)?;
-        if exclusive && !flags.has(MapFlags::FILE) {
+        if exclusive && !flags.has(MapFlags::FILE) && !flags.has(MapFlags::ZEROS) {
             tables.set_flags(page, flags_of(mapping, true)).map_err(|_| FaultError::NoMemory)?;
             drop(tables);
             self.page_table.flush_local(page);
@@ -242,9 +255,11 @@ impl AddressSpace {
         if let Some(old) = old {
             batch.free_later(old);
         }
-        if flags.has(MapFlags::FILE) {
-            batch.file = 1;
+        if flags.has(MapFlags::FILE) || flags.has(MapFlags::ZEROS) {
             self.count_anonymous(1);
+        }
+        if flags.has(MapFlags::FILE) {
+            self.count_file(mapping, -1);
         }
         self.finish(&mut batch);
         Ok(())
@@ -258,7 +273,7 @@ impl AddressSpace {
         let window = page & !(AROUND * PAGE_SIZE - 1);
         let from = window.max(start);
         let to = (window + AROUND * PAGE_SIZE).min(mapping.end);
-        let flags = flags_of(mapping, writable_at_once(mapping)).with(MapFlags::FILE);
+        let flags = file_flags(mapping, writable_at_once(mapping));
         let pages = cache.size().div_ceil(PAGE_SIZE as u64);
         let mut mapped = 0;
         let mut tables = self.page_table.lock();
@@ -271,7 +286,7 @@ impl AddressSpace {
             }
         }
         drop(tables);
-        self.rss_file.fetch_add(mapped, core::sync::atomic::Ordering::Relaxed);
+        self.count_file(mapping, mapped);
     }
 
     /// Extends a mapping that grows down to hold `page`, within RLIMIT_STACK and short of the gap to the mapping below.

@@ -28,6 +28,7 @@ impl AddressSpace {
         self.page_table.flush(&mut batch);
         child.count_anonymous(self.rss_anon.load(Ordering::Relaxed));
         child.rss_file.store(self.rss_file.load(Ordering::Relaxed), Ordering::Relaxed);
+        child.rss_shmem.store(self.rss_shmem.load(Ordering::Relaxed), Ordering::Relaxed);
         let mut inherited = child.layout.write();
         for (&start, mapping) in &layout.mappings {
             if let Some((cache, _)) = &mapping.cache {

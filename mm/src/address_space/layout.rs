@@ -42,6 +42,8 @@ pub(super) struct Mapping {
     pub(super) name: MappingName,
     /// Who resolves faults in it.
     pub(super) watch: Option<Watch>,
+    /// It is new, or part of it, since somebody asked what changes: all its pages count as changed.
+    pub(super) changed: bool,
 }
 
 impl Mapping {
@@ -62,6 +64,7 @@ impl Mapping {
             cache: None,
             name: request.name,
             watch: None,
+            changed: true,
         }
     }
 
@@ -75,6 +78,11 @@ impl Mapping {
             *at += offset as u64;
         }
         part
+    }
+
+    /// Are its pages memory that is its own storage: shared memory, or files in memory?
+    pub(super) fn is_shmem(&self) -> bool {
+        self.cache.as_ref().is_some_and(|(cache, _)| !cache.is_paged())
     }
 
     /// One of the kernel's own pages, which are never locked and can't be dumped at will.
@@ -261,10 +269,11 @@ impl Layout {
         if !left.continues_into(at - left_start, right) {
             return;
         }
-        let end = right.end;
+        let (end, changed) = (right.end, right.changed);
         self.mappings.remove(&at);
         if let Some(left) = self.mappings.get_mut(&left_start) {
             left.end = end;
+            left.changed |= changed;
         }
     }
 
@@ -346,6 +355,7 @@ impl Layout {
             not_dumped: mapping.not_dumped,
             order: mapping.order,
             no_reserve: mapping.no_reserve,
+            changed: mapping.changed,
             backing: mapping.backing.clone(),
             name: mapping.name,
         }
@@ -378,6 +388,7 @@ mod tests {
             cache: None,
             name: MappingName::None,
             watch: None,
+            changed: true,
         }
     }
 

@@ -37,11 +37,12 @@ use hal::paging::{Batch, OutOfFrames, PageTable};
 use sched::RwLock;
 
 use crate::{Backing, Lock, MappingName, Prot};
-use layout::Layout;
+use layout::{Layout, Mapping};
 
 pub use fault::FaultError;
 pub(crate) use layout::LOWEST;
 pub use remap::Range;
+pub use report::{CleanDirty, PageState, Pages, Residency};
 pub use userfault::Fill;
 
 /// Anonymous pages mapped, over all address spaces.
@@ -65,6 +66,7 @@ pub struct AddressSpace {
     id: u64,
     rss_anon: AtomicIsize,
     rss_file: AtomicIsize,
+    rss_shmem: AtomicIsize,
     peak_rss: AtomicUsize,
     this: Weak<AddressSpace>,
 }
@@ -83,6 +85,7 @@ impl AddressSpace {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             rss_anon: AtomicIsize::new(0),
             rss_file: AtomicIsize::new(0),
+            rss_shmem: AtomicIsize::new(0),
             peak_rss: AtomicUsize::new(0),
             this: this.clone(),
         }))
@@ -110,16 +113,24 @@ impl AddressSpace {
         ANONYMOUS.fetch_add(pages, Ordering::Relaxed);
     }
 
+    /// Counts pages of a mapping's cache that were mapped.
+    fn count_file(&self, mapping: &Mapping, pages: isize) {
+        let sum = if mapping.is_shmem() { &self.rss_shmem } else { &self.rss_file };
+        sum.fetch_add(pages, Ordering::Relaxed);
+    }
+
     /// Flushes and frees what a batch took out, and counts it.
     fn finish(&self, batch: &mut Batch) {
         self.count_anonymous(-(batch.anonymous as isize));
         self.rss_file.fetch_sub(batch.file as isize, Ordering::Relaxed);
-        (batch.anonymous, batch.file) = (0, 0);
+        self.rss_shmem.fetch_sub(batch.shmem as isize, Ordering::Relaxed);
+        (batch.anonymous, batch.file, batch.shmem) = (0, 0, 0);
         self.page_table.flush(batch);
     }
 
     fn note_peak(&self) {
-        let now = self.rss_anon.load(Ordering::Relaxed) + self.rss_file.load(Ordering::Relaxed);
+        let now: isize =
+            [&self.rss_anon, &self.rss_file, &self.rss_shmem].map(|sum| sum.load(Ordering::Relaxed)).iter().sum();
         self.peak_rss.fetch_max(usize::try_from(now).unwrap_or(0), Ordering::Relaxed);
     }
 

@@ -7,7 +7,7 @@ use abi::general::{MS_ASYNC, MS_INVALIDATE, MS_SYNC};
 use base::{Errno, Result};
 use hal::paging::{Batch, MapFlags};
 
-use super::fault::{flags_of, kept, writable_at_once};
+use super::fault::{awaits_write, flags_of, kept, writable_at_once};
 use super::layout::{Layout, Mapping, range_end};
 use super::{AddressSpace, no_memory};
 use crate::{Backing, Prot, overcommit};
@@ -73,7 +73,7 @@ impl AddressSpace {
             let (shared, private) = (flags_of(mapping, writable_at_once(mapping)), flags_of(mapping, false));
             let change = |old: MapFlags| {
                 let keep_write = old.has(MapFlags::WRITE) && prot.contains(Prot::WRITE);
-                let flags = if mapping.shared && !old.has(MapFlags::GUARDED) { shared } else { private };
+                let flags = if mapping.shared && !awaits_write(old) { shared } else { private };
                 flags.with(kept(old)).with(if keep_write { MapFlags::WRITE } else { MapFlags::NONE })
             };
             self.page_table.lock().protect(from, to, &mut batch, change).map_err(no_memory)?;

@@ -10,7 +10,7 @@ use hal::paging::{Batch, MapFlags};
 use hal::user::{USER_END, UserBuf};
 use sched::RwLockWriteGuard;
 
-use super::fault::flags_of;
+use super::fault::{file_flags, flags_of};
 use super::layout::{Layout, Mapping};
 use super::{AddressSpace, FaultError, Range, no_memory};
 use crate::userfault::{Changes, Features, Kind, Message, Modes, Monitor, Stop, Watch, end_of};
@@ -231,11 +231,11 @@ impl AddressSpace {
                     Some(frame) => cache.insert_if_absent(index, frame)?,
                     None => cache.page(index, false)?.ok_or(Errno::EFAULT)?,
                 };
-                let flags = flags_of(mapping, true).with(MapFlags::FILE);
+                let flags = file_flags(mapping, true);
                 if !self.map_absent(page, frame, guarded(flags, guard))? {
                     return Err(Errno::EEXIST);
                 }
-                self.rss_file.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+                self.count_file(mapping, 1);
             }
             _ => {
                 let frame = frame.ok_or(Errno::EINVAL)?;
@@ -294,13 +294,13 @@ impl AddressSpace {
     /// Maps pages of shared memory that are there, so that they can carry the mark.
     fn map_present(&self, first: usize, mapping: &Mapping, start: usize, end: usize) -> Result<()> {
         let Some((cache, index)) = &mapping.cache else { return Ok(()) };
-        let flags = flags_of(mapping, false).with(MapFlags::FILE);
+        let flags = file_flags(mapping, false);
         for page in (start..end).step_by(PAGE_SIZE) {
             let index = index + ((page - first) / PAGE_SIZE) as u64;
             if let Some(frame) = cache.page(index, false)?
                 && self.map_absent(page, frame, flags)?
             {
-                self.rss_file.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+                self.count_file(mapping, 1);
             }
         }
         Ok(())

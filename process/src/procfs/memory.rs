@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use abi::PAGE_SIZE;
 use base::{Errno, Result};
-use mm::{AccessOrder, AddressSpace, Backing, MappingInfo, MappingName, Prot};
+use mm::{AccessOrder, AddressSpace, Backing, MappingInfo, MappingName, Prot, Residency};
 
 use super::Subject;
 
@@ -103,58 +103,62 @@ pub(super) fn maps(subject: &Subject) -> Result<Vec<u8>> {
     Ok(mappings(subject)?.1.iter().flat_map(line).collect())
 }
 
-/// Sums of smaps, in pages but for `pss`, which is in 1/4096 of a page.
+/// The sums that `smaps` shows: of one mapping, or of all.
 #[derive(Clone, Copy, Default)]
 struct Sums {
-    resident: usize,
-    pss: usize,
-    private: usize,
-    swapped: usize,
-    anonymous: usize,
+    pages: Residency,
+    /// Shares of pages that are locked, in 1/4096 of a page.
     locked: usize,
 }
 
 impl Sums {
     fn of(space: &AddressSpace, mapping: &MappingInfo) -> Sums {
-        let (resident, pss, private, swapped) = space.residency(mapping.start, mapping.end);
-        let anonymous = if matches!(mapping.backing, Backing::Anonymous) { resident } else { 0 };
-        let locked = if mapping.lock.is_locked() { resident } else { 0 };
-        Sums { resident, pss, private, swapped, anonymous, locked }
+        let pages = space.residency(mapping.start, mapping.end);
+        Sums { pages, locked: if mapping.lock.is_locked() { pages.share } else { 0 } }
     }
 
     fn add(&mut self, other: &Sums) {
-        self.resident += other.resident;
-        self.pss += other.pss;
-        self.private += other.private;
-        self.swapped += other.swapped;
-        self.anonymous += other.anonymous;
+        self.pages += other.pages;
         self.locked += other.locked;
     }
 
-    fn lines(&self, writable: bool) -> String {
-        let kb = |pages: usize| pages * (PAGE_SIZE / 1024);
-        let (clean, dirty) = if writable { (0, self.private) } else { (self.private, 0) };
-        let lines = [
-            ("Rss", kb(self.resident)),
-            ("Pss", self.pss / 1024),
-            ("Pss_Dirty", if writable { self.pss / 1024 } else { 0 }),
-            ("Shared_Clean", kb(self.resident - self.private)),
-            ("Shared_Dirty", 0),
-            ("Private_Clean", kb(clean)),
-            ("Private_Dirty", kb(dirty)),
-            ("Referenced", kb(self.resident)),
-            ("Anonymous", kb(self.anonymous)),
+    /// The lines, with what only the sum over all mappings shows if `rollup`.
+    fn lines(&self, rollup: bool) -> String {
+        let (pages, page) = (&self.pages, |pages: usize| pages * (PAGE_SIZE / 1024));
+        // A share of 1/4096 of a page is a byte.
+        let share = |bytes: usize| bytes / 1024;
+        let first =
+            [("Rss", page(pages.resident)), ("Pss", share(pages.share)), ("Pss_Dirty", share(pages.share_dirty))];
+        let file = pages.share - pages.share_anonymous - pages.share_shmem;
+        let kinds = [
+            ("Pss_Anon", share(pages.share_anonymous)),
+            ("Pss_File", share(file)),
+            ("Pss_Shmem", share(pages.share_shmem)),
+        ];
+        let rest = [
+            ("Shared_Clean", page(pages.shared.clean)),
+            ("Shared_Dirty", page(pages.shared.dirty)),
+            ("Private_Clean", page(pages.private.clean)),
+            ("Private_Dirty", page(pages.private.dirty)),
+            ("Referenced", page(pages.referenced)),
+            ("Anonymous", page(pages.anonymous)),
             ("LazyFree", 0),
             ("AnonHugePages", 0),
             ("ShmemPmdMapped", 0),
             ("FilePmdMapped", 0),
             ("Shared_Hugetlb", 0),
             ("Private_Hugetlb", 0),
-            ("Swap", kb(self.swapped)),
-            ("SwapPss", kb(self.swapped)),
-            ("Locked", kb(self.locked)),
+            ("Swap", 0),
+            ("SwapPss", 0),
+            ("Locked", share(self.locked)),
         ];
-        lines.iter().map(|(name, value)| format!("{:<16}{value:>8} kB\n", format!("{name}:"))).collect()
+        let kinds = kinds.iter().filter(|_| rollup);
+        let text = |(name, value): &(&str, usize)| {
+            // Linux gives these two a column less.
+            let width = if name.ends_with("_Hugetlb") { 7 } else { 8 };
+            format!("{:<16}{value:>width$} kB\n", format!("{name}:"))
+        };
+        first.iter().chain(kinds).chain(&rest).map(text).collect()
     }
 }
 
@@ -177,6 +181,7 @@ fn flags(mapping: &MappingInfo) -> String {
         (mapping.no_reserve, "nr"),
         (mapping.wiped_on_fork, "wf"),
         (mapping.not_dumped, "dd"),
+        (mapping.changed, "sd"),
     ];
     let names: String = set.iter().filter(|(on, _)| *on).map(|(_, name)| format!(" {name}")).collect();
     format!("VmFlags:{names} \n")
@@ -192,7 +197,7 @@ pub(super) fn smaps(subject: &Subject) -> Result<Vec<u8>> {
         for (name, value) in [("Size", size), ("KernelPageSize", 4), ("MMUPageSize", 4)] {
             text.extend_from_slice(format!("{:<16}{value:>8} kB\n", format!("{name}:")).as_bytes());
         }
-        text.extend_from_slice(Sums::of(&space, mapping).lines(mapping.prot.contains(Prot::WRITE)).as_bytes());
+        text.extend_from_slice(Sums::of(&space, mapping).lines(false).as_bytes());
         text.extend_from_slice(b"THPeligible:    0\n");
         text.extend_from_slice(flags(mapping).as_bytes());
         sched::preempt_point();

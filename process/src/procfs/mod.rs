@@ -4,10 +4,12 @@
 
 mod deadlocks;
 mod fd;
+mod map_files;
 mod mem;
 mod memory;
 mod mounts;
 mod namespaces;
+mod pagemap;
 mod settings;
 mod stat;
 mod status;
@@ -68,6 +70,8 @@ enum Kind {
     Private(Read),
     /// A file that can be written too.
     Setting(Read, Write),
+    /// A file that can only be written.
+    Order(Write),
     /// A link straight to a file, for those who may inspect the process.
     Link(Target),
     /// A directory.
@@ -79,7 +83,7 @@ enum Kind {
 impl Kind {
     fn file_kind(&self) -> FileKind {
         match self {
-            Kind::Text(_) | Kind::Private(_) | Kind::Setting(..) => FileKind::Regular,
+            Kind::Text(_) | Kind::Private(_) | Kind::Setting(..) | Kind::Order(_) => FileKind::Regular,
             Kind::Link(_) => FileKind::Symlink,
             Kind::Dir(_) => FileKind::Directory,
             Kind::File(_) => FileKind::Regular,
@@ -93,6 +97,7 @@ const ENTRIES: &[(&str, Kind, bool)] = &[
     ("fd", Kind::Dir(|subject| own(subject, fd::links(subject)).mode(0o500)), true),
     ("fdinfo", Kind::Dir(|subject| own(subject, fd::infos(subject))), true),
     ("ns", Kind::Dir(|subject| own(subject, Node::dir_of(Namespaces(subject.clone())).mode(0o511))), true),
+    ("map_files", Kind::Dir(|subject| own(subject, map_files::directory(subject))), false),
     ("net", Kind::Dir(|subject| own(subject, net::procfs::directory())), true),
     ("stat", Kind::Text(stat::stat), true),
     ("statm", Kind::Text(stat::statm), true),
@@ -106,10 +111,12 @@ const ENTRIES: &[(&str, Kind, bool)] = &[
     ("maps", Kind::Private(memory::maps), true),
     ("smaps", Kind::Private(memory::smaps), true),
     ("smaps_rollup", Kind::Private(memory::smaps_rollup), true),
+    ("pagemap", Kind::File(|subject| own(subject, pagemap::node(subject))), true),
+    ("clear_refs", Kind::Order(pagemap::clear), true),
     ("limits", Kind::Text(settings::limits), true),
     ("io", Kind::Private(stat::io), true),
     ("wchan", Kind::Text(|_| Ok(b"0".to_vec())), true),
-    ("syscall", Kind::Private(|_| Ok(b"running\n".to_vec())), true),
+    ("syscall", Kind::Private(stat::syscall), true),
     ("personality", Kind::Private(settings::personality), true),
     ("children", Kind::Text(settings::children), true),
     ("cgroup", Kind::Text(|_| Ok(b"0::/\n".to_vec())), true),
@@ -180,6 +187,7 @@ fn make(subject: &Subject, kind: &Kind) -> Node {
         Kind::Text(read) => text(read, None, false),
         Kind::Private(read) => text(read, None, true).mode(0o400),
         Kind::Setting(read, write) => text(read, Some(write), false).mode(0o644),
+        Kind::Order(write) => text(|_| Err(Errno::EINVAL), Some(write), true).mode(0o200),
         Kind::Dir(make) | Kind::File(make) => return make(subject),
         Kind::Link(target) => {
             let subject = subject.clone();

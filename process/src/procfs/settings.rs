@@ -54,7 +54,7 @@ pub(super) fn identity_map() -> Vec<u8> {
 }
 
 /// The number in a write: decimal, blanks around it.
-fn parse(data: &[u8]) -> Result<i64> {
+pub(super) fn parse(data: &[u8]) -> Result<i64> {
     let text = core::str::from_utf8(data).map_err(|_| Errno::EINVAL)?;
     text.trim_matches(|c: char| c.is_ascii_whitespace() || c == '\0').parse().map_err(|_| Errno::EINVAL)
 }

@@ -33,6 +33,20 @@ fn priority(params: &Params) -> i32 {
 
 const NORMAL: Params = Params { policy: Policy::Other, nice: 0, rt_priority: 0, reset_on_fork: false };
 
+/// `syscall`: the number and arguments of the call that the thread is in (-1 if in none), its stack pointer and place; `running` for
+/// one that no call holds.
+pub(super) fn syscall(subject: &Subject) -> Result<Vec<u8>> {
+    let own = crate::try_current().is_some_and(|task| alloc::sync::Arc::ptr_eq(&task, &subject.task));
+    let thread = subject.task.thread().filter(|_| own || subject.task.state_letter() != 'R');
+    let Some(regs) = thread.and_then(|thread| thread.task().user_regs()) else { return Ok(b"running\n".to_vec()) };
+    let (call, place) = (regs.orig_rax.cast_signed(), format!("0x{:x} 0x{:x}\n", regs.rsp, regs.rip));
+    if call == -1 {
+        return Ok(format!("-1 {place}").into_bytes());
+    }
+    let arguments = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9].map(|value| format!("0x{value:x}"));
+    Ok(format!("{call} {} {place}", arguments.join(" ")).into_bytes())
+}
+
 pub(super) fn stat(subject: &Subject) -> Result<Vec<u8>> {
     let (task, process) = (&subject.task, subject.process());
     let used = if subject.thread { task.used() } else { process.used() };

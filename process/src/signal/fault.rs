@@ -1,6 +1,7 @@
 //! Exceptions and page faults in user mode, as signals.
 
 use hal::regs::{Exception, PageFault, UserRegs};
+use hal::user::USER_END;
 use mm::FaultError;
 
 use super::{SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGTRAP, SigInfo, send};
@@ -61,7 +62,9 @@ pub fn user_fault(fault: &PageFault) -> bool {
 }
 
 fn signal_fault(task: &crate::Task, fault: &PageFault, error: FaultError) {
-    let code = u64::from(fault.present) | u64::from(fault.write) << 1 | 4 | u64::from(fault.execute) << 4;
+    // As on Linux, nobody learns what is mapped in the kernel's half.
+    let present = fault.present || fault.address >= USER_END;
+    let code = u64::from(present) | u64::from(fault.write) << 1 | 4 | u64::from(fault.execute) << 4;
     *task.fault.lock() = FaultRecord { vector: 14, code, address: fault.address as u64 };
     let info = match error {
         FaultError::NotMapped => SigInfo::fault(SIGSEGV, SEGV_MAPERR, fault.address),

@@ -83,6 +83,7 @@ fn run_all(cases: &[&Case], options: &Options) -> usize {
         return cases.len();
     }
     sys::set_mode(&base, 0o777);
+    sys::adopt_orphans();
     let limit = TIME_LIMIT * options.scale;
     let mut waiting = cases.iter();
     let mut running: Vec<Running> = Vec::new();
@@ -111,6 +112,8 @@ fn run_all(cases: &[&Case], options: &Options) -> usize {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
+    // What a failed case left behind holds our output open, for whoever reads it to its end.
+    sys::kill_children();
     let _ = fs::remove_dir_all(&base);
     failed
 }

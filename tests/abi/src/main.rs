@@ -44,6 +44,7 @@ mod overlay;
 mod packet_socket;
 mod pipe;
 mod poll;
+mod proc_memory;
 mod process;
 mod procfs;
 mod pty;
@@ -97,6 +98,7 @@ const THEMES: &[&[Case]] = &[
     strange_packet::CASES,
     pipe::CASES,
     poll::CASES,
+    proc_memory::CASES,
     process::CASES,
     procfs::CASES,
     pty::CASES,

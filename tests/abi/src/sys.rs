@@ -76,6 +76,25 @@ pub(crate) fn reap_any() -> Option<(pid_t, c_int)> {
     (pid > 0).then_some((pid, status))
 }
 
+/// Lets processes whose parents end become children of this one.
+pub(crate) fn adopt_orphans() {
+    ok!(libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0));
+}
+
+/// Kills every child of this thread, and theirs, once those are orphans.
+pub(crate) fn kill_children() {
+    let list = format!("/proc/self/task/{}/children", std::process::id());
+    loop {
+        let children = std::fs::read_to_string(&list).unwrap_or_default();
+        for pid in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+        if children.is_empty() || unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) } < 0 {
+            return;
+        }
+    }
+}
+
 /// Kills a child and all that it started in its process group.
 pub(crate) fn kill_session(pid: pid_t) {
     unsafe {
