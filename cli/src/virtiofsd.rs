@@ -39,11 +39,12 @@ impl Server {
             // It wants to be root, and is in a name space of its own.
             command.args(["unshare", "--user", "--map-root-user", "--mount"]);
         }
+        let mut socket = OsString::from("--socket-path=");
+        socket.push(folder.path().join("socket"));
         let child = command
-            .args([PROGRAM, "-f", "-o", "cache=none,xattr,sandbox=chroot", "-o"])
+            .args([PROGRAM, "-f", "-o", "cache=none,xattr", "-o"])
             .arg(source)
-            .arg("--socket-path")
-            .arg(folder.path().join("socket"))
+            .arg(socket)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

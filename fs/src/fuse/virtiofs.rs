@@ -131,7 +131,13 @@ impl Carrier {
             return;
         }
         let written = done.written.load(Ordering::Acquire).min(done.reply.len() * PAGE_SIZE);
-        let mut answer = alloc::vec![0; written];
+        // Servers say that they filled what was there; the header has the truth.
+        let said = done.reply.first().map_or(0, |frame| {
+            let mut len = [0; 4];
+            frame.read(0, &mut len);
+            u32::from_le_bytes(len) as usize
+        });
+        let mut answer = alloc::vec![0; written.min(said)];
         for (frame, chunk) in done.reply.iter().zip(answer.chunks_mut(PAGE_SIZE)) {
             frame.read(0, chunk);
         }
