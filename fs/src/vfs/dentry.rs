@@ -63,6 +63,13 @@ impl Dentry {
         Dentry::with(Some(inode), None, name.into())
     }
 
+    /// A file that has no name yet, as if its name in `parent` had been removed (O_TMPFILE).
+    pub(crate) fn unnamed(parent: &Arc<Dentry>, inode: Arc<Inode>, name: &[u8]) -> Arc<Dentry> {
+        let dentry = Dentry::with(Some(inode), Some(parent.clone()), name.into());
+        dentry.gone.store(true, Ordering::Release);
+        dentry
+    }
+
     /// The inode, unless the entry is negative.
     #[inline]
     pub fn inode(&self) -> Option<&Arc<Inode>> {

@@ -176,8 +176,8 @@ fn open_unnamed(cx: &FsContext, dir: &Path, how: OpenHow) -> Result<Arc<OpenFile
     made.set_nlink(0);
     // With O_EXCL linkat(2) may not give it a name later.
     made.set_unnamed(!how.flags.contains(OpenFlags::EXCL));
-    let name = alloc::format!("/#{}", made.number());
-    let dentry = Dentry::root(made, name.as_bytes());
+    let name = alloc::format!("#{}", made.number());
+    let dentry = Dentry::unnamed(&dir.dentry, made, name.as_bytes());
     open_target(cx, Target { path: Path { mount: dir.mount.clone(), dentry }, created: true }, how)
 }
 
