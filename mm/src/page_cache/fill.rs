@@ -83,11 +83,7 @@ impl ReadAhead {
     }
 
     /// The window to read, first page and count, now that somebody has got to page `index`.
-    #[inline]
     fn on_hit(&self, index: u64) -> Option<(u64, u64)> {
-        if self.mark.load(Ordering::Relaxed) != index {
-            return None;
-        }
         self.mark.compare_exchange(index, NOWHERE, Ordering::Relaxed, Ordering::Relaxed).ok()?;
         let first = self.next.load(Ordering::Relaxed);
         let window = (self.window.load(Ordering::Relaxed) * 2).min(self.max.load(Ordering::Relaxed));
@@ -140,18 +136,25 @@ impl PageCache {
             None if self.is_paged() => self.fill(index).map(Some),
             found => Ok(found),
         };
-        if let Some((first, count)) = self.read_ahead.on_hit(index) {
+        if self.read_ahead.mark.load(Ordering::Relaxed) == index
+            && self.may_read_ahead()
+            && let Some((first, count)) = self.read_ahead.on_hit(index)
+        {
             self.start_window(first, count);
         }
         found
     }
 
-    /// Has a thread read a window, as far as the file goes. Only where that needs nobody's help: a program that does not answer must not keep
-    /// others from reading.
+    /// May a thread read for it? Only where that needs nobody's help: a program that does not answer must not keep others from reading.
+    fn may_read_ahead(&self) -> bool {
+        let prompt = self.pager.as_ref().is_some_and(|pager| pager.is_prompt());
+        prompt && !crate::frames::is_scarce() && WAITING.lock().len() < WAITING_MAX
+    }
+
+    /// Has a thread read a window, as far as the file goes.
     fn start_window(&self, first: u64, count: u64) {
         let count = count.min(self.size().div_ceil(PAGE).saturating_sub(first));
-        let prompt = self.pager.as_ref().is_some_and(|pager| pager.is_prompt());
-        if count == 0 || !prompt || crate::frames::is_scarce() || WAITING.lock().len() >= WAITING_MAX {
+        if count == 0 {
             return;
         }
         if let Ok(frames) = self.claim(first, count)
