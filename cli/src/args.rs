@@ -113,6 +113,9 @@ pub struct RunOptions {
     /// Boot this kernel: a file, or `linux` for Debian's own, to compare with.
     #[arg(long, value_name = "FILE|linux")]
     pub kernel: Option<PathBuf>,
+    /// Load this module of Debian's kernel as well.
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
+    pub module: Vec<String>,
     /// Start this program as PID 1 instead of quintet's own.
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub init: Option<PathBuf>,

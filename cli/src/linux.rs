@@ -13,10 +13,12 @@ enum For {
     Ports,
     Disks,
     Network,
+    /// Only a guest that names it: what a peer needs to make a link bad, or to send otherwise than by default.
+    Asked,
 }
 
 /// The modules, in the order of loading.
-const MODULES: [(&str, For); 11] = [
+const MODULES: [(&str, For); 18] = [
     ("virtio_ring", For::Ports),
     ("virtio", For::Ports),
     ("virtio_mmio", For::Ports),
@@ -28,6 +30,13 @@ const MODULES: [(&str, For); 11] = [
     ("failover", For::Network),
     ("net_failover", For::Network),
     ("virtio_net", For::Network),
+    ("ifb", For::Asked),
+    ("act_mirred", For::Asked),
+    ("cls_matchall", For::Asked),
+    ("sch_ingress", For::Asked),
+    ("sch_netem", For::Asked),
+    ("sch_fq", For::Asked),
+    ("tcp_bbr", For::Asked),
 ];
 
 /// A Linux kernel and its modules.
@@ -48,15 +57,20 @@ pub fn command_line(show_log: bool) -> &'static str {
     }
 }
 
-/// The kernel from the cache, fetched the first time, with the modules for `disks` and `network` if it has them.
-pub fn prepare(cache: &Cache, disks: bool, network: bool) -> Result<LinuxKernel, Failure> {
+/// The kernel from the cache, fetched the first time, with the modules for `disks` and `network` if it has them, and those that are `asked` for
+/// by name.
+pub fn prepare(cache: &Cache, disks: bool, network: bool, asked: &[String]) -> Result<LinuxKernel, Failure> {
+    if let Some(name) = asked.iter().find(|asked| !MODULES.iter().any(|(name, _)| name == asked)) {
+        return Err(Failure::new(format!("\"{name}\" is not among the modules that are kept of Debian's kernel")));
+    }
     let folder = cache.path(&format!("linux-{}", MODULES.len()));
-    let needed = |reason: For| match reason {
+    let needed = |name: &str, reason: For| match reason {
         For::Ports => true,
         For::Disks => disks,
         For::Network => network,
+        For::Asked => asked.iter().any(|asked| asked == name),
     };
-    let modules = MODULES.iter().enumerate().filter(|(_, (_, reason))| needed(*reason));
+    let modules = MODULES.iter().enumerate().filter(|(_, (name, reason))| needed(name, *reason));
     let kernel = LinuxKernel {
         image: folder.join("vmlinuz"),
         modules: modules.map(|(number, (name, _))| folder.join(format!("{number:02}-{name}.ko"))).collect(),

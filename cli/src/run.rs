@@ -97,7 +97,7 @@ fn choose_kernel(options: &RunOptions, cache: &Cache) -> Result<Kernel, Failure>
     if options.kernel.as_deref() == Some("linux".as_ref()) {
         let disks = !options.disk.is_empty() || options.root != Root::Builtin;
         let network = Connection::new(options.network.as_ref(), &options.publish).exists();
-        let linux = linux::prepare(cache, disks, network)?;
+        let linux = linux::prepare(cache, disks, network, &options.module)?;
         return Ok(Kernel { path: linux.image.clone(), linux: Some(linux) });
     }
     Ok(Kernel { path: artifacts::kernel(options.kernel.as_deref())?, linux: None })

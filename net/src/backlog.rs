@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use hal::cpu::PerCpu;
 use hal::sync::SpinLock;
+use sched::statistics::{Deferred, note_deferred};
 
 use crate::packet::{Addressed, Packet};
 use crate::{af_packet, ip, link, worker};
@@ -76,6 +77,7 @@ fn run_slow() {
     if backlog.deferred.load(Ordering::Relaxed) || backlog.running.swap(true, Ordering::Relaxed) {
         return;
     }
+    note_deferred(Deferred::Receive);
     if !work(backlog, BUDGET) {
         backlog.deferred.store(true, Ordering::Relaxed);
         worker::wake(worker::BACKLOGS);

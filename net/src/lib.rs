@@ -7,7 +7,7 @@
 //! All locks but those inside devices are taken in threads only: interrupts just wake the network's thread. A packet is sent under whatever locks,
 //! since sending only queues it; it is received without any ([`backlog`]).
 //!
-//! Lock order (outermost first): a socket's reader and filler locks (sleep) -> abstract names -> a unix socket's state (two sockets: listener first,
+//! Lock order (outermost first): a socket's reader and writer locks (sleep) -> abstract names -> a unix socket's state (two sockets: listener first,
 //! else never both) -> its inbox; a TCP request's progress -> a TCP or datagram socket's state (never two) -> its settings -> its inbox -> alarms ->
 //! interfaces, addresses, routes -> neighbours -> an interface's queue -> the backlog -> wait queues of sched. Tables of sockets and ports are leaves: nothing is
 //! called under them but scores. Files that were sent are never dropped under a lock.
@@ -77,6 +77,7 @@ pub fn create(caller: &Caller, family: i32, kind: i32, protocol: i32) -> Result<
 
 /// Sets the network up: the loopback interface, and the thread that does what interrupts leave. Once, at boot, in a thread.
 pub fn init() {
+    tcp::memory::init();
     link::init();
     if link::tunnel::register().is_err() {
         log::warn!("/dev/net/tun: its number is taken");

@@ -4,7 +4,9 @@ use alloc::collections::VecDeque;
 
 use abi::PAGE_SIZE;
 use base::{Errno, Result};
+use hal::cpu::PerCpu;
 use hal::frame::Frame;
+use hal::sync::SpinLock;
 use mm::{Sink, Source};
 
 /// Bytes that are written once and then only referred to: a part of a page.
@@ -244,7 +246,20 @@ pub struct Filler {
     used: usize,
 }
 
+/// Each processor's filler.
+static SHARED: PerCpu<SpinLock<Filler>> = hal::per_cpu!(SpinLock::new(Filler::new()));
+
 impl Filler {
+    /// Uses this processor's filler: a socket that has sent something small does not keep a page for what it may send next.
+    pub fn shared<R>(f: impl FnOnce(&mut Filler) -> R) -> R {
+        let mut filler = core::mem::take(&mut *SHARED.get().lock());
+        let result = f(&mut filler);
+        // Another thread may have left one meanwhile, and this may be another processor.
+        let other = core::mem::replace(&mut *SHARED.get().lock(), filler);
+        drop(other);
+        result
+    }
+
     /// A filler without a page.
     pub const fn new() -> Filler {
         Filler { page: None, used: 0 }

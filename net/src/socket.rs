@@ -46,6 +46,8 @@ bitflags! {
         const EOR = 0x80;
         /// MSG_WAITALL.
         const WAITALL = 0x100;
+        /// MSG_CONFIRM.
+        const CONFIRM = 0x800;
         /// MSG_ERRQUEUE.
         const ERRQUEUE = 0x2000;
         /// MSG_NOSIGNAL.

@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use base::Nanos;
 use hal::sync::SpinLock;
 use sched::thread::Times;
+use sched::transfers::Transfers;
 
 /// Sums of dead threads or of waited-for children.
 #[derive(Clone, Copy, Default, Debug)]
@@ -25,12 +26,22 @@ pub struct Used {
     pub major_faults: u64,
     /// The largest resident set, in KiB.
     pub max_rss: u64,
+    /// What it read and wrote.
+    pub transfers: Transfers,
 }
 
 impl Used {
     /// Nothing.
-    pub const NONE: Used =
-        Used { user: 0, system: 0, voluntary: 0, involuntary: 0, minor_faults: 0, major_faults: 0, max_rss: 0 };
+    pub const NONE: Used = Used {
+        user: 0,
+        system: 0,
+        voluntary: 0,
+        involuntary: 0,
+        minor_faults: 0,
+        major_faults: 0,
+        max_rss: 0,
+        transfers: Transfers::NONE,
+    };
 
     /// Adds what a thread has used.
     pub fn add_times(&mut self, times: &Times) {
@@ -38,6 +49,7 @@ impl Used {
         self.system += times.system;
         self.voluntary += times.voluntary;
         self.involuntary += times.involuntary;
+        self.transfers += times.transfers;
     }
 
     /// Adds what another has used.
@@ -49,6 +61,7 @@ impl Used {
         self.minor_faults += other.minor_faults;
         self.major_faults += other.major_faults;
         self.max_rss = self.max_rss.max(other.max_rss);
+        self.transfers += other.transfers;
     }
 
     /// User and system time together.

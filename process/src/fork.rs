@@ -255,6 +255,9 @@ fn new_process(task: &Task, args: &CloneArgs, pid: Pid) -> Result<Process> {
     process.set_image(parent.image());
     process.set_dumpable(parent.dumpable());
     process.oom_score_adj.store(parent.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
+    for (new, old) in process.login.iter().zip(&parent.login) {
+        new.store(old.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
     process.membarrier.store(parent.membarrier.load(Ordering::Relaxed), Ordering::Relaxed);
     Ok(process)
 }

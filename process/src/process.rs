@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use base::Nanos;
 use fs::OpenFile;
@@ -80,6 +80,8 @@ pub struct Process {
     pub(crate) dumpable: AtomicU8,
     /// `/proc/PID/oom_score_adj`.
     pub oom_score_adj: AtomicI32,
+    /// Who has logged in: the user and the session's number (`/proc/PID/loginuid`, `sessionid`); `u32::MAX` for nobody.
+    pub(crate) login: [AtomicU32; 2],
     pub(crate) timers: Timers,
     /// The threads that it traces.
     pub(crate) tracees: SpinLock<Vec<Arc<Task>>>,
@@ -119,6 +121,7 @@ impl Process {
             did_exec: AtomicBool::new(false),
             dumpable: AtomicU8::new(1),
             oom_score_adj: AtomicI32::new(0),
+            login: [const { AtomicU32::new(u32::MAX) }; 2],
             timers: Timers::new(),
             tracees: SpinLock::new(Vec::new()),
             lost_tracees: SpinLock::new(Vec::new()),

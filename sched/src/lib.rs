@@ -16,6 +16,7 @@ pub mod statistics;
 pub mod thread;
 pub mod time;
 pub mod timer;
+pub mod transfers;
 mod wait_queue;
 
 pub use mutex::{Mutex, MutexGuard};

@@ -23,6 +23,34 @@ struct PerProcessor {
     idle: AtomicU64,
     idle_since: AtomicU64,
     switches: AtomicU64,
+    deferred: [AtomicU64; DEFERRED.len()],
+}
+
+/// The kinds of work that interrupts leave to be done after them, as `/proc/softirqs` names them.
+pub const DEFERRED: [&str; 10] =
+    ["HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU"];
+
+/// Those kinds that there are here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Deferred {
+    /// The scheduler's tick.
+    Tick = 1,
+    /// Packets that waited for room in a device.
+    Send = 2,
+    /// Packets that a device has received, or that this machine has sent to itself.
+    Receive = 3,
+    /// Timers that were due.
+    Timers = 8,
+}
+
+/// Some deferred work is being done on this processor.
+pub fn note_deferred(kind: Deferred) {
+    FIGURES.get().deferred[kind as usize].fetch_add(1, Ordering::Relaxed);
+}
+
+/// How often each kind of deferred work was done on a processor, in the order of [`DEFERRED`].
+pub fn deferred(cpu: usize) -> [u64; DEFERRED.len()] {
+    FIGURES.of(cpu).deferred.each_ref().map(|count| count.load(Ordering::Relaxed))
 }
 
 static FIGURES: PerCpu<PerProcessor> = hal::per_cpu!(PerProcessor {
@@ -32,6 +60,7 @@ static FIGURES: PerCpu<PerProcessor> = hal::per_cpu!(PerProcessor {
     idle: AtomicU64::new(0),
     idle_since: AtomicU64::new(0),
     switches: AtomicU64::new(0),
+    deferred: [const { AtomicU64::new(0) }; DEFERRED.len()],
 });
 static LOAD: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
 static NEXT_SAMPLE: AtomicU64 = AtomicU64::new(SAMPLE);

@@ -12,6 +12,7 @@ use hal::sync::{Once, SpinLock};
 use hal::task::{HasTask, Running, Task, work};
 
 use crate::timer::Timer;
+use crate::transfers::{Counters, Transfers};
 use crate::{Sleep, SleepEnd, schedule};
 
 pub(crate) static RUNNING: Running<Thread> = Running::new();
@@ -44,6 +45,7 @@ pub struct Thread {
     affinity: AtomicU64,
     pub(crate) entity: SpinLock<Entity>,
     ticks: [AtomicU64; 2],
+    pub(crate) transfers: Counters,
 }
 
 /// What the scheduler keeps of a thread.
@@ -91,6 +93,12 @@ pub fn current() -> Arc<Thread> {
     RUNNING.current()
 }
 
+/// Does a thread run yet?
+#[inline]
+pub(crate) fn is_running() -> bool {
+    RUNNING.is_set()
+}
+
 /// Runs `f` on the running thread, without counting a reference.
 #[inline]
 pub fn with_current<R>(f: impl FnOnce(&Thread) -> R) -> R {
@@ -105,7 +113,7 @@ pub fn yield_now() {
 /// Yields if the scheduler wants this processor back. For long loops in the kernel, which is not preempted otherwise.
 #[inline]
 pub fn preempt_point() {
-    if RUNNING.is_set() && with_current(|t| t.task.work() & work::RESCHEDULE != 0) {
+    if is_running() && with_current(|t| t.task.work() & work::RESCHEDULE != 0) {
         schedule::reschedule();
     }
 }
@@ -188,6 +196,7 @@ impl Thread {
                 involuntary: 0,
             }),
             ticks: [const { AtomicU64::new(0) }; 2],
+            transfers: Counters::default(),
         }
     }
 
@@ -442,6 +451,7 @@ impl Thread {
             voluntary: entity.voluntary,
             involuntary: entity.involuntary,
             waited: entity.waited,
+            transfers: self.transfers.sums(),
         }
     }
 
@@ -508,7 +518,7 @@ impl Params {
     }
 }
 
-/// Processor time and switches of a thread.
+/// Processor time, switches and transfers of a thread.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Times {
     /// In user mode, in nanoseconds.
@@ -521,4 +531,6 @@ pub struct Times {
     pub involuntary: u64,
     /// Nanoseconds spent ready but not running.
     pub waited: Nanos,
+    /// What it read and wrote.
+    pub transfers: Transfers,
 }

@@ -10,6 +10,8 @@ use base::Nanos;
 use hal::cpu::PerCpu;
 use hal::sync::SpinLock;
 
+use crate::statistics::{Deferred, note_deferred};
+
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// What a timer calls: it gets the deadline that passed, and gives the next one.
@@ -106,6 +108,10 @@ pub(crate) fn run_expired() -> bool {
         }
         ticked
     };
+    if ticked {
+        note_deferred(Deferred::Tick);
+    }
+    let mut first = true;
     loop {
         let expired = {
             let mut queue = queue.lock();
@@ -124,6 +130,9 @@ pub(crate) fn run_expired() -> bool {
         }
         *armed = None;
         drop(armed);
+        if core::mem::take(&mut first) {
+            note_deferred(Deferred::Timers);
+        }
         if let Some(next) = (timer.callback)(deadline) {
             timer.arm(next);
         }

@@ -21,7 +21,10 @@ pub(crate) struct Rusage {
     shared_text: [i64; 3],
     minor_faults: i64,
     major_faults: i64,
-    swaps_and_blocks: [i64; 3],
+    swaps: i64,
+    /// Blocks of 512 bytes.
+    blocks_in: i64,
+    blocks_out: i64,
     messages_and_signals: [i64; 3],
     voluntary: i64,
     involuntary: i64,
@@ -35,6 +38,8 @@ impl Rusage {
             max_rss: used.max_rss as i64,
             minor_faults: used.minor_faults as i64,
             major_faults: used.major_faults as i64,
+            blocks_in: (used.transfers.from_storage >> 9) as i64,
+            blocks_out: (used.transfers.to_storage >> 9) as i64,
             voluntary: used.voluntary as i64,
             involuntary: used.involuntary as i64,
             ..Rusage::default()

@@ -9,6 +9,7 @@ use hal::user::{UserBuf, UserPtr};
 use ipc::pipe;
 use mm::{Sink, Source};
 use process::{Resource, Task};
+use sched::transfers;
 
 use crate::args::Args;
 use crate::context::Context;
@@ -84,14 +85,30 @@ pub(crate) fn write_source(
     raise_pipe(cx.task, result)
 }
 
+/// Counts a read of bytes that went well, or its failure.
+#[inline]
+fn counted_read(result: Result<usize>) -> Result<usize> {
+    transfers::read_call(result.unwrap_or(0));
+    result
+}
+
+/// As [`counted_read`], for a write.
+#[inline]
+fn counted_write(result: Result<usize>) -> Result<usize> {
+    transfers::write_call(result.unwrap_or(0));
+    result
+}
+
 pub(crate) fn read(cx: &mut Context, a: Args) -> Result<usize> {
     let open = cx.task.files().get_for(a.fd(0), Access::READ)?;
-    open.read(&mut Sink::user(&[buffer(a.0[1], a.size(2))?]))
+    counted_read(open.read(&mut Sink::user(&[buffer(a.0[1], a.size(2))?])))
 }
 
 pub(crate) fn write(cx: &mut Context, a: Args) -> Result<usize> {
     let open = cx.task.files().get_for(a.fd(0), Access::WRITE)?;
-    write_source(cx, &open, None, &mut Source::user(&[buffer(a.0[1], a.size(2))?]), open.flags())
+    let buffers = [buffer(a.0[1], a.size(2))?];
+    let mut source = Source::user(&buffers);
+    counted_write(write_source(cx, &open, None, &mut source, open.flags()))
 }
 
 /// An offset argument. `EINVAL` if negative.
@@ -108,7 +125,7 @@ pub(crate) fn pread64(cx: &mut Context, a: Args) -> Result<usize> {
     if !open.access().contains(Access::READ) {
         return Err(Errno::EBADF);
     }
-    open.read_at(at, &mut Sink::user(&[buffer(a.0[1], a.size(2))?]))
+    counted_read(open.read_at(at, &mut Sink::user(&[buffer(a.0[1], a.size(2))?])))
 }
 
 pub(crate) fn pwrite64(cx: &mut Context, a: Args) -> Result<usize> {
@@ -120,7 +137,9 @@ pub(crate) fn pwrite64(cx: &mut Context, a: Args) -> Result<usize> {
     if !open.access().contains(Access::WRITE) {
         return Err(Errno::EBADF);
     }
-    write_source(cx, &open, Some(at), &mut Source::user(&[buffer(a.0[1], a.size(2))?]), open.flags())
+    let buffers = [buffer(a.0[1], a.size(2))?];
+    let mut source = Source::user(&buffers);
+    counted_write(write_source(cx, &open, Some(at), &mut source, open.flags()))
 }
 
 /// RWF_* flags of preadv2(2) and pwritev2(2).
@@ -155,17 +174,17 @@ fn read_vector(cx: &Context, a: Args, at: Option<u64>, bits: u32) -> Result<usiz
     let buffers = buffers(a.0[1], a.size(2))?;
     let flags = with_rwf(&open, bits)?;
     let mut sink = Sink::user(&buffers);
-    match at {
+    counted_read(match at {
         Some(at) => open.read_at_with(at, &mut sink, flags),
         None => open.read_with(&mut sink, flags),
-    }
+    })
 }
 
 fn write_vector(cx: &Context, a: Args, at: Option<u64>, bits: u32) -> Result<usize> {
     let open = cx.task.files().get_for(a.fd(0), Access::WRITE)?;
     let buffers = buffers(a.0[1], a.size(2))?;
     let flags = with_rwf(&open, bits)?;
-    write_source(cx, &open, at, &mut Source::user(&buffers), flags)
+    counted_write(write_source(cx, &open, at, &mut Source::user(&buffers), flags))
 }
 
 pub(crate) fn readv(cx: &mut Context, a: Args) -> Result<usize> {
@@ -237,7 +256,7 @@ fn copy(
         }
         sched::preempt_point();
     }
-    Ok(total)
+    counted_write(counted_read(Ok(total)))
 }
 
 pub(crate) fn sendfile(cx: &mut Context, a: Args) -> Result<usize> {

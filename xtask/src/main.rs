@@ -13,6 +13,7 @@ mod crash_test;
 mod fuzz;
 mod guest;
 mod lint;
+mod net_lab;
 mod profile;
 mod run;
 mod setup;
@@ -42,6 +43,8 @@ usage: cargo xtask COMMAND
                                   random system calls; the kernel has to survive
   crash-test [--kills N] [--mode ordered|journal|writeback] [--drop-unflushed] [--seed S]
                                   kill the machine while it writes; e2fsck has to find nothing
+  net-lab [--rounds N] [--link WORD] [SCENARIO...]
+                                  machines on one link, Quintet's and Linux's; a wrong name lists the scenarios
   lint                            format, clippy, layers, unsafe, documentation, lengths
   census                          lines and share of unsafe, crate by crate
   compat [--check]                docs/compatibility.md from the system-call table
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         "fuzz-syscalls" => fuzz::run(rest),
         "profile" => profile::run(rest),
         "report" => status::run(rest),
+        "net-lab" => net_lab::run(rest),
         "lint" => lint::run(),
         "census" => census::run(),
         "compat" => compat::run(rest),

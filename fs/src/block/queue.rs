@@ -161,6 +161,8 @@ impl RequestQueue {
     pub(crate) fn submit(self: &Arc<RequestQueue>, bios: Vec<Bio>) {
         let geometry = self.geometry();
         let now = sched::time::now();
+        let read: u64 = bios.iter().filter(|bio| bio.op == BlockOp::Read).map(|bio| u64::from(bio.sectors) << 9).sum();
+        sched::transfers::from_storage(read as usize);
         {
             let mut state = self.state.lock_irq();
             for mut bio in bios {

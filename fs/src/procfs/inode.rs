@@ -119,6 +119,11 @@ impl File for OpenNode {
         Ok(len)
     }
 
+    /// What is shown has no size of its own.
+    fn truncate(&self, _size: u64) -> Result<()> {
+        Ok(())
+    }
+
     fn poll(&self, table: &mut PollTable) -> Events {
         let Some((queue, _)) = self.node.news() else { return ALWAYS_READY };
         table.register(&queue);

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use base::{Errno, NANOS_PER_SEC, Nanos, Result};
 use hal::sync::Once;
-use sched::statistics;
+use sched::statistics::{self, DEFERRED};
 
 use crate::procfs::{Node, file, link, register_root};
 use crate::{LinkTarget, chardev, vfs};
@@ -108,6 +108,9 @@ fn stat() -> Result<Vec<u8>> {
         sum.idle += t.idle;
         each.push_str(&line(&format!("cpu{cpu}"), t));
     }
+    let kinds = deferred_of_all();
+    let mut deferred = format!("{}", kinds.iter().sum::<u64>());
+    kinds.iter().for_each(|count| deferred.push_str(&format!(" {count}")));
     let mut interrupts = 0;
     hal::irq::for_each_count(|_, _, _, count| interrupts += count);
     let mut out = line("cpu ", sum);
@@ -115,10 +118,31 @@ fn stat() -> Result<Vec<u8>> {
     let booted = sched::time::realtime().saturating_sub(sched::time::now()) / NANOS_PER_SEC;
     let forks = numbers().map_or(0, |n| n.forks());
     out.push_str(&format!(
-        "intr {interrupts}\nctxt {}\nbtime {booted}\nprocesses {forks}\nprocs_running {}\nprocs_blocked 0\nsoftirq 0 0 0 0 0 0 0 0 0 0 0\n",
+        "intr {interrupts}\nctxt {}\nbtime {booted}\nprocesses {forks}\nprocs_running {}\nprocs_blocked 0\nsoftirq {deferred}\n",
         statistics::switches(),
         statistics::runnable().max(1),
     ));
+    Ok(out.into_bytes())
+}
+
+/// Work that interrupts have deferred, by kind, on all processors.
+fn deferred_of_all() -> [u64; DEFERRED.len()] {
+    let mut sum = [0; DEFERRED.len()];
+    for cpu in 0..hal::cpu::count() {
+        sum.iter_mut().zip(statistics::deferred(cpu)).for_each(|(sum, count)| *sum += count);
+    }
+    sum
+}
+
+fn softirqs() -> Result<Vec<u8>> {
+    let cpus = hal::cpu::count();
+    let mut out = String::from("                    ");
+    (0..cpus).for_each(|cpu| out.push_str(&format!("CPU{cpu:<8}")));
+    for (kind, name) in DEFERRED.iter().enumerate() {
+        out.push_str(&format!("\n{name:>12}:"));
+        (0..cpus).for_each(|cpu| out.push_str(&format!(" {:10}", statistics::deferred(cpu)[kind])));
+    }
+    out.push('\n');
     Ok(out.into_bytes())
 }
 
@@ -260,6 +284,7 @@ pub fn register() {
     register_root("mounts", to_self("self/mounts"));
     register_root("net", to_self("self/net"));
     register_root("partitions", file(crate::block::report::partitions));
+    register_root("softirqs", file(softirqs));
     register_root("stat", file(stat));
     register_root("swaps", fixed("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"));
     register_root("sys", super::sysctl::tree());

@@ -10,7 +10,7 @@ use alloc::boxed::Box;
 
 pub use block::{BlockDevice, BlockFault, BlockGeometry, BlockOp, BlockRequest, SECTOR, Segment};
 pub use exchange::{Exchange, ExchangeDevice};
-pub use net::{NetDevice, NetFeatures, Offload, Page, Received, Transmit};
+pub use net::{NetDevice, NetFeatures, Offload, Page, Part, Received, Transmit};
 
 /// A byte-stream port to the host (a virtio-serial port).
 pub trait Port: Send + Sync {

@@ -39,10 +39,13 @@ pub struct Transmit<'a> {
     pub offload: Offload,
 }
 
+/// Where a part of a received frame lies: memory, offset, length.
+pub type Part = (Box<dyn Page>, usize, usize);
+
 /// A received frame.
 pub struct Received {
-    /// Where it lies: memory, offset, length.
-    pub parts: Vec<(Box<dyn Page>, usize, usize)>,
+    /// Where it lies.
+    pub parts: Vec<Part>,
     /// Its checksums are right, or need not be looked at.
     pub checked: bool,
 }

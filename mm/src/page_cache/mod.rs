@@ -416,7 +416,7 @@ impl Drop for PageCache {
         if let Some(room) = &self.room {
             room.give(pages.tree.len());
         }
-        write_back::forget_dirty(pages.dirty.len());
+        write_back::give_up_dirty(pages.dirty.len());
     }
 }
 
@@ -424,7 +424,7 @@ impl Pages {
     /// Takes a page out.
     fn take(&mut self, index: u64) -> Option<Page> {
         if self.dirty.remove(index).is_some() {
-            write_back::forget_dirty(1);
+            write_back::give_up_dirty(1);
         }
         self.tree.remove(index)
     }

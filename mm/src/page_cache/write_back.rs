@@ -12,6 +12,7 @@ use abi::PAGE_SIZE;
 use base::{Errno, Result};
 use hal::frame::Frame;
 use hal::sync::SpinLock;
+use sched::transfers;
 
 use super::{DIRTY, PAGE, Page, PageCache, RESERVED, TOTAL, USED, WRITING, copy_range};
 use crate::Source;
@@ -47,7 +48,13 @@ pub fn figures() -> Figures {
     }
 }
 
-pub(super) fn forget_dirty(count: usize) {
+/// So many dirty pages are given up unwritten.
+pub(super) fn give_up_dirty(count: usize) {
+    transfers::cancelled(count * PAGE_SIZE);
+    forget_dirty(count);
+}
+
+fn forget_dirty(count: usize) {
     DIRTY_PAGES.fetch_sub(count, Ordering::Relaxed);
 }
 
@@ -146,6 +153,7 @@ impl PageCache {
                     first = pages.dirty.len() == 0;
                     pages.dirty.insert(index, ());
                     DIRTY_PAGES.fetch_add(1, Ordering::Relaxed);
+                    transfers::to_storage(PAGE_SIZE);
                     EVER_DIRTIED.fetch_add(1, Ordering::Relaxed);
                 }
             }

@@ -82,7 +82,6 @@ pub struct PacketSocket {
     group: SpinLock<Option<Arc<fanout::Group>>>,
     counts: Counts,
     flags: Flags,
-    filler: sched::Mutex<crate::packet::Filler>,
     news: Arc<WaitQueue>,
 }
 
@@ -176,7 +175,6 @@ impl PacketSocket {
             group: SpinLock::new(None),
             counts: Counts::default(),
             flags: Flags::default(),
-            filler: sched::Mutex::new(crate::packet::Filler::new()),
             news: Arc::new(WaitQueue::new()),
         });
         SOCKETS.lock().push(socket.clone());

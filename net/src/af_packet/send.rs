@@ -10,7 +10,7 @@ use super::ring::Ring;
 use super::{PacketSocket, parse};
 use crate::backlog;
 use crate::link::{self, Interface, ethernet, flag, tunnel};
-use crate::packet::{Packet, Rope};
+use crate::packet::{Filler, Packet, Rope};
 use crate::socket::SocketKind;
 
 /// Where a frame goes.
@@ -70,7 +70,7 @@ pub(super) fn send(socket: &PacketSocket, source: &mut Source, to: Option<&[u8]>
         }
     }
     check(socket, &target, source.remaining(), vnet && header[1] != 0)?;
-    let data = socket.filler.lock().take_all(source)?;
+    let data = Filler::shared(|filler| filler.take_all(source))?;
     transmit(socket, &target, data, vnet.then_some(&header))?;
     Ok(len)
 }
@@ -128,7 +128,7 @@ fn send_ring(socket: &PacketSocket, ring: &Ring, to: Option<&[u8]>) -> Result<us
     while let Some(next) = ring.next_to_send() {
         let sent = next.and_then(|bytes| {
             check(socket, &target, bytes.len(), false)?;
-            let data = socket.filler.lock().bytes(&bytes)?;
+            let data = Filler::shared(|filler| filler.bytes(&bytes))?;
             transmit(socket, &target, data, None).map(|()| bytes.len())
         });
         match sent {

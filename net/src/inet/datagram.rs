@@ -73,7 +73,6 @@ pub struct DatagramSocket {
     pub(super) state: SpinLock<State>,
     inbox: SpinLock<Inbox>,
     pub(super) failures: SpinLock<ErrorQueue>,
-    filler: sched::Mutex<Filler>,
     pub(super) news: Arc<WaitQueue>,
 }
 
@@ -108,7 +107,6 @@ impl DatagramSocket {
             }),
             inbox: SpinLock::new(Inbox::default()),
             failures: SpinLock::new(ErrorQueue::default()),
-            filler: sched::Mutex::new(Filler::new()),
             news: Arc::new(WaitQueue::new()),
         });
         if let Flavour::Raw(number) = flavour {
@@ -404,7 +402,7 @@ impl Socket for DatagramSocket {
         let len = source.remaining();
         self.check_size(len, &target)?;
         self.auto_bind()?;
-        let data = self.filler.lock().take_all(source)?;
+        let data = Filler::shared(|filler| filler.take_all(source))?;
         let keep = message.flags.contains(MessageFlags::MORE);
         if self.flavour.is_udp() {
             let mut state = self.state.lock();

@@ -42,15 +42,9 @@ pub(super) fn input(mut packet: Box<Packet>, header: &Header) {
         // What is going to be cut into segments: the headers (the transport's at most 60 bytes) and one of these.
         size => header.len + transport_len(&mut packet, header.protocol) + usize::from(size),
     };
-    if len > path.mtu() {
-        packet.unpull(header.len);
-        let may_be_cut = v4 && packet.head().get(6).is_some_and(|flags| flags & 0x40 == 0);
-        if !may_be_cut {
-            packet.pull(header.len);
-            icmp::too_big(&mut packet, header, path.mtu());
-            return;
-        }
-        packet.pull(header.len);
+    if len > path.mtu() && !may_be_cut(&mut packet, header) {
+        icmp::too_big(&mut packet, header, path.mtu());
+        return;
     }
     let sends_redirects = input.is_some_and(|input| input.either(V4::SendRedirects));
     if path.interface.index == header.interface && path.next_hop != header.source && v4 && sends_redirects {
@@ -72,6 +66,14 @@ pub(super) fn input(mut packet: Box<Packet>, header: &Header) {
     }
     // What cannot be sent is lost like anything on the way.
     let _ = transmit(packet, &path);
+}
+
+/// Does the header of a packet, which is at what follows it, allow that it is cut?
+fn may_be_cut(packet: &mut Packet, header: &Header) -> bool {
+    packet.unpull(header.len);
+    let may = header.source.is_ipv4() && packet.head().get(6).is_some_and(|flags| flags & 0x40 == 0);
+    packet.pull(header.len);
+    may
 }
 
 /// What the way of a packet depends on.

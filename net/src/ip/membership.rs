@@ -286,8 +286,9 @@ fn send_v4(interface: &Arc<Interface>, mut message: Vec<u8>, to: Ipv4Addr) {
 }
 
 fn send_v6(interface: &Arc<Interface>, head: [u8; 8], body: &[u8], to: Ipv6Addr) {
-    let local = interface.addresses().into_iter().map(|address| address.ip).find(|ip| route::is_link_local(*ip));
-    let source = local.unwrap_or(Ipv6Addr::UNSPECIFIED.into());
+    let near = |address: &link::Address| route::is_link_local(address.ip) && address.is_usable();
+    let source = interface.addresses().iter().find(|address| near(address)).map(|address| address.ip);
+    let source = source.unwrap_or(Ipv6Addr::UNSPECIFIED.into());
     let path = route::direct(interface.clone(), to.into(), source, Kind::Multicast);
     let mut out = Outgoing {
         source,

@@ -7,18 +7,22 @@ use alloc::vec::Vec;
 use core::any::Any;
 
 use abi::PAGE_SIZE;
-use dev::{NetDevice, NetFeatures, Offload, Page, Received, Transmit};
+use dev::{NetDevice, NetFeatures, Offload, Page, Part, Received, Transmit};
 use hal::frame::Frame;
 use hal::sync::SpinLock;
+use sched::statistics::{Deferred, note_deferred};
 
 use super::{Interface, ethernet, segmentation};
-use crate::packet::{Checksum, Packet, Piece, Rope};
+use crate::packet::{Checksum, Filler, Packet, Piece, Rope};
 use crate::{backlog, worker};
 
 /// Packets that wait for room in the device (as Linux's `txqueuelen`).
 const WAITING_MAX: usize = 1000;
 /// Frames that are taken before others get their turn.
 const BUDGET: usize = 64;
+
+/// Frames up to this length are copied together, so that a short one does not keep a page to itself.
+const COPIED_MAX: usize = 256;
 
 /// A device and the frames that wait for it.
 pub struct Device {
@@ -123,6 +127,9 @@ impl Device {
     /// Sends what waited for room.
     fn drain(&self) {
         let mut waiting = self.waiting.lock();
+        if !waiting.is_empty() {
+            note_deferred(Deferred::Send);
+        }
         while let Some(packet) = waiting.pop_front() {
             if let Some(packet) = self.try_send(packet) {
                 waiting.push_front(packet);
@@ -133,6 +140,7 @@ impl Device {
 
     /// Takes received frames, a budget's worth; then asks for an interrupt, or comes back if there are more.
     pub(super) fn poll(&self, interface: &Arc<Interface>) {
+        note_deferred(Deferred::Receive);
         for _ in 0..BUDGET {
             let Some(received) = self.device.receive() else {
                 self.fill();
@@ -142,7 +150,7 @@ impl Device {
                 }
                 return;
             };
-            if let Some(packet) = packet_of(received) {
+            if let Some(packet) = self.packet_of(received) {
                 interface.receive(packet);
                 backlog::run();
             }
@@ -150,18 +158,37 @@ impl Device {
         self.fill();
         worker::wake(worker::FRAMES);
     }
+
+    fn packet_of(&self, received: Received) -> Option<Box<Packet>> {
+        let rope = match &received.parts[..] {
+            [(_, _, ..=COPIED_MAX)] => self.copy_short(received.parts)?,
+            _ => keep_pages(received.parts)?,
+        };
+        let mut packet = Packet::incoming(rope);
+        packet.link = ethernet::HEADER as u8;
+        if received.checked {
+            packet.checksum = Checksum::Good;
+        }
+        Some(packet)
+    }
+
+    /// Copies a frame that has one part, and gives its page back to the device.
+    fn copy_short(&self, parts: Vec<Part>) -> Option<Rope> {
+        let (page, offset, len) = parts.into_iter().next()?;
+        let mut bytes = [0; COPIED_MAX];
+        page.read(offset, &mut bytes[..len]);
+        // A device that has all it can take gets the page another time.
+        let _ = self.device.post(page);
+        Filler::shared(|filler| filler.bytes(&bytes[..len])).ok()
+    }
 }
 
-fn packet_of(received: Received) -> Option<Box<Packet>> {
+/// A packet of the pages that the device has filled.
+fn keep_pages(parts: Vec<Part>) -> Option<Rope> {
     let mut rope = Rope::new();
-    for (page, offset, len) in received.parts {
+    for (page, offset, len) in parts {
         let page = page.into_any().downcast::<ReceivePage>().ok()?;
         rope.push(Piece::new(page.0, offset, len));
     }
-    let mut packet = Packet::incoming(rope);
-    packet.link = ethernet::HEADER as u8;
-    if received.checked {
-        packet.checksum = Checksum::Good;
-    }
-    Some(packet)
+    Some(rope)
 }

@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use core::net::{IpAddr, Ipv6Addr};
 
 use super::conf::V6;
+use super::duplicate::{self, Nonce};
 use super::neighbour::Word;
 use super::{Address, Interface, by_index, neighbour, scope};
 use crate::ip::icmp;
@@ -24,6 +25,8 @@ const SOLICITATION: u8 = 135;
 pub(crate) const ADVERTISEMENT: u8 = 136;
 /// Whoever is on the link sends with this hop limit: no router lets it through.
 const HOPS: u8 = 255;
+/// The option with which a question for our own address is known again (RFC 3971, 5.3.2).
+const NONCE: u8 = 14;
 const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 /// Routes that came from advertisements (RTPROT_RA), and their metric.
@@ -47,7 +50,8 @@ pub(super) fn link_local(mac: [u8; 6]) -> Ipv6Addr {
 }
 
 fn own_address(interface: &Interface, near: Option<Ipv6Addr>) -> Option<Ipv6Addr> {
-    let all = interface.addresses();
+    let mut all = interface.addresses();
+    all.retain(Address::is_usable);
     let v6 = |a: &Address| match a.ip {
         IpAddr::V6(v6) => Some(v6),
         IpAddr::V4(_) => None,
@@ -67,7 +71,7 @@ fn send(interface: &Interface, head: [u8; 8], body: &[u8], source: Ipv6Addr, to:
         ttl: HOPS,
         tos: 0,
         whole: true,
-        quiet: false,
+        quiet: true,
         options: &[],
     };
     if let Ok(body) = Filler::new().bytes(body) {
@@ -76,9 +80,9 @@ fn send(interface: &Interface, head: [u8; 8], body: &[u8], source: Ipv6Addr, to:
     }
 }
 
-/// The option that tells a hardware address (1: the sender's, 2: the target's).
-fn option(kind: u8, mac: [u8; 6]) -> [u8; 8] {
-    [kind, 1, mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]]
+/// An option of six bytes: a hardware address (1: the sender's, 2: the target's), or a nonce.
+fn option(kind: u8, data: [u8; 6]) -> [u8; 8] {
+    [kind, 1, data[0], data[1], data[2], data[3], data[4], data[5]]
 }
 
 /// Asks who has an address.
@@ -86,6 +90,12 @@ pub(super) fn solicit(interface: &Interface, target: Ipv6Addr) {
     let Some(source) = own_address(interface, Some(target)) else { return };
     let body = [&target.octets()[..], &option(1, interface.mac())].concat();
     send(interface, [SOLICITATION, 0, 0, 0, 0, 0, 0, 0], &body, source, solicited_node(target));
+}
+
+/// Asks who has an address that we would like to have ourselves: from nowhere, with a nonce.
+pub(super) fn ask_for(interface: &Interface, target: Ipv6Addr, nonce: Nonce) {
+    let body = [&target.octets()[..], &option(NONCE, nonce)].concat();
+    send(interface, [SOLICITATION, 0, 0, 0, 0, 0, 0, 0], &body, Ipv6Addr::UNSPECIFIED, solicited_node(target));
 }
 
 /// Asks for routers.
@@ -96,8 +106,8 @@ pub(super) fn solicit_routers(interface: &Interface) {
     }
 }
 
-/// The hardware address in an option of that kind.
-fn mac_in(options: &[u8], kind: u8) -> Option<[u8; 6]> {
+/// What an option of that kind holds.
+fn option_in(options: &[u8], kind: u8) -> Option<[u8; 6]> {
     each_option(options).find(|(k, _)| *k == kind).and_then(|(_, data)| data.get(..6)?.try_into().ok())
 }
 
@@ -152,9 +162,13 @@ fn target(body: &[u8]) -> Option<Ipv6Addr> {
 fn solicited(interface: &Arc<Interface>, source: Ipv6Addr, body: &[u8]) {
     const SOLICITED: u8 = 0x40;
     const OVERRIDE: u8 = 0x20;
-    let Some(target) = target(body).filter(|&t| interface.has(t.into())) else { return };
+    let Some(target) = target(body) else { return };
+    let nonce = option_in(&body[16..], NONCE);
+    if source.is_unspecified() && duplicate::hear(interface, target, Some(nonce)) || !interface.has(target.into()) {
+        return;
+    }
     let (to, flags) = if source.is_unspecified() { (ALL_NODES, OVERRIDE) } else { (source, SOLICITED | OVERRIDE) };
-    if let Some(mac) = mac_in(&body[16..], 1).filter(|_| !source.is_unspecified()) {
+    if let Some(mac) = option_in(&body[16..], 1).filter(|_| !source.is_unspecified()) {
         neighbour::learn(interface, source.into(), mac, true, Word::Mention);
     }
     let answer = [&target.octets()[..], &option(2, interface.mac())].concat();
@@ -164,8 +178,9 @@ fn solicited(interface: &Arc<Interface>, source: Ipv6Addr, body: &[u8]) {
 fn advertised(interface: &Arc<Interface>, head: [u8; 8], body: &[u8]) {
     const SOLICITED: u8 = 0x40;
     let word = if head[4] & SOLICITED != 0 { Word::Answer } else { Word::Mention };
-    if let Some(target) = target(body)
-        && let Some(mac) = mac_in(&body[16..], 2)
+    let Some(target) = target(body) else { return };
+    if !duplicate::hear(interface, target, None)
+        && let Some(mac) = option_in(&body[16..], 2)
     {
         neighbour::learn(interface, target.into(), mac, false, word);
     }
@@ -182,7 +197,7 @@ fn advertised_router(interface: &Arc<Interface>, source: Ipv6Addr, head: [u8; 8]
         return;
     }
     let options = body.get(8..).unwrap_or_default();
-    if let Some(mac) = mac_in(options, 1) {
+    if let Some(mac) = option_in(options, 1) {
         neighbour::learn(interface, source.into(), mac, true, Word::Mention);
     }
     let lifetime = u16::from_be_bytes([head[6], head[7]]);
@@ -236,7 +251,7 @@ mod tests {
     #[test]
     fn malformed_options_end_the_list() {
         let good = [1, 1, 1, 2, 3, 4, 5, 6];
-        assert_eq!(mac_in(&good, 1), Some([1, 2, 3, 4, 5, 6]));
+        assert_eq!(option_in(&good, 1), Some([1, 2, 3, 4, 5, 6]));
         for bad in [&[1][..], &[1, 0, 0, 0, 0, 0, 0, 0], &[1, 2, 0, 0, 0, 0, 0, 0]] {
             assert_eq!(each_option(bad).count(), 0);
         }

@@ -17,7 +17,7 @@ use super::group::Groups;
 use super::queue::Queue;
 use super::veth::Veth;
 use super::vlan::Vlan;
-use super::{discovery, ethernet, flag, neighbour, scope};
+use super::{discovery, duplicate, ethernet, flag, neighbour, scope};
 use crate::af_packet;
 use crate::ip::membership::Reporter;
 use crate::packet::{Addressed, Checksum, Packet};
@@ -48,6 +48,12 @@ pub struct Address {
 
 /// IFA_F_SECONDARY: another address of the same network came first.
 pub const SECONDARY: u32 = 1;
+/// IFA_F_NODAD: it is used without asking whether another machine has it.
+pub const NO_DAD: u32 = 2;
+/// IFA_F_DADFAILED: another machine has it.
+pub const DAD_FAILED: u32 = 8;
+/// IFA_F_TENTATIVE: not used yet, because another machine may have it.
+pub const TENTATIVE: u32 = 0x40;
 /// IFA_F_PERMANENT: it does not end by itself.
 pub const PERMANENT: u32 = 0x80;
 /// IFA_F_NOPREFIXROUTE: no route for its network.
@@ -67,6 +73,11 @@ impl Address {
             ends: [None; 2],
             metric: 0,
         }
+    }
+
+    /// May it be used?
+    pub fn is_usable(&self) -> bool {
+        self.flags & TENTATIVE == 0
     }
 
     /// The network that it is in: that of the other end where there is one.
@@ -350,9 +361,10 @@ impl Interface {
         route::table::on_multicast(self, true);
         if self.is_framed() && self.flags() & flag::NOARP == 0 || matches!(self.medium, Medium::Dummy) {
             let ip = discovery::link_local(self.mac()).into();
-            // It may have it from the last time.
-            let _ = self.add_address(Address::new(ip, 64, scope::LINK));
-            discovery::solicit_routers(self);
+            // It may have it from the last time. Routers are asked when it may be used.
+            if self.add_address(Address::new(ip, 64, scope::LINK)).is_ok() && self.has(ip) {
+                discovery::solicit_routers(self);
+            }
         }
     }
 
@@ -385,9 +397,22 @@ impl Interface {
         self.addresses.lock().clone()
     }
 
-    /// Does it have this address?
+    /// Does it have this address, for use?
     pub fn has(&self, ip: IpAddr) -> bool {
-        self.addresses.lock().iter().any(|address| address.ip == ip)
+        self.addresses.lock().iter().any(|address| address.ip == ip && address.is_usable())
+    }
+
+    /// Does it have this address, but not yet for use?
+    pub(super) fn is_tentative(&self, ip: IpAddr) -> bool {
+        self.addresses.lock().iter().any(|address| address.ip == ip && !address.is_usable())
+    }
+
+    /// Sets and clears flags of an address, and returns it as it is then.
+    pub(super) fn change_flags(&self, ip: IpAddr, set: u32, clear: u32) -> Option<Address> {
+        let mut addresses = self.addresses.lock();
+        let address = addresses.iter_mut().find(|address| address.ip == ip)?;
+        address.flags = address.flags & !clear | set;
+        Some(address.clone())
     }
 
     /// Adds an address. `EEXIST`, `EACCES` where IPv6 is switched off.
@@ -404,11 +429,18 @@ impl Interface {
         if v4 && addresses.iter().any(same_network) {
             address.flags |= SECONDARY;
         }
+        if duplicate::concerns(self, &address) {
+            address.flags |= TENTATIVE;
+        }
         addresses.push(address.clone());
         drop(addresses);
         route::table::on_address(self, &address, true);
         route::changed();
-        netlink::address::announce(self, &address, false);
+        if address.is_usable() {
+            netlink::address::announce(self, &address, false);
+        } else {
+            duplicate::start(self, address.ip);
+        }
         super::watch_lifetimes(&address);
         Ok(())
     }
@@ -419,7 +451,8 @@ impl Interface {
         let found = addresses.iter_mut().find(|a| a.ip == address.ip && a.prefix == address.prefix);
         let old = found.ok_or(Errno::EADDRNOTAVAIL)?;
         old.ends = address.ends;
-        old.flags = old.flags & SECONDARY | address.flags & !SECONDARY;
+        const KEPT: u32 = SECONDARY | TENTATIVE | DAD_FAILED;
+        old.flags = old.flags & KEPT | address.flags & !KEPT;
         let new = old.clone();
         drop(addresses);
         netlink::address::announce(self, &new, false);

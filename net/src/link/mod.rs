@@ -8,6 +8,7 @@ pub mod bridge;
 pub mod conf;
 pub mod device;
 pub(crate) mod discovery;
+mod duplicate;
 pub mod ethernet;
 mod ethtool;
 pub(crate) mod group;

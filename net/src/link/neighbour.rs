@@ -86,6 +86,11 @@ impl Entry {
         }
     }
 
+    /// Was it confirmed within the time that a doubt lasts?
+    fn is_fresh(&self, now: Nanos) -> bool {
+        now.saturating_sub(self.confirmed) <= DELAY
+    }
+
     fn is_fixed(&self) -> bool {
         self.state & (state::PERMANENT | state::NOARP) != 0
     }
@@ -255,6 +260,14 @@ pub(super) fn learn(interface: &Interface, ip: IpAddr, mac: [u8; 6], add: bool, 
     }
 }
 
+/// Somebody beyond a neighbour was heard by what it has passed on: it is there (RFC 4861, 7.3.1). What that makes of its state shows when it is
+/// next in doubt.
+pub fn confirm(interface: &Interface, ip: IpAddr, now: Nanos) {
+    if let Some(entry) = NEIGHBOURS.lock().get_mut(&(interface.index, ip)).filter(|e| e.state & state::VALID != 0) {
+        entry.confirmed = now;
+    }
+}
+
 /// What a second brings for an entry.
 enum Tick {
     Nothing,
@@ -267,6 +280,10 @@ impl Entry {
     fn tick(&mut self, now: Nanos) -> Tick {
         match self.state {
             state::DELAY if now.saturating_sub(self.updated) < DELAY => Tick::Watch,
+            state::DELAY | state::PROBE if self.is_fresh(now) => {
+                self.enter(state::REACHABLE, now);
+                Tick::Nothing
+            }
             state::DELAY => {
                 self.enter(state::PROBE, now);
                 (self.tries, self.asked) = (1, now);

@@ -4,7 +4,7 @@ use base::{Errno, NANOS_PER_SEC, Result};
 
 use super::message::{Attributes, NLM_F_EXCL, NLM_F_REPLACE, Reply, Request, notification, text_of};
 use super::{NETLINK_ROUTE, family, group, ip_of, octets, publish};
-use crate::link::interface::{NO_PREFIX_ROUTE, PERMANENT};
+use crate::link::interface::{NO_DAD, NO_PREFIX_ROUTE, PERMANENT};
 use crate::link::{self, Address, Interface, flag, scope};
 use crate::route;
 use core::net::IpAddr;
@@ -89,7 +89,7 @@ fn described(request: &Request, interface: &Interface) -> Result<Address> {
     address.peer = far.filter(|far| *far != ip);
     address.broadcast = broadcast.map(Into::into);
     let flags = request.attribute_word(IFADDR, IFA_FLAGS).unwrap_or(request.byte(2).into());
-    address.flags |= flags & NO_PREFIX_ROUTE;
+    address.flags |= flags & (NO_PREFIX_ROUTE | if ip.is_ipv6() { NO_DAD } else { 0 });
     address.metric = request.attribute_word(IFADDR, IFA_RT_PRIORITY).unwrap_or(0);
     if let Some(label) = request.attribute(IFADDR, IFA_LABEL) {
         let label = text_of(label)?;

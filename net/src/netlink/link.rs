@@ -172,11 +172,7 @@ fn fill(put: &mut Attributes, interface: &Interface, with_statistics: bool) {
         put.put(PERM_ADDRESS, &interface.mac());
     }
     if with_statistics {
-        let counts = statistics(interface);
-        let wide: Vec<u8> = counts.iter().flat_map(|n| n.to_ne_bytes()).collect();
-        let narrow: Vec<u8> = counts.iter().flat_map(|n| (*n as u32).to_ne_bytes()).collect();
-        put.put(STATS64, &wide);
-        put.put(STATS, &narrow);
+        fill_counts(put, interface);
     }
     if let Some(kind) = kind_of(interface) {
         put.nest(LINKINFO, |put| {
@@ -188,6 +184,14 @@ fn fill(put: &mut Attributes, interface: &Interface, with_statistics: bool) {
             }
         });
     }
+}
+
+fn fill_counts(put: &mut Attributes, interface: &Interface) {
+    let counts = statistics(interface);
+    let wide: Vec<u8> = counts.iter().flat_map(|n| n.to_ne_bytes()).collect();
+    let narrow: Vec<u8> = counts.iter().flat_map(|n| (*n as u32).to_ne_bytes()).collect();
+    put.put(STATS64, &wide);
+    put.put(STATS, &narrow);
 }
 
 /// The kind that `ip link add type` knows it by.

@@ -125,7 +125,14 @@ fn if_inet6() -> String {
                 scope::LINK => 0x20,
                 _ => 0,
             };
-            out.push_str(&format!("{} {:02x} {:02x} {shown:02x} 80 {:>8}\n", hex(a.ip), i.index, a.prefix, i.name()));
+            out.push_str(&format!(
+                "{} {:02x} {:02x} {shown:02x} {:02x} {:>8}\n",
+                hex(a.ip),
+                i.index,
+                a.prefix,
+                a.flags as u8,
+                i.name()
+            ));
         }
     }
     out

@@ -119,7 +119,9 @@ pub(super) fn sockstat() -> String {
     let (tcp, waiting, udp, raw) = counts(Family::V4);
     let used = crate::file::all().len();
     format!(
-        "sockets: used {used}\nTCP: inuse {tcp} orphan 0 tw {waiting} alloc {tcp} mem 0\nUDP: inuse {udp} mem 0\nUDPLITE: inuse 0\nRAW: inuse {raw}\nFRAG: inuse 0 memory 0\n"
+        "sockets: used {used}\nTCP: inuse {tcp} orphan {} tw {waiting} alloc {tcp} mem {}\nUDP: inuse {udp} mem 0\nUDPLITE: inuse 0\nRAW: inuse {raw}\nFRAG: inuse 0 memory 0\n",
+        crate::tcp::memory::orphans(),
+        crate::tcp::memory::pages()
     )
 }
 

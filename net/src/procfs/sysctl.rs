@@ -15,7 +15,7 @@ use crate::ip::{fragment, icmp};
 use crate::options::{BUFFER_DEFAULT, BUFFER_MAX};
 use crate::tcp::sysctl as tcp;
 use crate::tcp::{BACKLOG_MAX, SYN_BACKLOG, SYN_COOKIES, SYNACK_RETRIES};
-use crate::tcp::{congestion, fast_open};
+use crate::tcp::{congestion, fast_open, memory};
 
 /// A number as in C: decimal, hexadecimal or octal.
 fn based(word: &str) -> Option<u32> {
@@ -187,7 +187,10 @@ fn ipv4() -> Node {
         ("tcp_keepalive_intvl", number(&tcp::KEEPALIVE_INTERVAL, 32767)),
         ("tcp_keepalive_probes", number(&tcp::KEEPALIVE_PROBES, 127)),
         ("tcp_keepalive_time", number(&tcp::KEEPALIVE_TIME, 32767)),
+        ("tcp_max_orphans", number(&memory::ORPHANS_MAX, i32::MAX as u32)),
         ("tcp_max_syn_backlog", number(&SYN_BACKLOG, 1 << 20)),
+        ("tcp_max_tw_buckets", number(&memory::TIME_WAITS_MAX, i32::MAX as u32)),
+        ("tcp_mem", triple(&memory::LIMITS)),
         ("tcp_moderate_rcvbuf", number(&tcp::MODERATE_RCVBUF, 1)),
         ("tcp_notsent_lowat", number(&tcp::NOTSENT_LOWAT, u32::MAX)),
         ("tcp_orphan_retries", number(&tcp::ORPHAN_RETRIES, 255)),

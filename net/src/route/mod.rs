@@ -155,7 +155,7 @@ pub(crate) fn source_for(interface: &Interface, destination: IpAddr, next_hop: I
     let best = |addresses: Vec<link::Address>| {
         addresses
             .into_iter()
-            .filter(|a| fits(a.ip) && (a.scope != scope::HOST || interface.is_loopback()))
+            .filter(|a| fits(a.ip) && a.is_usable() && (a.scope != scope::HOST || interface.is_loopback()))
             .rev()
             .max_by_key(|a| {
                 let fresh = a.ends[0].is_none_or(|end| end > now);

@@ -365,7 +365,9 @@ fn put(route: Route, there: bool) {
 
 /// An address came or went.
 pub(crate) fn on_address(interface: &Interface, address: &Address, there: bool) {
-    put(own(address, interface), there);
+    if address.is_usable() {
+        on_own_address(interface, address, there);
+    }
     if interface.is_up() {
         on_link_address(interface, address, there);
     }
@@ -380,6 +382,11 @@ pub(crate) fn on_address(interface: &Interface, address: &Address, there: bool) 
             }
         }
     }
+}
+
+/// An address is this machine's, or is not any more.
+pub(crate) fn on_own_address(interface: &Interface, address: &Address, there: bool) {
+    put(own(address, interface), there);
 }
 
 /// The network of an address is in reach, or is not any more.

@@ -5,6 +5,7 @@ use base::{NANOS_PER_SEC, Nanos};
 
 use super::congestion::Ack;
 use super::connection::{Connection, Effects, Flight, Out, Recovery, SendTimer, State, Undo};
+use super::memory::Pressure;
 use super::rtt::MS;
 use super::segment::{Flags, Segment};
 use super::seq::Seq;
@@ -56,6 +57,7 @@ impl Connection {
             ..Progress::default()
         };
         if self.sack {
+            self.note_duplicate(segment);
             for &block in &segment.options.blocks {
                 self.take_block(now, block, &mut progress);
             }
@@ -223,6 +225,9 @@ impl Connection {
     /// Finds losses, and lets the congestion control decide.
     fn recover(&mut self, now: Nanos, segment: &Segment, progress: &Progress, in_flight: u32) {
         self.try_undo(segment, progress);
+        if let Some((prior, ..)) = progress.prior {
+            self.adapt_patience(prior);
+        }
         self.detect(now, progress);
         let una = self.send.una;
         let ended = self.loss.state != Recovery::Open && !una.before(self.loss.high) && progress.advanced;
@@ -276,12 +281,7 @@ impl Connection {
         if self.loss.rack_at == 0 {
             return;
         }
-        let patience =
-            if !self.loss.reordered && (self.loss.state != Recovery::Open || self.sacked >= self.settings.duplicates) {
-                0
-            } else {
-                (self.rtt.least / 4).min(self.rtt.smoothed)
-            };
+        let patience = self.patience();
         let mut next: Option<Nanos> = None;
         for index in 0..self.send.queue.len() {
             let Some(sent) = self.send.queue.get(index) else { break };
@@ -346,6 +346,7 @@ impl Connection {
     }
 
     fn end_recovery(&mut self) {
+        self.wear_patience();
         if self.is_reducing() && !self.algorithm.steers_recovery() {
             self.window.size = self.window.threshold.max(2);
         }
@@ -410,9 +411,9 @@ impl Connection {
     /// The send buffer holds twice what may be under way.
     pub(super) fn grow_send_buffer(&mut self) {
         let limit = self.send.limit;
-        if !self.send.fixed && limit < self.settings.send_buffers[2] {
+        if !self.send.fixed && self.pressure == Pressure::None && limit < self.settings.send_buffers[2] as usize {
             let wanted = 2 * self.window.size as usize * (self.send.mss + 256);
-            self.send.limit = limit.max(wanted.min(self.settings.send_buffers[2]));
+            self.send.limit = limit.max(wanted.min(self.settings.send_buffers[2] as usize));
         }
     }
 

@@ -6,6 +6,7 @@ use base::{Errno, Nanos};
 
 use super::congestion::{self, Algorithm};
 use super::connection::{Connection, Effects, MIN_MSS, Out, SendTimer, State};
+use super::memory::Pressure;
 use super::rtt::MS;
 use super::seq::Seq;
 use crate::packet::Rope;
@@ -67,7 +68,16 @@ impl Connection {
     pub fn room(&self) -> usize {
         // Who has set a limit to what waits unsent gets no further.
         let unsent = self.settings.unsent_low.saturating_sub(self.unsent());
+        // Where memory is scarce, what waits for its acknowledgement goes first.
+        if self.pressure == Pressure::Full && self.queued() >= self.settings.send_buffers[0] as usize {
+            return 0;
+        }
         self.send.limit.saturating_sub(self.queued()).min(unsent)
+    }
+
+    /// Bytes that it holds for sending and receiving.
+    pub fn held(&self) -> usize {
+        self.queued() + self.receive.queue.len() + self.receive.early_bytes
     }
 
     /// Is the room to be kept to the byte, because the user has limited what waits unsent?
@@ -141,7 +151,7 @@ impl Connection {
 
     /// Sets the send buffer.
     pub fn set_send_limit(&mut self, bytes: usize) {
-        self.send.limit = bytes.max(self.settings.send_buffers[0]);
+        self.send.limit = bytes.max(self.settings.send_buffers[0] as usize);
         self.send.fixed = true;
     }
 

@@ -14,6 +14,7 @@ pub(super) use super::control_block::{Flight, Loss, Receive, Recovery, Send, Sen
 use super::ecn::Ecn;
 use super::fast_open::Fast;
 use super::mark::Marks;
+use super::memory::Pressure;
 use super::rtt::{MS, RoundTrip};
 use super::segment::{FastOpen, Flags, Segment};
 use super::seq::Seq;
@@ -119,9 +120,9 @@ pub struct Settings {
     /// TCP_NOTSENT_LOWAT, or `tcp_notsent_lowat`.
     pub unsent_low: usize,
     /// The least, first and largest send buffer (`tcp_wmem`).
-    pub send_buffers: [usize; 3],
+    pub send_buffers: [u32; 3],
     /// The same for receiving (`tcp_rmem`).
-    pub receive_buffers: [usize; 3],
+    pub receive_buffers: [u32; 3],
 }
 
 impl Default for Settings {
@@ -225,7 +226,8 @@ pub struct Connection {
     pub(super) timestamps: bool,
     pub(super) ecn: Ecn,
     pub(super) fast: Fast,
-    pub(super) marks: Marks,
+    /// `None` while nobody has set one.
+    pub(super) marks: Option<Box<Marks>>,
     /// The peer's last timestamp, and when it came.
     pub(super) peer_stamp: u32,
     pub(super) peer_stamp_at: Nanos,
@@ -253,20 +255,25 @@ pub struct Connection {
     pub(super) error: Option<Errno>,
     /// The last error that did not end it (an ICMP message).
     pub soft_error: Option<Errno>,
+    /// How scarce memory for all connections is.
+    pub pressure: Pressure,
     /// The user has closed it.
     pub(super) orphan: bool,
     /// Counts.
     pub counts: Counts,
 }
 
+/// There may be very many: this is a size that the heap cuts a page into without loss.
+const _: () = assert!(size_of::<Connection>() <= 1024);
+
 /// How long TIME_WAIT lasts.
 pub const TIME_WAIT: Nanos = 60 * NANOS_PER_SEC;
 /// The window scale that is offered for the usual largest receive buffer.
 pub const SCALE: u8 = 7;
 /// The first and the largest receive buffer (`net.ipv4.tcp_rmem`).
-pub const RECEIVE_BUFFER: [usize; 3] = [4096, 131_072, 6_291_456];
+pub const RECEIVE_BUFFER: [u32; 3] = [4096, 131_072, 6_291_456];
 /// The first and the largest send buffer (`net.ipv4.tcp_wmem`).
-pub const SEND_BUFFER: [usize; 3] = [4096, 16384, 4_194_304];
+pub const SEND_BUFFER: [u32; 3] = [4096, 16384, 4_194_304];
 /// The largest piece that is handed to a device that segments.
 pub(super) const SEGMENT_MAX: usize = 65_483;
 /// The least maximum segment size that is used.
@@ -276,9 +283,9 @@ impl Connection {
     fn new(path: Path, settings: Settings, algorithm: Box<dyn Algorithm>, iss: Seq, offset: u32) -> Connection {
         let mss = usize::from(path.mss).max(MIN_MSS);
         let mut send = Send::new(iss, mss);
-        send.limit = settings.send_buffers[1];
+        send.limit = settings.send_buffers[1] as usize;
         let mut receive = Receive::new(path.mss);
-        receive.limit = settings.receive_buffers[1];
+        receive.limit = settings.receive_buffers[1] as usize;
         Connection {
             state: State::Closed,
             settings,
@@ -293,7 +300,7 @@ impl Connection {
             timestamps: false,
             ecn: Ecn::default(),
             fast: Fast::default(),
-            marks: Marks::default(),
+            marks: None,
             peer_stamp: 0,
             peer_stamp_at: 0,
             stamp_offset: offset,
@@ -315,6 +322,7 @@ impl Connection {
             challenge: (0, 0),
             error: None,
             soft_error: None,
+            pressure: Pressure::None,
             orphan: false,
             counts: Counts::default(),
         }

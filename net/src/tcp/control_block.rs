@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use base::Nanos;
 
 use super::connection::{RECEIVE_BUFFER, SEND_BUFFER};
+use super::patience::Patience;
 use super::segment::{Block, Flags};
 use super::seq::Seq;
 use crate::packet::Rope;
@@ -166,6 +167,7 @@ pub(super) struct Loss {
     pub(super) probed: Option<Seq>,
     pub(super) retransmitted: u64,
     pub(super) timeouts: u32,
+    pub(super) patience: Patience,
 }
 
 /// What the timer of the sending side is for.
@@ -198,7 +200,7 @@ impl Send {
             queue: VecDeque::new(),
             small: iss,
             urgent: None,
-            limit: SEND_BUFFER[1],
+            limit: SEND_BUFFER[1] as usize,
             fixed: false,
             wanted: false,
             more: false,
@@ -222,7 +224,7 @@ impl Receive {
             blocks: Vec::new(),
             duplicate: None,
             fin: false,
-            limit: RECEIVE_BUFFER[1],
+            limit: RECEIVE_BUFFER[1] as usize,
             fixed: false,
             copied_in_round: 0,
             round_at: 0,
@@ -247,6 +249,7 @@ impl Loss {
             state: Recovery::Open,
             high: iss,
             undo: None,
+            patience: Patience::default(),
             duplicates: 0,
             delivered: 0,
             sent: 0,

@@ -7,6 +7,10 @@ use base::Nanos;
 use super::connection::{Connection, Recovery};
 use super::rtt::MS;
 
+fn us(nanos: Nanos) -> u32 {
+    (nanos / 1000) as u32
+}
+
 /// Bytes of the structure in Linux 6.1.
 pub(super) const SIZE: usize = 240;
 
@@ -21,11 +25,8 @@ impl Connection {
         }
     }
 
-    /// The structure as of now.
-    pub fn info(&self, now: Nanos) -> Vec<u8> {
-        let mut out = Vec::with_capacity(SIZE);
-        let ms = |at: Nanos| (now.saturating_sub(at) / MS) as u32;
-        let us = |nanos: Nanos| (nanos / 1000) as u32;
+    /// The eight single bytes that the structure begins with.
+    fn info_bytes(&self) -> [u8; 8] {
         let ca_state = match self.loss.state {
             Recovery::Open if self.sacked > 0 => 1,
             Recovery::Open => 0,
@@ -45,7 +46,7 @@ impl Connection {
         options |= if self.ecn.on { ECN } else { 0 } | if self.ecn.seen { ECN_SEEN } else { 0 };
         options |= if self.fast.acknowledged { SYN_DATA } else { 0 };
         let limited = u8::from(self.app_limited != 0);
-        out.extend_from_slice(&[
+        [
             self.state as u8,
             ca_state,
             self.rtt.backoff as u8,
@@ -54,9 +55,14 @@ impl Connection {
             options,
             self.send.scale | self.receive.scale << 4,
             limited,
-        ]);
+        ]
+    }
+
+    /// The words that follow, up to the first long one.
+    fn info_words(&self, now: Nanos) -> [u32; 24] {
+        let ms = |at: Nanos| (now.saturating_sub(at) / MS) as u32;
         let under_way = self.flying + self.lost + self.sacked;
-        let words: [u32; 24] = [
+        [
             us(self.rtt.timeout()),
             40_000,
             self.send.mss as u32,
@@ -81,27 +87,29 @@ impl Connection {
             us(self.rtt.smoothed),
             (self.receive.limit / 2) as u32,
             self.loss.retransmitted as u32,
-        ];
-        words.iter().for_each(|word| out.extend_from_slice(&word.to_ne_bytes()));
+        ]
+    }
+
+    /// The structure as of now.
+    pub fn info(&self, now: Nanos) -> Vec<u8> {
+        let mut out = Vec::with_capacity(SIZE);
+        out.extend_from_slice(&self.info_bytes());
+        out.extend(self.info_words(now).iter().flat_map(|word| word.to_ne_bytes()));
         let pacing = self.pacing_rate().unwrap_or_else(|| self.window_rate());
         let c = &self.counts;
-        for long in [pacing, self.settings.max_pacing, c.bytes_acked, c.bytes_received] {
-            out.extend_from_slice(&long.to_ne_bytes());
-        }
+        out.extend(
+            [pacing, self.settings.max_pacing, c.bytes_acked, c.bytes_received].iter().flat_map(|n| n.to_ne_bytes()),
+        );
         let words =
             [c.segments_out, c.segments_in, self.send.unsent.len() as u32, us(self.rtt.least), c.data_in, c.data_out];
-        words.iter().for_each(|word| out.extend_from_slice(&word.to_ne_bytes()));
-        out.extend_from_slice(&self.delivery_rate.to_ne_bytes());
-        for long in [0u64, 0, 0] {
-            out.extend_from_slice(&long.to_ne_bytes());
-        }
+        out.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
+        out.extend([self.delivery_rate, 0, 0, 0].iter().flat_map(|n| n.to_ne_bytes()));
         out.extend_from_slice(&(c.delivered as u32).to_ne_bytes());
         out.extend_from_slice(&self.ecn.delivered.to_ne_bytes());
         out.extend_from_slice(&c.bytes_sent.to_ne_bytes());
         out.extend_from_slice(&c.bytes_again.to_ne_bytes());
-        for word in [0u32, u32::from(self.loss.reordered), c.early, self.send.window as u32] {
-            out.extend_from_slice(&word.to_ne_bytes());
-        }
+        let last = [0u32, u32::from(self.loss.reordered), c.early, self.send.window as u32];
+        out.extend(last.iter().flat_map(|word| word.to_ne_bytes()));
         out.resize(SIZE, 0);
         out
     }

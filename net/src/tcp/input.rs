@@ -166,16 +166,7 @@ impl Connection {
             return Effects::empty();
         }
         if !self.is_acceptable(&segment) {
-            if !segment.has(Flags::RST) {
-                if segment.has(Flags::SYN) {
-                    self.send_challenge(now, out);
-                } else {
-                    if segment.span() > 0 && segment.seq.before(self.receive.nxt) {
-                        self.receive.duplicate = Some((segment.seq, segment.end()));
-                    }
-                    self.send_ack(now, out);
-                }
-            }
+            self.answer_unacceptable(now, &segment, out);
             return Effects::empty();
         }
         if segment.has(Flags::RST) {
@@ -214,6 +205,21 @@ impl Connection {
         effects |= self.take_data(now, segment, out);
         self.pump(now, out);
         effects
+    }
+
+    /// A segment that is not in the window is acknowledged, so that the peer learns where we are (RFC 9293, 3.10.7.4).
+    fn answer_unacceptable(&mut self, now: Nanos, segment: &Segment, out: Out) {
+        if segment.has(Flags::RST) {
+            return;
+        }
+        if segment.has(Flags::SYN) {
+            self.send_challenge(now, out);
+            return;
+        }
+        if segment.span() > 0 && segment.seq.before(self.receive.nxt) {
+            self.receive.duplicate = Some((segment.seq, segment.end()));
+        }
+        self.send_ack(now, out);
     }
 
     fn become_established(&mut self, now: Nanos, segment: &Segment) {

@@ -1,11 +1,12 @@
 //! The way of a connection's segments: its two ends, and the path between them.
 
-use base::Result;
+use base::{NANOS_PER_SEC, Nanos, Result};
 
 use super::connection::Path as Limits;
 use super::segment::{Flags, HEADER, Segment};
 use crate::inet::Endpoint;
 use crate::ip::{Header, Outgoing, header_len, output, protocol, set_checksum};
+use crate::link::neighbour;
 use crate::packet::{Packet, Rope};
 use crate::route::{self, Path};
 use crate::statistics::{self, Counter};
@@ -21,6 +22,8 @@ pub(super) struct Link {
     pub(super) path: Option<Path>,
     /// The segment size that a device is to cut to.
     pub(super) mss: u16,
+    /// When the neighbour on the way was last told to be there.
+    pub(super) confirmed: Nanos,
 }
 
 impl Link {
@@ -30,6 +33,17 @@ impl Link {
             self.path = Some(route::lookup(self.remote.ip, self.device)?);
         }
         self.path.as_ref().ok_or(base::Errno::ENETUNREACH)
+    }
+
+    /// The peer has acknowledged something, so the neighbour on the way passes our segments on.
+    pub(super) fn confirm(&mut self, now: Nanos) {
+        // An entry is trusted for much longer: not every acknowledgement has to tell.
+        if let Some(path) = &self.path
+            && now.saturating_sub(self.confirmed) >= NANOS_PER_SEC
+        {
+            self.confirmed = now;
+            neighbour::confirm(&path.interface, path.next_hop, now);
+        }
     }
 
     /// What the path allows a connection.
@@ -92,6 +106,7 @@ pub(super) fn answer(segment: Segment, header: &Header, ports: (u16, u16)) {
         device: scope,
         path: None,
         mss: u16::MAX,
+        confirmed: 0,
     };
     link.send(segment);
 }

@@ -106,6 +106,7 @@ impl Request {
             device: if self.remote.scope != 0 { self.remote.scope } else { self.listener.bound_to().device },
             path: None,
             mss: self.limits.mss,
+            confirmed: 0,
         }
     }
 
@@ -260,7 +261,7 @@ fn on_syn(listener: &Arc<TcpSocket>, syn: Segment, header: &Header, ports: (u16,
     let now = sched::time::now();
     let (local, remote) = ends(header, ports);
     let (local_end, remote_end) = ((local.ip, local.port), (remote.ip, remote.port));
-    let mut link = Link { local, remote, ttl: 64, tos: 0, device: 0, path: None, mss: u16::MAX };
+    let mut link = Link { local, remote, ttl: 64, tos: 0, device: 0, path: None, mss: u16::MAX, confirmed: 0 };
     let Ok(mut limits) = link.limits() else { return };
     if let Some(most) = listener.max_segment() {
         limits.mss = limits.mss.min(most);
@@ -332,7 +333,7 @@ fn open_fast(now: Nanos, listener: &Arc<TcpSocket>, syn: Segment, fresh: Fresh, 
     let Fresh { local, remote, limits, agreed, offset, iss } = fresh;
     let (ttl, tos) = listener.header_fields(remote.ip);
     let device = if remote.scope != 0 { remote.scope } else { listener.bound_to().device };
-    let link = Link { local, remote, ttl, tos, device, path: None, mss: limits.mss };
+    let link = Link { local, remote, ttl, tos, device, path: None, mss: limits.mss, confirmed: 0 };
     let numbers = (iss, syn.seq);
     let child = make_child(now, listener, link, limits, numbers, agreed, offset);
     if !table::insert(((local.ip, local.port), (remote.ip, remote.port)), Entry::Socket(child.clone())) {
@@ -487,7 +488,7 @@ fn on_cookie(listener: &Arc<TcpSocket>, segment: &Segment, header: &Header, port
         None => Agreed { mss: Some(mss), ..Agreed::default() },
     };
     let (ttl, tos) = listener.header_fields(remote.ip);
-    let mut link = Link { local, remote, ttl, tos, device: remote.scope, path: None, mss: u16::MAX };
+    let mut link = Link { local, remote, ttl, tos, device: remote.scope, path: None, mss: u16::MAX, confirmed: 0 };
     let Ok(limits) = link.limits() else { return true };
     statistics::add(Counter::SyncookiesRecv, 1);
     let offset = stamp_offset(local_end, remote_end);

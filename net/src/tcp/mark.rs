@@ -32,9 +32,12 @@ impl Connection {
     pub fn mark(&mut self, wish: Wish) {
         let end = self.send.nxt + self.send.unsent.len();
         if end == self.send.una || matches!(wish, Wish::Sent(_)) && self.send.unsent.is_empty() {
-            self.marks.told.push(wish);
-        } else if self.marks.waiting.len() < MARKS_MAX {
-            self.marks.waiting.push_back((end, wish));
+            self.marks.get_or_insert_default().told.push(wish);
+            return;
+        }
+        let marks = self.marks.get_or_insert_default();
+        if marks.waiting.len() < MARKS_MAX {
+            marks.waiting.push_back((end, wish));
         }
     }
 
@@ -50,11 +53,9 @@ impl Connection {
 
     /// New data was sent.
     pub(super) fn note_marks_sent(&mut self) {
-        if self.marks.waiting.is_empty() {
-            return;
-        }
         let nxt = self.send.nxt;
-        let Marks { waiting, told } = &mut self.marks;
+        let Some(marks) = &mut self.marks else { return };
+        let Marks { waiting, told } = &mut **marks;
         waiting.retain(|&(end, wish)| {
             let due = matches!(wish, Wish::Sent(_)) && !end.after(nxt);
             if due {
@@ -66,30 +67,30 @@ impl Connection {
 
     /// Data was acknowledged.
     pub(super) fn pass_marks(&mut self, effects: &mut Effects) {
-        while let Some(&(end, wish)) = self.marks.waiting.front().filter(|(end, _)| !end.after(self.send.una)) {
-            let _ = end;
-            self.marks.told.push(wish);
-            self.marks.waiting.pop_front();
+        let una = self.send.una;
+        let Some(marks) = &mut self.marks else { return };
+        while let Some((_, wish)) = marks.waiting.pop_front_if(|(end, _)| !end.after(una)) {
+            marks.told.push(wish);
         }
-        if !self.marks.told.is_empty() {
+        if !marks.told.is_empty() {
             *effects |= Effects::NOTICE;
         }
     }
 
     /// The connection has ended: nothing of it is sent any more.
     pub(super) fn release_marks(&mut self) {
-        let released =
-            self.marks.waiting.drain(..).map(|(_, wish)| wish).filter(|wish| matches!(wish, Wish::Released(_)));
-        self.marks.told.extend(released);
+        let Some(marks) = &mut self.marks else { return };
+        let released = marks.waiting.drain(..).map(|(_, wish)| wish).filter(|wish| matches!(wish, Wish::Released(_)));
+        marks.told.extend(released);
     }
 
     /// Is there anything to be told?
     pub fn has_notices(&self) -> bool {
-        !self.marks.told.is_empty()
+        self.marks.as_ref().is_some_and(|marks| !marks.told.is_empty())
     }
 
     /// What is to be told now.
     pub fn take_notices(&mut self) -> Vec<Wish> {
-        core::mem::take(&mut self.marks.told)
+        self.marks.as_mut().map(|marks| core::mem::take(&mut marks.told)).unwrap_or_default()
     }
 }

@@ -24,7 +24,7 @@ use crate::inet::port::{Binding, Claim, Ports};
 use crate::inet::{Endpoint, Family, check_bindable, check_port};
 use crate::ip::header_len;
 use crate::options::option;
-use crate::packet::Rope;
+use crate::packet::{Filler, Rope};
 use crate::route::Kind;
 use crate::socket::{Caller, wait_error};
 use crate::statistics::{self, Counter};
@@ -234,7 +234,7 @@ pub(super) fn connect_with(
     let (option, room) = fast_option(socket, &to)?;
     let may = !option.cookie.is_empty() || fast_open::allows(fast_open::mode::CLIENT_WITHOUT_COOKIE);
     let data = if may && source.remaining() > 0 {
-        socket.filler.lock().take(source, room.min(source.remaining()))?
+        Filler::shared(|filler| filler.take(source, room.min(source.remaining())))?
     } else {
         Rope::new()
     };
@@ -285,7 +285,7 @@ fn choose_ends(socket: &TcpSocket, caller: Option<&Caller>, to: Endpoint) -> Res
     let local = Endpoint { ip: local_ip, port, scope: to.scope };
     let (ttl, tos) = socket.header_fields(to.ip);
     let device = if to.scope != 0 { to.scope } else { socket.settings.lock().device };
-    Ok((Link { local, remote: to, ttl, tos, device, path: Some(path), mss: u16::MAX }, binding))
+    Ok((Link { local, remote: to, ttl, tos, device, path: Some(path), mss: u16::MAX, confirmed: 0 }, binding))
 }
 
 /// Sends the SYN, perhaps with an option for fast opening and with data.

@@ -268,7 +268,9 @@ impl Connection {
     fn pace(&mut self, now: Nanos, len: usize) {
         if let Some(rate) = self.pacing_rate().filter(|&rate| rate > 0) {
             let spent = (len as u64).saturating_mul(NANOS_PER_SEC) / rate;
-            self.pace_at = self.pace_at.max(now.saturating_sub(MS)) + spent;
+            // A timer that was late is made up for, as far as that is no burst.
+            let credit = (self.rtt.smoothed / 4).clamp(MS, 10 * MS);
+            self.pace_at = self.pace_at.max(now.saturating_sub(credit)) + spent;
         }
     }
 

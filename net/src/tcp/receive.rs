@@ -3,6 +3,7 @@
 use base::Nanos;
 
 use super::connection::{Connection, Effects, Out, State};
+use super::memory::Pressure;
 use super::rtt::MS;
 use super::segment::{Block, Flags, Segment};
 use super::seq::Seq;
@@ -66,6 +67,11 @@ impl Connection {
                 self.send_reset(now, out);
                 return self.die(None);
             }
+        }
+        let can_wait = !self.receive.queue.is_empty() || segment.seq.after(self.receive.nxt);
+        if self.pressure == Pressure::Full && can_wait && len > 0 {
+            // The peer will send it again.
+            return Effects::empty();
         }
         let mut start = segment.seq;
         if start.before(self.receive.nxt) {
@@ -361,8 +367,9 @@ impl Connection {
             return;
         }
         let wanted = 4 * self.receive.copied_in_round + 32 * usize::from(self.receive.advertised_mss).min(4096);
-        if !self.receive.fixed && self.settings.follows_reader && wanted > self.receive.limit {
-            self.receive.limit = wanted.min(self.settings.receive_buffers[2]).max(self.receive.limit);
+        let grows = !self.receive.fixed && self.settings.follows_reader && self.pressure == Pressure::None;
+        if grows && wanted > self.receive.limit {
+            self.receive.limit = wanted.min(self.settings.receive_buffers[2] as usize).max(self.receive.limit);
         }
         self.receive.copied_in_round = 0;
         self.receive.round_at = now;

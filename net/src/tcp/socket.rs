@@ -19,6 +19,7 @@ use super::connection::{Connection, Effects, Out, Settings, State};
 use super::fast_open::Keys;
 use super::link::Link;
 use super::listener::Listener;
+use super::memory::{self, Share};
 use super::segment::Segment;
 use super::seq::Seq;
 use super::sysctl;
@@ -30,7 +31,6 @@ use crate::inet::{self, Endpoint, Family};
 use crate::ip::icmp::Report;
 use crate::ip::protocol;
 use crate::options::Options;
-use crate::packet::Filler;
 use crate::socket::{Caller, MessageFlags, Outgoing, Received, Shutdown, Socket, SocketKind};
 use crate::statistics::{self, Counter};
 use crate::{backlog, route};
@@ -78,6 +78,8 @@ pub(super) struct Core {
     pub(super) tells_queue: bool,
     /// The number that timestamps of sent data count from.
     pub(super) stamps_from: u32,
+    /// Its part of what all connections hold.
+    pub(super) share: Share,
 }
 
 /// What a listener is bound to, as the table of listeners wants to know.
@@ -95,7 +97,8 @@ pub struct TcpSocket {
     pub(super) options: Options,
     pub(super) settings: SpinLock<inet::Settings>,
     pub(super) core: SpinLock<Core>,
-    pub(super) filler: sched::Mutex<Filler>,
+    /// Held from taking data to queueing it.
+    pub(super) writing: sched::Mutex<()>,
     pub(super) reading: sched::Mutex<()>,
     /// What became of data that was sent, for recvmsg(2) with MSG_ERRQUEUE.
     pub(super) failures: SpinLock<ErrorQueue>,
@@ -110,7 +113,16 @@ impl TcpSocket {
     /// A socket that is nothing yet.
     pub fn create(family: Family) -> Arc<TcpSocket> {
         let nowhere = Endpoint::any(family);
-        let link = Link { local: nowhere, remote: nowhere, ttl: 64, tos: 0, device: 0, path: None, mss: u16::MAX };
+        let link = Link {
+            local: nowhere,
+            remote: nowhere,
+            ttl: 64,
+            tos: 0,
+            device: 0,
+            path: None,
+            mss: u16::MAX,
+            confirmed: 0,
+        };
         let socket = TcpSocket::new(family, link, Role::Fresh);
         let (send, receive) = sysctl::first_buffers();
         socket.options.set_sizes(send, receive);
@@ -146,8 +158,9 @@ impl TcpSocket {
                 parent: Weak::new(),
                 tells_queue: false,
                 stamps_from: 0,
+                share: Share::default(),
             }),
-            filler: sched::Mutex::new(Filler::new()),
+            writing: sched::Mutex::new(()),
             reading: sched::Mutex::new(()),
             failures: SpinLock::default(),
             alarm: Alarm::default(),
@@ -223,10 +236,20 @@ impl TcpSocket {
     pub(super) fn drive<R>(&self, f: impl FnOnce(&mut Connection, Nanos, Out) -> (R, Effects)) -> Option<R> {
         let now = sched::time::now();
         let mut core = self.core.lock();
-        let Core { role, link, .. } = &mut *core;
+        let Core { role, link, share, .. } = &mut *core;
         let Role::Open(connection) = role else { return None };
         let before = connection.retransmitted();
-        let (result, effects) = f(connection, now, &mut |segment| link.send(segment));
+        let acknowledged = connection.counts.bytes_acked;
+        let waited = connection.state() == State::TimeWait;
+        connection.pressure = memory::pressure();
+        let (result, mut effects) = f(connection, now, &mut |segment| link.send(segment));
+        share.set(connection.held());
+        if connection.state() == State::TimeWait && !waited && !share.enter_time_wait() {
+            effects |= connection.abort(now, None, &mut |_| {});
+        }
+        if connection.counts.bytes_acked != acknowledged {
+            link.confirm(now);
+        }
         let again = connection.retransmitted().saturating_sub(before);
         if again > 0 {
             statistics::add(Counter::TcpRetransSegs, again);
@@ -286,6 +309,7 @@ impl TcpSocket {
             if !core::mem::replace(&mut core.listed, false) {
                 return;
             }
+            core.share.clear();
             (key, core.binding.take())
         };
         self.alarm.cancel();
@@ -347,9 +371,12 @@ impl TcpSocket {
     fn close_now(&self, linger: Option<Nanos>) {
         let abort = linger == Some(0);
         self.drive(|connection, now, out| ((), connection.close(now, abort, out)));
-        let state = self.state();
-        if state == State::Closed {
-            self.forget();
+        match self.state() {
+            State::Closed => self.forget(),
+            State::TimeWait => {}
+            // Who does not acknowledge the end must not keep memory for it without bound.
+            _ if !self.core.lock().share.enter_orphans() => self.abort(),
+            _ => {}
         }
         backlog::run();
         if let Some(nanos) = linger.filter(|&nanos| nanos > 0) {

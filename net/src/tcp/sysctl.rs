@@ -64,12 +64,12 @@ pub(crate) static RECEIVE: [AtomicU32; 3] = buffers(RECEIVE_BUFFER);
 /// The least, first and largest send buffer.
 pub(crate) static SEND: [AtomicU32; 3] = buffers(SEND_BUFFER);
 
-const fn buffers(sizes: [usize; 3]) -> [AtomicU32; 3] {
-    [AtomicU32::new(sizes[0] as u32), AtomicU32::new(sizes[1] as u32), AtomicU32::new(sizes[2] as u32)]
+const fn buffers(sizes: [u32; 3]) -> [AtomicU32; 3] {
+    [AtomicU32::new(sizes[0]), AtomicU32::new(sizes[1]), AtomicU32::new(sizes[2])]
 }
 
 /// Settings that are kept without effect, because what they tune is done in another way here, with what they begin with.
-pub(crate) static KEPT: [(&str, AtomicU32); 22] = [
+pub(crate) static KEPT: [(&str, AtomicU32); 20] = [
     ("tcp_adv_win_scale", AtomicU32::new(1)),
     ("tcp_app_win", AtomicU32::new(31)),
     ("tcp_autocorking", AtomicU32::new(1)),
@@ -80,9 +80,7 @@ pub(crate) static KEPT: [(&str, AtomicU32); 22] = [
     ("tcp_fastopen_blackhole_timeout_sec", AtomicU32::new(0)),
     ("tcp_invalid_ratelimit", AtomicU32::new(500)),
     ("tcp_limit_output_bytes", AtomicU32::new(1 << 20)),
-    ("tcp_max_orphans", AtomicU32::new(8192)),
     ("tcp_max_reordering", AtomicU32::new(300)),
-    ("tcp_max_tw_buckets", AtomicU32::new(8192)),
     ("tcp_min_tso_segs", AtomicU32::new(2)),
     ("tcp_mtu_probing", AtomicU32::new(0)),
     ("tcp_no_metrics_save", AtomicU32::new(0)),
@@ -98,13 +96,13 @@ fn is_on(setting: &AtomicU32) -> bool {
     setting.load(Ordering::Relaxed) != 0
 }
 
-fn sizes(of: &[AtomicU32; 3]) -> [usize; 3] {
-    [0, 1, 2].map(|i: usize| of[i].load(Ordering::Relaxed) as usize)
+fn sizes(of: &[AtomicU32; 3]) -> [u32; 3] {
+    [0, 1, 2].map(|i: usize| of[i].load(Ordering::Relaxed))
 }
 
 /// The first send and receive buffer of a socket.
 pub(super) fn first_buffers() -> (usize, usize) {
-    (sizes(&SEND)[1], sizes(&RECEIVE)[1])
+    (sizes(&SEND)[1] as usize, sizes(&RECEIVE)[1] as usize)
 }
 
 /// What a new socket begins with.

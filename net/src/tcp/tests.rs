@@ -113,6 +113,23 @@ fn data_is_acknowledged_late_or_with_the_second_segment() {
 }
 
 #[test]
+fn without_memory_only_what_cannot_wait_is_taken() {
+    use super::memory::Pressure;
+    let mut s = Script::plain();
+    s.write(5000);
+    s.c.pressure = Pressure::Full;
+    assert_eq!(s.c.room(), 0);
+    s.give(s.segment(1000, &[1; 1000], Flags::empty()));
+    assert_eq!(s.c.held(), 0, "what was sent is acknowledged, and what came was too early");
+    s.give(s.segment(0, &[1; 1000], Flags::empty()));
+    s.give(s.segment(1000, &[1; 1000], Flags::empty()));
+    assert_eq!(s.c.readable(), 1000, "the user has something to take first");
+    s.c.pressure = Pressure::None;
+    s.give(s.segment(1000, &[1; 1000], Flags::empty()));
+    assert_eq!((s.c.readable(), s.c.held()), (2000, 2000));
+}
+
+#[test]
 fn early_data_is_reported_and_joined() {
     let mut s = Script::with_sack();
     s.give(s.segment(1000, &[2; 1000], Flags::empty()));

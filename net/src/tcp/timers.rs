@@ -1,9 +1,12 @@
 //! What happens when time passes: retransmission (RFC 6298), tail loss and window probes, delayed acknowledgements, keep-alive, the end of waits.
 
+use alloc::vec::Vec;
+
 use base::{Errno, NANOS_PER_SEC, Nanos};
 
 use super::connection::{Connection, Effects, Flight, Out, Recovery, SendTimer, State, Undo};
 use super::rtt::RTO_MAX;
+use crate::packet::Rope;
 
 impl Connection {
     /// When [`Connection::on_time`] is to be called next.
@@ -51,7 +54,21 @@ impl Connection {
             self.keep_timer = None;
             effects |= self.on_keep_alive(now, out);
         }
+        self.shrink();
         effects
+    }
+
+    /// Gives the memory of empty queues back. A timer runs out some time after the last data: who is busy is not bothered.
+    fn shrink(&mut self) {
+        if self.send.queue.is_empty() && self.send.unsent.is_empty() {
+            self.send.queue = Default::default();
+            self.send.unsent = Rope::new();
+        }
+        if self.receive.queue.is_empty() && self.receive.early.is_empty() {
+            self.receive.queue = Rope::new();
+            self.receive.early = Vec::new();
+            self.receive.blocks = Vec::new();
+        }
     }
 
     /// Is it time to give up, after so many repetitions?

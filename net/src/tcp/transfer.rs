@@ -16,6 +16,7 @@ use crate::backlog;
 use crate::inet::address::{AF_UNSPEC, family_of};
 use crate::inet::{Endpoint, errors};
 use crate::options::option;
+use crate::packet::Filler;
 use crate::socket::{Caller, ControlMessage, MessageFlags, Outgoing, Received, Shutdown, Socket, wait_error};
 
 /// Bytes that are copied in at once, at most.
@@ -178,8 +179,8 @@ fn send_piece(socket: &TcpSocket, source: &mut Source, flags: MessageFlags, nonb
     if source.remaining() == 0 {
         return Ok(0);
     }
-    let mut filler = socket.filler.lock();
-    let data = filler.take(source, PIECE.min(room))?;
+    let writing = socket.writing.lock();
+    let data = Filler::shared(|filler| filler.take(source, PIECE.min(room)))?;
     let n = data.len();
     let last = source.remaining() == 0;
     let more = !last || flags.contains(MessageFlags::MORE);
@@ -191,7 +192,7 @@ fn send_piece(socket: &TcpSocket, source: &mut Source, flags: MessageFlags, nonb
         connection.write(now, data, more, urgent, out);
         (true, Effects::empty())
     });
-    drop(filler);
+    drop(writing);
     backlog::run();
     if sent == Some(true) { Ok(n) } else { Err(check_sending(socket).unwrap_or(Errno::EPIPE)) }
 }

@@ -2,8 +2,9 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use base::{Capability, Errno, Result};
 
@@ -19,7 +20,7 @@ pub(super) fn comm(subject: &Subject) -> Result<Vec<u8>> {
 
 /// Threads of the process may name each other.
 pub(super) fn set_comm(subject: &Subject, data: &[u8]) -> Result<()> {
-    let own = try_current().is_some_and(|task| alloc::sync::Arc::ptr_eq(task.process(), subject.process()));
+    let own = try_current().is_some_and(|task| Arc::ptr_eq(task.process(), subject.process()));
     if !own {
         return Err(Errno::EINVAL);
     }
@@ -105,5 +106,27 @@ pub(super) fn set_timer_slack(subject: &Subject, data: &[u8]) -> Result<()> {
     inspect::check_current(&subject.task).map_err(|_| Errno::EPERM)?;
     let value = u64::try_from(parse(data)?).map_err(|_| Errno::EINVAL)?;
     subject.task.timer_slack.store(if value == 0 { 50_000 } else { value }, Ordering::Relaxed);
+    Ok(())
+}
+
+/// `loginuid` and `sessionid`.
+pub(super) fn login(subject: &Subject, which: usize) -> Result<Vec<u8>> {
+    Ok(format!("{}", subject.process().login[which].load(Ordering::Relaxed)).into_bytes())
+}
+
+/// A process says who has logged in: once without rights, later only with CAP_AUDIT_CONTROL. `EPERM` for another's, `EINVAL`.
+pub(super) fn set_login(subject: &Subject, data: &[u8]) -> Result<()> {
+    static SESSIONS: AtomicU32 = AtomicU32::new(0);
+    let uid = u32::try_from(parse(data)?).map_err(|_| Errno::EINVAL)?;
+    let [login, session] = &subject.process().login;
+    let current = try_current().ok_or(Errno::EPERM)?;
+    let own = Arc::ptr_eq(current.process(), subject.process());
+    let known = login.load(Ordering::Relaxed) != u32::MAX;
+    if !own || known && !current.cred().capable(Capability::AuditControl) {
+        return Err(Errno::EPERM);
+    }
+    let number = if uid == u32::MAX { u32::MAX } else { SESSIONS.fetch_add(1, Ordering::Relaxed) + 1 };
+    login.store(uid, Ordering::Relaxed);
+    session.store(number, Ordering::Relaxed);
     Ok(())
 }

@@ -131,7 +131,15 @@ pub(super) fn schedstat(subject: &Subject) -> Result<Vec<u8>> {
 
 pub(super) fn io(subject: &Subject) -> Result<Vec<u8>> {
     subject.check_alive()?;
-    // Bytes are not counted yet: docs/limits.md.
-    let names = ["rchar", "wchar", "syscr", "syscw", "read_bytes", "write_bytes", "cancelled_write_bytes"];
-    Ok(names.iter().map(|name| format!("{name}: 0\n")).collect::<alloc::string::String>().into_bytes())
+    let moved = if subject.thread { subject.task.used() } else { subject.process().used() }.transfers;
+    let lines = [
+        ("rchar", moved.chars_read),
+        ("wchar", moved.chars_written),
+        ("syscr", moved.reads),
+        ("syscw", moved.writes),
+        ("read_bytes", moved.from_storage),
+        ("write_bytes", moved.to_storage),
+        ("cancelled_write_bytes", moved.cancelled),
+    ];
+    Ok(lines.iter().map(|(name, value)| format!("{name}: {value}\n")).collect::<String>().into_bytes())
 }

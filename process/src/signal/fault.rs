@@ -3,6 +3,7 @@
 use hal::regs::{Exception, PageFault, UserRegs};
 use hal::user::USER_END;
 use mm::FaultError;
+use sched::transfers;
 
 use super::{SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGTRAP, SigInfo, send};
 use crate::task::FaultRecord;
@@ -42,8 +43,9 @@ pub fn user_exception(regs: &mut UserRegs, exception: Exception) {
 pub fn user_fault(fault: &PageFault) -> bool {
     crate::with_current(|task| {
         let Some(space) = task.process().address_space() else { return false };
+        let asked = transfers::asked_of_storage();
         let Err(error) = space.handle_fault(fault) else {
-            task.count_fault(false);
+            task.count_fault(transfers::asked_of_storage() != asked);
             return true;
         };
         drop(space);

@@ -1,6 +1,7 @@
 //! The network layer: groups, and who is a member on which interface and from which sources (ip(7), RFC 3678); options of headers; the settings of
 //! interfaces.
 
+use crate::packet_socket::checksum;
 use crate::strange_packet::tap_interface;
 use crate::sys::*;
 use std::mem::size_of;
@@ -21,6 +22,51 @@ fn set<T>(socket: &UdpSocket, level: i32, name: i32, value: &T) -> i32 {
     unsafe {
         libc::setsockopt(socket.as_raw_fd(), level, name, std::ptr::from_ref(value).cast(), size_of::<T>() as u32)
     }
+}
+
+/// IFA_F_*.
+const DAD_FAILED: u32 = 8;
+const TENTATIVE: u32 = 0x40;
+const PERMANENT: u32 = 0x80;
+
+/// The IPv6 address of an interface and its flags, as /proc/net/if_inet6 shows them.
+fn v6_address(interface: &str) -> (String, u32) {
+    let table = std::fs::read_to_string("/proc/net/if_inet6").unwrap();
+    let line = table.lines().find(|line| line.ends_with(&format!(" {interface}"))).unwrap_or_else(|| panic!("{table}"));
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    (fields[0].to_owned(), u32::from_str_radix(fields[4], 16).unwrap())
+}
+
+/// The address that somebody without an address asks for, in the frames that come out of a tap interface.
+fn wanted_address(tap: &impl AsRawFd) -> [u8; 16] {
+    loop {
+        let mut frame = [0u8; 2048];
+        let n = unsafe { libc::read(tap.as_raw_fd(), frame.as_mut_ptr().cast(), frame.len()) };
+        let asks = n >= 78 && frame[12..14] == [0x86, 0xdd] && frame[20] == 58 && frame[54] == 135;
+        if asks && frame[22..38] == [0; 16] {
+            assert_eq!(frame[21], 255);
+            assert_eq!(frame[38..51], [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff]);
+            // Among its options is no hardware address, which would be remembered.
+            assert_ne!(frame.get(78), Some(&1));
+            return frame[62..78].try_into().unwrap();
+        }
+        nap(1);
+    }
+}
+
+/// Another machine says that it has an address.
+fn advertisement(target: [u8; 16]) -> Vec<u8> {
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+    let mut message = vec![136, 0, 0, 0, 0x20, 0, 0, 0];
+    message.extend(target);
+    message.extend([2, 1]);
+    message.extend(MAC);
+    let everyone = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    let pseudo = [&target[..], &everyone, &[0, 0, 0, message.len() as u8, 0, 0, 0, 58], &message].concat();
+    let sum = checksum(&pseudo).to_be_bytes();
+    message[2..4].copy_from_slice(&sum);
+    let head = [0x60, 0, 0, 0, 0, message.len() as u8, 58, 255];
+    [&[0x33, 0x33, 0, 0, 0, 1][..], &MAC, &[0x86, 0xdd], &head, &target, &everyone, &message].concat()
 }
 
 /// A socket that sends to groups by the loopback interface.
@@ -115,6 +161,30 @@ cases! {
         err!(result, libc::EPROTO);
     }
 
+    fn a_new_address_is_asked_for_first() {
+        let (tap, name) = tap_interface(10);
+        let (address, flags) = v6_address(&name);
+        assert_eq!(flags, PERMANENT | TENTATIVE);
+        let wanted = wanted_address(&tap);
+        let hex: String = wanted.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, address);
+        // It is nobody's yet.
+        let scope = unsafe { libc::if_nametoindex(std::ffi::CString::new(name.as_str()).unwrap().as_ptr()) };
+        let own = std::net::SocketAddrV6::new(wanted.into(), 0, 0, scope);
+        assert_eq!(UdpSocket::bind(own).unwrap_err().raw_os_error(), Some(libc::EADDRNOTAVAIL));
+        until(|| v6_address(&name).1 == PERMANENT);
+        UdpSocket::bind(own).unwrap();
+    }
+
+    fn an_address_of_another_machine_is_not_used() {
+        let (tap, name) = tap_interface(11);
+        let frame = advertisement(wanted_address(&tap));
+        assert_eq!(unsafe { libc::write(tap.as_raw_fd(), frame.as_ptr().cast(), frame.len()) }, frame.len() as isize);
+        until(|| v6_address(&name).1 & DAD_FAILED != 0);
+        nap(1500);
+        assert_eq!(v6_address(&name).1, PERMANENT | TENTATIVE | DAD_FAILED);
+    }
+
     fn groups_of_ipv6() {
         let receiver = UdpSocket::bind("[::]:0").unwrap();
         let group: std::net::Ipv6Addr = "ff02::7777".parse().unwrap();
@@ -126,9 +196,9 @@ cases! {
     }
 
     fn routers_are_told_of_groups() {
-        let (tap, _) = tap_interface();
+        let (tap, _) = tap_interface(12);
         let (member, _) = receiver();
-        ok!(set(&member, 0, ADD, &[GROUP, [10, 214, 8, 1]]));
+        ok!(set(&member, 0, ADD, &[GROUP, [10, 214, 12, 1]]));
         let report = |kind: u8| {
             let mut found = false;
             until(|| {
@@ -143,7 +213,7 @@ cases! {
         const TO_EXCLUDE: u8 = 4;
         const TO_INCLUDE: u8 = 3;
         report(TO_EXCLUDE);
-        ok!(set(&member, 0, DROP, &[GROUP, [10, 214, 8, 1]]));
+        ok!(set(&member, 0, DROP, &[GROUP, [10, 214, 12, 1]]));
         report(TO_INCLUDE);
     }
 

@@ -456,13 +456,13 @@ cases! {
     }
 
     fn a_datagram_socket_reads_behind_ethernet() {
-        let (tap, name) = tap_interface();
+        let (tap, name) = tap_interface(9);
         let index = ok!(libc::if_nametoindex(c(&name).as_ptr()) as i32);
         let fd = packet(libc::SOCK_DGRAM, 0);
         let mut address = loopback(0x800);
         address.sll_ifindex = index;
         ok!(bind(&fd, &address, size_of::<libc::sockaddr_ll>()));
-        let ip = datagram([10, 214, 8, 9], [10, 214, 8, 1], (7, 9), &[5; 300]);
+        let ip = datagram([10, 214, 9, 9], [10, 214, 9, 1], (7, 9), &[5; 300]);
         let mut frame = vec![0xff; 6];
         frame.extend([2, 0, 0, 0, 0, 9, 8, 0]);
         frame.extend(&ip);

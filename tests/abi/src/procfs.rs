@@ -34,6 +34,30 @@ impl Mutex {
 }
 
 cases! {
+    fn settings_have_no_size_of_their_own() {
+        let file = fs::OpenOptions::new().read(true).write(true).open("/proc/self/oom_score_adj").unwrap();
+        for size in [0, 10] {
+            ok!(libc::ftruncate(file.as_raw_fd(), size));
+        }
+        assert!(!text("/proc/self/oom_score_adj").is_empty());
+    }
+
+    fn who_has_logged_in_is_said_once() {
+        // Without audit there is no such file; and who is logged in needs rights to say something else.
+        if fs::read_to_string("/proc/self/loginuid").is_ok_and(|uid| uid == u32::MAX.to_string()) {
+            expect_exit(child(|| {
+                fs::write("/proc/self/loginuid", "7").unwrap();
+                assert_eq!(text("/proc/self/loginuid"), "7");
+                let session = text("/proc/self/sessionid");
+                assert_ne!(session, u32::MAX.to_string());
+                expect_exit(child(move || (text("/proc/self/sessionid") != session).into()), 0);
+                ok!(libc::setuid(65534));
+                assert!(fs::write("/proc/self/loginuid", "8").is_err());
+                0
+            }), 0);
+        }
+    }
+
     fn deadlocks_are_named() {
         // Linux has no such file.
         if !std::path::Path::new("/proc/deadlocks").exists() {
@@ -234,6 +258,26 @@ cases! {
         assert!(info.procs > 0);
     }
 
+    fn deferred_work_is_counted() {
+        let received = || -> u64 {
+            let table = text("/proc/softirqs");
+            let row = table.lines().find_map(|line| line.trim().strip_prefix("NET_RX:")).unwrap();
+            row.split_whitespace().map(|n| n.parse::<u64>().unwrap()).sum()
+        };
+        let before = received();
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        for _ in 0..10 {
+            socket.send_to(b"x", socket.local_addr().unwrap()).unwrap();
+            socket.recv(&mut [0; 9]).unwrap();
+        }
+        assert!(received() > before);
+        // The same as one line of /proc/stat: the sum, then each kind.
+        let stat = text("/proc/stat");
+        let row = stat.lines().find_map(|line| line.strip_prefix("softirq ")).unwrap();
+        assert_eq!(row.split(' ').count(), 11);
+        assert!(row.split(' ').nth(4).unwrap().parse::<u64>().unwrap() > before);
+    }
+
     fn uptime_and_loadavg() {
         let uptime: Vec<f64> = text("/proc/uptime").split_whitespace().map(|n| n.parse().unwrap()).collect();
         assert!(uptime.len() == 2 && uptime[0] > 0.0);
@@ -296,5 +340,34 @@ cases! {
         assert_ne!(text("/proc/sys/kernel/random/uuid"), text("/proc/sys/kernel/random/uuid"));
         assert!(text("/proc/sys/kernel/pid_max").trim().parse::<u32>().unwrap() > 1000);
         assert_eq!(text("/proc/sys/kernel/ostype"), "Linux\n");
+    }
+
+    fn transfers_are_counted() {
+        let figures = || -> Vec<u64> {
+            let text = fs::read_to_string("/proc/self/io").unwrap();
+            let names = ["rchar", "wchar", "syscr", "syscw", "read_bytes", "write_bytes", "cancelled_write_bytes"];
+            let figure = |(line, name): (&str, &str)| {
+                let (found, value) = line.split_once(": ").unwrap();
+                assert_eq!(found, name);
+                value.parse().unwrap()
+            };
+            text.lines().zip(names).map(figure).collect()
+        };
+        let (reader, writer) = pipe();
+        let before = figures();
+        write(&writer, &[0; 1000]);
+        assert_eq!(read(&reader, 600).len(), 600);
+        assert_eq!(read(&reader, 600).len(), 400);
+        set_nonblocking(&reader);
+        let mut byte = [0u8];
+        assert_eq!(unsafe { libc::read(reader.as_raw_fd(), byte.as_mut_ptr().cast(), 1) }, -1);
+        let after = figures();
+        let grown: Vec<u64> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
+        assert_eq!((grown[1], grown[3]), (1000, 1));
+        // Reading the figures counts too: its text, and that there is no more.
+        assert!(grown[0] >= 1000 + 80 && grown[0] < 1400 && grown[2] >= 4 && grown[2] <= 8, "{grown:?}");
+        // Those of a child are its own.
+        let status = wait(child(|| i32::from(figures()[1] != 0)));
+        assert_eq!(status, 0);
     }
 }

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 cases! {
     fn strange_packets_do_no_harm() {
-        let (tap, name) = tap_interface();
+        let (tap, name) = tap_interface(8);
         let _listeners = (TcpListener::bind("0.0.0.0:4321").unwrap(), UdpSocket::bind("0.0.0.0:4321").unwrap());
         let seed = std::env::var("QUINTET_PACKET_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
         let seconds: u64 = std::env::var("QUINTET_PACKET_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(3);
@@ -31,8 +31,8 @@ cases! {
     }
 }
 
-/// A tap interface with the address 10.214.8.1/24 that is up, and its name.
-pub(crate) fn tap_interface() -> (OwnedFd, String) {
+/// A tap interface with the address 10.214.N.1/24 that is up, and its name. Cases that run side by side take different numbers.
+pub(crate) fn tap_interface(network: u8) -> (OwnedFd, String) {
     let tap = open("/dev/net/tun", libc::O_RDWR | libc::O_NONBLOCK);
     let mut request: libc::ifreq = unsafe { zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"qtap%d") {
@@ -49,7 +49,7 @@ pub(crate) fn tap_interface() -> (OwnedFd, String) {
         request.ifr_ifru.ifru_addr = unsafe { std::mem::transmute::<libc::sockaddr_in, libc::sockaddr>(address) };
         ok!(libc::ioctl(control.as_raw_fd(), what as _, &mut request));
     };
-    set([10, 214, 8, 1], libc::SIOCSIFADDR as _);
+    set([10, 214, network, 1], libc::SIOCSIFADDR as _);
     set([255, 255, 255, 0], libc::SIOCSIFNETMASK as _);
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
     ok!(libc::ioctl(control.as_raw_fd(), libc::SIOCSIFFLAGS as _, &mut request));

@@ -72,7 +72,7 @@ pub(super) fn all() -> Vec<Suite> {
         disk: None,
     };
     vec![
-        Suite { files: cpython_files, ..suite("cpython", "debian", cpython) },
+        Suite { files: cpython_files, ..suite("cpython", "debian,netbase", cpython) },
         suite("stress-ng", "debian,stress-ng", stress_ng),
         Suite {
             prepare: || selftests::RECIPE.build(),

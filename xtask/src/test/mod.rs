@@ -7,7 +7,7 @@ mod file_systems;
 mod guest;
 mod host;
 
-use crate::{Outcome, build, setup};
+use crate::{Outcome, build, net_lab, setup};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -74,6 +74,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     stage("programs in the guest", &mut tally, || guest::run(&selection))?;
     stage("disks in the guest", &mut tally, || disk::run(&selection))?;
     stage("file systems in the guest", &mut tally, || file_systems::run(&selection))?;
+    stage("machines on one link", &mut tally, || Ok(network(&selection)))?;
     stage("the Debian root", &mut tally, || debian_root::run(&selection))?;
     stage("ABI tests on Linux and Quintet", &mut tally, || abi::run(&selection))?;
     println!("\n{} s", started.elapsed().as_secs());
@@ -83,6 +84,14 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     };
     println!("{} passed, {} failed{skipped}", tally.passed, tally.failed);
     Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn network(selection: &Selection) -> Tally {
+    let mut tally = Tally::default();
+    if selection.takes(net_lab::SHORT) {
+        tally.note(net_lab::SHORT, &net_lab::short());
+    }
+    tally
 }
 
 fn stage(name: &str, tally: &mut Tally, run: impl FnOnce() -> Result<Tally, String>) -> Result<(), String> {
