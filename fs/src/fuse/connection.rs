@@ -62,14 +62,15 @@ impl Request {
         if !self.answered {
             return 0;
         }
+        // Data has as much room as was asked for and no more: servers fill what there is.
         let data = if self.is(opcode::READ) || self.is(opcode::READDIR) {
             number(16)
-        } else if self.is(opcode::GETXATTR) || self.is(opcode::LISTXATTR) {
+        } else if (self.is(opcode::GETXATTR) || self.is(opcode::LISTXATTR)) && number(0) > 0 {
             number(0)
         } else {
-            0
+            FIELDS_MAX
         };
-        OUT_HEADER + data.max(FIELDS_MAX)
+        OUT_HEADER + data
     }
 
     fn is(&self, opcode: u32) -> bool {

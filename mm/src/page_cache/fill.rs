@@ -21,25 +21,31 @@ const MIN_WINDOW: u32 = 4;
 const MAX_WINDOW: u32 = 64;
 /// No page.
 const NOWHERE: u64 = u64::MAX;
-/// Windows that may wait for the thread; further ones are read when they are missed.
+/// Windows that may wait for the threads; further ones are read when they are missed.
 const WAITING_MAX: usize = 64;
+/// Threads that read ahead.
+const THREADS: usize = 2;
 
-/// Windows that are to be read: of which cache, from which page on, and how many.
-static WAITING: SpinLock<VecDeque<(Weak<PageCache>, u64, u64)>> = SpinLock::new(VecDeque::new());
-static THREAD: WaitQueue = WaitQueue::new();
+/// Pages of a cache that are to be read: their first, and their frames, which are in the cache already.
+type Window = (Weak<PageCache>, u64, Vec<Frame>);
 
-/// Starts the thread that reads ahead. Once, at boot.
+static WAITING: SpinLock<VecDeque<Window>> = SpinLock::new(VecDeque::new());
+static IDLE: WaitQueue = WaitQueue::new();
+
+/// Starts the threads that read ahead. Once, at boot.
 pub fn start_read_ahead() {
-    sched::thread::spawn_kernel("read-ahead", || {
-        loop {
-            let next = THREAD.wait_until(Sleep::Uninterruptible, None, || WAITING.lock().pop_front());
-            let Ok((cache, first, count)) = next else { continue };
-            if let Some(cache) = cache.upgrade() {
-                // What can't be read now, who wants it will be told.
-                let _ = cache.read_window(first, count);
+    for _ in 0..THREADS {
+        sched::thread::spawn_kernel("read-ahead", || {
+            loop {
+                let next = IDLE.wait_until(Sleep::Uninterruptible, None, || WAITING.lock().pop_front());
+                let Ok((cache, first, frames)) = next else { continue };
+                if let Some(cache) = cache.upgrade() {
+                    // What can't be read now, who wants it will be told.
+                    let _ = cache.read_claimed(first, &frames);
+                }
             }
-        }
-    });
+        });
+    }
 }
 
 /// Where reading ahead stands. Races between readers cost a badly chosen window, nothing more.
@@ -77,11 +83,7 @@ impl ReadAhead {
     }
 
     /// The window to read, first page and count, now that somebody has got to page `index`.
-    #[inline]
     fn on_hit(&self, index: u64) -> Option<(u64, u64)> {
-        if self.mark.load(Ordering::Relaxed) != index {
-            return None;
-        }
         self.mark.compare_exchange(index, NOWHERE, Ordering::Relaxed, Ordering::Relaxed).ok()?;
         let first = self.next.load(Ordering::Relaxed);
         let window = (self.window.load(Ordering::Relaxed) * 2).min(self.max.load(Ordering::Relaxed));
@@ -134,26 +136,33 @@ impl PageCache {
             None if self.is_paged() => self.fill(index).map(Some),
             found => Ok(found),
         };
-        if let Some((first, count)) = self.read_ahead.on_hit(index) {
+        if self.read_ahead.mark.load(Ordering::Relaxed) == index
+            && self.may_read_ahead()
+            && let Some((first, count)) = self.read_ahead.on_hit(index)
+        {
             self.start_window(first, count);
         }
         found
     }
 
-    /// Has the thread read a window, as far as the file goes.
+    /// May a thread read for it? Only where that needs nobody's help: a program that does not answer must not keep others from reading.
+    fn may_read_ahead(&self) -> bool {
+        let prompt = self.pager.as_ref().is_some_and(|pager| pager.is_prompt());
+        prompt && !crate::frames::is_scarce() && WAITING.lock().len() < WAITING_MAX
+    }
+
+    /// Has a thread read a window, as far as the file goes.
     fn start_window(&self, first: u64, count: u64) {
         let count = count.min(self.size().div_ceil(PAGE).saturating_sub(first));
-        if count == 0 || crate::frames::is_scarce() {
+        if count == 0 {
             return;
         }
+        if let Ok(frames) = self.claim(first, count)
+            && !frames.is_empty()
         {
-            let mut waiting = WAITING.lock();
-            if waiting.len() >= WAITING_MAX {
-                return;
-            }
-            waiting.push_back((self.own.clone(), first, count));
+            WAITING.lock().push_back((self.own.clone(), first, frames));
+            IDLE.wake_all();
         }
-        THREAD.wake_all();
     }
 
     /// The page at `index`, read in if need be. `EIO`, `ENOMEM`.
@@ -181,7 +190,13 @@ impl PageCache {
 
     /// Reads up to `count` pages from `first` on that are not there, ending at the first that is. `EIO`, `ENOMEM`.
     fn read_window(&self, first: u64, count: u64) -> Result<()> {
-        let Some(pager) = &self.pager else { return Ok(()) };
+        let frames = self.claim(first, count)?;
+        if frames.is_empty() { Ok(()) } else { self.read_claimed(first, &frames) }
+    }
+
+    /// Puts up to `count` pages in from `first` on that are not there, ending at the first that is: whoever claims them has to read them.
+    /// `ENOMEM`.
+    fn claim(&self, first: u64, count: u64) -> Result<Vec<Frame>> {
         let mut frames = Vec::new();
         frames.try_reserve(count as usize).map_err(|_| Errno::ENOMEM)?;
         for _ in 0..count {
@@ -202,12 +217,15 @@ impl PageCache {
             }
             taken
         };
-        if taken == 0 {
-            return Ok(());
-        }
         TOTAL.fetch_add(taken, Ordering::Relaxed);
         frames.truncate(taken);
-        let result = pager.read(first, &frames);
+        Ok(frames)
+    }
+
+    /// Reads pages that were claimed. `EIO`.
+    fn read_claimed(&self, first: u64, frames: &[Frame]) -> Result<()> {
+        let Some(pager) = &self.pager else { return Ok(()) };
+        let result = pager.read(first, frames);
         let mut dropped = Vec::new();
         {
             let mut pages = self.pages.lock();

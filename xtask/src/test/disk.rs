@@ -66,6 +66,16 @@ const CASES: &[Case] = &[
         stdout: "dd: error writing 'fill': No space left on device\n8388608\n",
     },
     Case {
+        name: "disk: what nobody uses is discarded, and nothing else",
+        disk: (64, &["-t", "ext4"]),
+        options: &[],
+        script: "
+            mount -t ext4 /dev/vda /mnt && cd /mnt && dd if=/dev/urandom of=a bs=1M count=9 2>/dev/null && md5sum a > sum
+            cp a b && cp a c && rm b && sync && fstrim /mnt && echo trimmed; fstrim -o 1G /mnt 2>&1 | grep -o 'Invalid argument'
+            echo 3 > /proc/sys/vm/drop_caches; md5sum -c sum; cmp a c; cp c d && cmp a d; cd /; umount /mnt",
+        stdout: "trimmed\nInvalid argument\na: OK\n",
+    },
+    Case {
         name: "disk: ext3",
         disk: (32, &["-t", "ext3"]),
         options: &["--machine", "q35"],
