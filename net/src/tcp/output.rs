@@ -31,6 +31,7 @@ impl Connection {
         let app_limited = self.app_limited != 0;
         if self.send.queue.is_empty() {
             self.delivered_at = now;
+            self.first_at = now;
             self.stalled_at = now;
         }
         let sent = Sent {
@@ -42,6 +43,7 @@ impl Connection {
             flight: Flight::Flying,
             delivered: self.counts.delivered,
             delivered_at: self.delivered_at,
+            first_at: self.first_at,
             app_limited,
         };
         self.send.nxt = sent.end();
@@ -295,6 +297,7 @@ impl Connection {
         sent.again = true;
         sent.delivered = self.counts.delivered;
         sent.delivered_at = self.delivered_at;
+        sent.first_at = self.first_at;
         let len = sent.payload.len();
         self.set_flight(index, Flight::Flying);
         self.loss.retransmitted += 1;
