@@ -178,17 +178,14 @@ impl Connection {
         if self.awaits_peer() || self.state == State::Closed {
             return;
         }
-        if self.lost > 0 {
-            self.send_lost(now, out);
-        }
-        let mut paced = false;
+        let mut paced = self.lost > 0 && self.send_lost(now, out);
         self.window_limited = false;
-        while !self.send.unsent.is_empty() || self.send.fin && !self.send.fin_sent {
+        while !paced && (!self.send.unsent.is_empty() || self.send.fin && !self.send.fin_sent) {
             if self.flying >= self.window.size {
                 self.window_limited = true;
                 break;
             }
-            if self.pace_at > now && self.pacing_rate().is_some() {
+            if self.is_paced(now) {
                 paced = true;
                 break;
             }
@@ -267,6 +264,11 @@ impl Connection {
         self.algorithm.pacing_rate().into_iter().chain(most).min()
     }
 
+    /// Is it too early for the next segment?
+    fn is_paced(&self, now: Nanos) -> bool {
+        self.pace_at > now && self.pacing_rate().is_some()
+    }
+
     fn pace(&mut self, now: Nanos, len: usize) {
         if let Some(rate) = self.pacing_rate().filter(|&rate| rate > 0) {
             let spent = (len as u64).saturating_mul(NANOS_PER_SEC) / rate;
@@ -276,15 +278,21 @@ impl Connection {
         }
     }
 
-    /// Sends lost segments again as far as the window allows.
-    fn send_lost(&mut self, now: Nanos, out: Out) {
+    /// Sends lost segments again as far as the window allows; true if it is too early for the next.
+    fn send_lost(&mut self, now: Nanos, out: Out) -> bool {
         let mut index = 0;
         while self.lost > 0 && self.flying < self.window.size && index < self.send.queue.len() {
             if self.send.queue[index].flight == Flight::Lost {
+                if self.is_paced(now) {
+                    return true;
+                }
                 self.send_again(now, index, out);
+                let len = self.send.queue.get(index).map_or(0, |sent| sent.payload.len());
+                self.pace(now, len);
             }
             index += 1;
         }
+        false
     }
 
     /// Sends entry `index` again, at most as much of it as fits one segment (or the window, where the device segments).
