@@ -213,7 +213,7 @@ impl Connection {
             return None;
         }
         let quota = (self.window.size - self.flying) as usize;
-        let most = if self.path.segmentation { SEGMENT_MAX.max(mss) / mss * mss } else { mss };
+        let most = self.burst(mss);
         let mut len = waiting.min(window).min(quota.saturating_mul(mss)).min(most);
         if len < waiting && len > mss {
             len -= len % mss;
@@ -222,6 +222,15 @@ impl Connection {
             len -= len % mss;
         }
         (len > 0).then_some(len)
+    }
+
+    /// Bytes that go at once: what a device cuts into segments, but who is paced sends not more than a millisecond's worth, or two segments.
+    fn burst(&self, mss: usize) -> usize {
+        if !self.path.segmentation {
+            return mss;
+        }
+        let paced = self.pacing_rate().map_or(usize::MAX, |rate| (rate / 1000) as usize).max(2 * mss);
+        SEGMENT_MAX.min(paced).max(mss) / mss * mss
     }
 
     /// Is a last segment that is not full to wait? With TCP_CORK always, by Nagle's rule while another such is under way.
@@ -298,7 +307,7 @@ impl Connection {
     /// Sends entry `index` again, at most as much of it as fits one segment (or the window, where the device segments).
     pub(super) fn send_again(&mut self, now: Nanos, index: usize, out: Out) {
         let quota = (self.window.size.saturating_sub(self.flying)).max(1) as usize;
-        let most = if self.path.segmentation { quota.saturating_mul(self.send.mss) } else { self.send.mss };
+        let most = quota.saturating_mul(self.send.mss).min(self.burst(self.send.mss));
         self.split(index, most);
         let stamp = self.stamp(now);
         let Some(sent) = self.send.queue.get_mut(index) else { return };

@@ -182,7 +182,7 @@ fn transfer_over(network: Network, algorithm: &str, bytes: usize, segmentation: 
     let (mut done_at, mut window) = (0, 0);
     for _ in 0..4_000_000 {
         while pair.ends[0].can_send_ever() && written < bytes && pair.ends[0].room() > 0 {
-            let n = pair.ends[0].room().min(bytes - written).min(16384);
+            let n = pair.ends[0].room().min(bytes - written).min(65536);
             let piece = rope(&data[written..written + n]);
             pair.with(0, |end, now, out| end.write(now, piece, false, false, out));
             written += n;
