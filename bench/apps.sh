@@ -53,6 +53,22 @@ programs() {
     done
 }
 
+# Python's library as a tree of sources: unpacked, kept by git, looked through, and removed.
+tree_rows() {
+    tar -C /usr/lib/python3.11 -cf /bench/tmpfs/tree.tar .
+    for place in tmpfs disk; do
+        tree=/bench/$place/tree
+        mkdir $tree
+        seconds "untar on $place" tar -C $tree -xf /bench/tmpfs/tree.tar
+        git -C $tree init --quiet
+        seconds "git add on $place" git -C $tree add .
+        seconds "git status on $place" git -C $tree status --short
+        seconds "rm -r on $place" rm -r $tree
+        seconds "1000 inserts on $place" sqlite3 /bench/$place/inserts.db "pragma journal_mode = wal; create table t (a);
+            $(for n in $(seq 1000); do echo "insert into t values ($n);"; done)"
+    done
+}
+
 sysbench_rows() {
     row 'sysbench cpu' op/s ' *events per second: *\([0-9.]*\)' sysbench cpu --time=3 --cpu-max-prime=2000 run
     row 'sysbench threads' op/s ' *total number of events: *\([0-9]*\)' sysbench threads --time=3 --threads=8 run
@@ -81,8 +97,10 @@ fio_rows() {
         fio_row $place 'random write' --rw=randwrite --bs=4k
         fio_row $place 'synced' --rw=randwrite --bs=4k --fsync=1
     done
-    fio_row disk 'direct read' --rw=randread --bs=4k --direct=1
-    fio_row disk 'direct write' --rw=randwrite --bs=4k --direct=1
+    for size in 4k 256k; do
+        fio_row disk "direct read $size" --rw=randread --bs=$size --direct=1
+        fio_row disk "direct write $size" --rw=randwrite --bs=$size --direct=1
+    done
 }
 
 redis_rows() {
@@ -144,6 +162,7 @@ mkdir -p /bench/tmpfs /bench/disk
 mount -t tmpfs tmpfs /bench/tmpfs
 mount -t ext4 /dev/vda /bench/disk
 programs
+tree_rows
 sysbench_rows
 fio_rows
 redis_rows

@@ -82,8 +82,8 @@ pub struct RunOptions {
     #[arg(long, value_name = "IMG[:ro][:snapshot]")]
     pub disk: Vec<Disk>,
     /// Show a folder of this machine in the guest, where both see at once what the other writes; `:ro` keeps the
-    /// guest from writing.
-    #[arg(short, long, value_name = "HOST:GUEST[:ro]", value_parser = volume::parse)]
+    /// guest from writing, `:virtiofs` shows it by a process of its own (virtiofsd) instead of QEMU's 9P server.
+    #[arg(short, long, value_name = "HOST:GUEST[:ro|:virtiofs]", value_parser = volume::parse)]
     pub volume: Vec<Volume>,
     /// What the guest is connected to: nothing, the host's network through QEMU, or a link that it shares with the other machines that name
     /// it [default: none, or user with --publish].

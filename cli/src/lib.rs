@@ -27,4 +27,5 @@ pub mod session;
 pub mod streams;
 pub mod symbolize;
 pub mod terminal;
+pub mod virtiofsd;
 pub mod volume;

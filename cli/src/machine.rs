@@ -4,6 +4,7 @@ use crate::accel::Accel;
 use crate::disk::Disk;
 use crate::failure::{Context, Failure};
 use crate::network::Connection;
+use crate::virtiofsd::Server;
 use crate::volume::{self, Volume};
 use clap::ValueEnum;
 use protocol::Port;
@@ -64,6 +65,8 @@ pub struct Machine {
 /// A running QEMU and our ends of its lines.
 pub struct Running {
     child: Child,
+    /// What shows it folders, as long as it runs.
+    _servers: Vec<Server>,
     messages: Option<JoinHandle<String>>,
     /// The serial line: the kernel's log.
     pub serial: UnixStream,
@@ -88,12 +91,15 @@ impl Machine {
         }
         let numbers: Vec<i32> = theirs.iter().map(AsRawFd::as_raw_fd).collect();
         let own = std::env::current_exe().or_fail(|| "cannot find this program".into())?;
+        let shared = self.volumes.iter().filter(|volume| volume.virtiofs);
+        let servers = shared.map(|volume| Server::start(&volume.host)).collect::<Result<Vec<_>, _>>()?;
+        let sockets: Vec<PathBuf> = servers.iter().map(Server::socket).collect();
         let started = SystemTime::now();
         let mut child = Command::new(own)
             .arg("__guard")
             .arg("--")
             .arg(QEMU)
-            .args(self.arguments(accel, &numbers))
+            .args(self.arguments(accel, &numbers, &sockets))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -113,11 +119,12 @@ impl Machine {
         });
         let serial = lines.remove(0);
         let ports = lines.try_into().map_err(|_| Failure::new("the ports are not four"))?;
-        Ok(Running { child, messages, serial, ports, started })
+        Ok(Running { child, _servers: servers, messages, serial, ports, started })
     }
 
-    /// QEMU's arguments; `lines` are the descriptors of the serial line and of the ports.
-    fn arguments(&self, accel: Accel, lines: &[i32]) -> Vec<OsString> {
+    /// QEMU's arguments; `lines` are the descriptors of the serial line and of the ports, `sockets` those of what shows the volumes that are
+    /// shown over virtiofs.
+    fn arguments(&self, accel: Accel, lines: &[i32], sockets: &[PathBuf]) -> Vec<OsString> {
         let (machine, serial_device) = match self.model {
             Model::Q35 => ("q35", "virtio-serial-pci"),
             Model::Microvm => ("microvm", "virtio-serial-device"),
@@ -159,8 +166,7 @@ impl Machine {
         for (option, value) in self.root.iter().flat_map(shown) {
             add(option, value);
         }
-        let volumes = self.volumes.iter().enumerate();
-        for (option, value) in volumes.flat_map(|(index, volume)| volume.arguments(self.model, index)) {
+        for (option, value) in self.volume_arguments(sockets) {
             add(option, value);
         }
         for (option, value) in self.network.arguments(self.model) {
@@ -172,6 +178,25 @@ impl Machine {
         }
         arguments.extend(self.extra.iter().cloned());
         arguments
+    }
+
+    fn volume_arguments(&self, sockets: &[PathBuf]) -> Vec<(&'static str, OsString)> {
+        let mut sockets = sockets.iter();
+        let mut all: Vec<(&'static str, OsString)> = Vec::new();
+        for (index, volume) in self.volumes.iter().enumerate() {
+            let socket = if volume.virtiofs { sockets.next() } else { None };
+            all.extend(match socket {
+                Some(socket) => volume::virtiofs_arguments(socket, self.model, index),
+                None => volume.arguments(self.model, index),
+            });
+        }
+        if self.volumes.iter().any(|volume| volume.virtiofs) {
+            // Who shows them writes into the guest's memory.
+            let memory = format!("memory-backend-memfd,id=memory,size={}k,share=on", self.memory >> 10);
+            all.push(("-object", memory.into()));
+            all.push(("-machine", "memory-backend=memory".into()));
+        }
+        all
     }
 
     fn accel_argument(&self, accel: Accel) -> &'static str {
@@ -269,7 +294,7 @@ mod tests {
 
     #[test]
     fn the_command_line_says_what_was_asked() {
-        let arguments = machine(Model::Microvm).arguments(Accel::Tcg, &[10, 11, 12, 13, 14]);
+        let arguments = machine(Model::Microvm).arguments(Accel::Tcg, &[10, 11, 12, 13, 14], &[]);
         let line = arguments.join(std::ffi::OsStr::new(" ")).into_string().expect("text");
         for part in [
             "-machine microvm,acpi=off -accel tcg,thread=multi -cpu max -smp 3 -m 524288k",
@@ -281,7 +306,7 @@ mod tests {
         ] {
             assert!(line.contains(part), "{part} is not in {line}");
         }
-        let arguments = machine(Model::Q35).arguments(Accel::Kvm, &[]);
+        let arguments = machine(Model::Q35).arguments(Accel::Kvm, &[], &[]);
         assert!(arguments.contains(&"virtio-serial-pci".into()));
         assert!(arguments.contains(&"kvm".into()));
     }

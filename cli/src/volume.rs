@@ -1,11 +1,11 @@
-//! Folders of this machine that the guest gets to see, over virtio-9p.
+//! Folders of this machine that the guest gets to see, over virtio-9p or virtiofs.
 
 use crate::failure::{Context, Failure};
 use crate::machine::Model;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A folder and where the guest sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,18 +16,25 @@ pub struct Volume {
     pub guest: String,
     /// The guest may not write.
     pub read_only: bool,
+    /// It is shown over virtiofs, by a process of its own.
+    pub virtiofs: bool,
 }
 
-/// Parses `HOST:GUEST[:ro|:rw]`.
+/// Parses `HOST:GUEST[:ro|:rw|:virtiofs]`.
 pub fn parse(text: &str) -> Result<Volume, String> {
-    let (places, read_only) = match text.strip_suffix(":ro") {
-        Some(rest) => (rest, true),
-        None => (text.strip_suffix(":rw").unwrap_or(text), false),
+    let (places, how) = match ["ro", "rw", "virtiofs"].map(|how| text.strip_suffix(how)?.strip_suffix(':')) {
+        [Some(rest), ..] => (rest, "ro"),
+        [_, Some(rest), _] => (rest, "rw"),
+        [.., Some(rest)] => (rest, "virtiofs"),
+        _ => (text, "rw"),
     };
     match places.rsplit_once(":/") {
-        Some((host, guest)) if !host.is_empty() && !guest.is_empty() => {
-            Ok(Volume { host: host.into(), guest: format!("/{guest}"), read_only })
-        }
+        Some((host, guest)) if !host.is_empty() && !guest.is_empty() => Ok(Volume {
+            host: host.into(),
+            guest: format!("/{guest}"),
+            read_only: how == "ro",
+            virtiofs: how == "virtiofs",
+        }),
         _ => Err("write HOST:/PATH/IN/THE/GUEST, with :ro behind it if the guest may not write".into()),
     }
 }
@@ -48,7 +55,7 @@ impl Volume {
         format!("quintet.{index}")
     }
 
-    /// QEMU's options for the `index`th volume.
+    /// QEMU's options for the `index`th volume, which is shown over 9P.
     pub fn arguments(&self, model: Model, index: usize) -> [(&'static str, OsString); 2] {
         arguments(&self.host, self.read_only, model, &Volume::tag(index))
     }
@@ -60,13 +67,20 @@ impl Volume {
     }
 }
 
-/// QEMU's options to show a folder under a tag.
-pub(crate) fn arguments(
-    folder: &std::path::Path,
-    read_only: bool,
-    model: Model,
-    tag: &str,
-) -> [(&'static str, OsString); 2] {
+/// QEMU's options for the `index`th volume, which virtiofsd shows at a socket.
+pub(crate) fn virtiofs_arguments(socket: &Path, model: Model, index: usize) -> [(&'static str, OsString); 2] {
+    let mut line = OsString::from(format!("socket,id=virtiofs{index},path="));
+    line.push(socket);
+    let bus = match model {
+        Model::Q35 => "pci",
+        Model::Microvm => "device",
+    };
+    let device = format!("vhost-user-fs-{bus},chardev=virtiofs{index},tag={}", Volume::tag(index));
+    [("-chardev", line), ("-device", device.into())]
+}
+
+/// QEMU's options to show a folder under a tag, over 9P.
+pub(crate) fn arguments(folder: &Path, read_only: bool, model: Model, tag: &str) -> [(&'static str, OsString); 2] {
     let name: String = tag.replace('.', "-");
     let mut backend = OsString::from(format!("local,id={name},security_model=none,multidevs=remap"));
     if read_only {
@@ -89,10 +103,16 @@ mod tests {
 
     #[test]
     fn places_are_separated_by_the_last_colon_before_a_slash() {
-        let volume = |host: &str, guest: &str, read_only| Volume { host: host.into(), guest: guest.into(), read_only };
+        let volume = |host: &str, guest: &str, read_only| Volume {
+            host: host.into(),
+            guest: guest.into(),
+            read_only,
+            virtiofs: false,
+        };
         assert_eq!(parse("/a:/b"), Ok(volume("/a", "/b", false)));
         assert_eq!(parse("a:b:/c/d:ro"), Ok(volume("a:b", "/c/d", true)));
         assert_eq!(parse(".:/c:rw"), Ok(volume(".", "/c", false)));
+        assert_eq!(parse("/a:/b:virtiofs"), Ok(Volume { virtiofs: true, ..volume("/a", "/b", false) }));
         for wrong in ["/a", "/a:b", ":/b", "/a:/", ""] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

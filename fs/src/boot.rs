@@ -29,6 +29,7 @@ pub fn init() -> Result<()> {
     superblock::register(&squashfs::Kind);
     superblock::register(&erofs::Kind);
     superblock::register(&fuse::Kind);
+    superblock::register(&fuse::VirtiofsKind);
     superblock::register(&ninep::Kind);
     devices::register()?;
     block::loop_device::register()?;

@@ -112,11 +112,6 @@ pub trait InodeOps: Any + Send + Sync {
         Ok(end)
     }
 
-    /// Pages may have been added or dropped: time to count them.
-    fn pages_changed(&self, inode: &Inode) {
-        let _ = inode;
-    }
-
     /// May the size become `size`? `EPERM` (sealed), `EINVAL` for what has no size.
     fn may_resize(&self, inode: &Inode, size: u64) -> Result<()> {
         let _ = (inode, size);
@@ -125,9 +120,8 @@ pub trait InodeOps: Any + Send + Sync {
 
     /// Sets the size, which [`InodeOps::may_resize`] allowed. The inode's content is locked. `ENOSPC`, `EIO`, `EFBIG`.
     fn set_size(&self, inode: &Inode, size: u64) -> Result<()> {
-        self.page_cache().ok_or(Errno::EINVAL)?.resize(size)?;
-        self.pages_changed(inode);
-        Ok(())
+        let _ = inode;
+        self.page_cache().ok_or(Errno::EINVAL)?.resize(size)
     }
 
     /// fallocate(2) of a range that is not empty and whose end an offset can have. The inode's content is locked. `EOPNOTSUPP`, `ENOSPC`,

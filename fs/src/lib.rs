@@ -24,6 +24,8 @@ pub mod callers;
 pub mod chardev;
 mod context;
 mod crc32c;
+#[cfg(test)]
+mod damage;
 pub mod devices;
 mod direct;
 pub mod directory_notify;

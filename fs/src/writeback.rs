@@ -30,6 +30,11 @@ pub trait DirtyStore: Send + Sync {
 
     /// Makes everything last. `EIO`, `ENOSPC`.
     fn sync(&self) -> Result<()>;
+
+    /// Forgets names and inodes that nobody uses and that it can read again. How many.
+    fn prune(&self) -> usize {
+        0
+    }
 }
 
 static STORES: SpinLock<Vec<Weak<dyn DirtyStore>>> = SpinLock::new(Vec::new());
@@ -62,6 +67,9 @@ pub fn start() {
 }
 
 fn run() {
+    if mm::frames::is_scarce() {
+        prune();
+    }
     for store in stores() {
         let many = exceeds(BACKGROUND_RATIO);
         let older_than = sched::time::now().saturating_sub(EXPIRE);
@@ -69,6 +77,20 @@ fn run() {
             // Whoever has the file open hears of it through fsync(2); this is for the others.
             log::warn!("write-back: {error}");
         }
+    }
+}
+
+/// Forgets names and inodes that nobody uses (`/proc/sys/vm/drop_caches`). How many.
+pub fn prune() -> usize {
+    stores().iter().map(|store| store.prune()).sum()
+}
+
+/// A name was remembered: sees to it that unused ones are forgotten where memory is short.
+#[inline]
+pub(crate) fn relieve() {
+    if mm::frames::is_scarce() {
+        WANTED.store(true, Ordering::Release);
+        THREAD.wake_all();
     }
 }
 

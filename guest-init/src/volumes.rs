@@ -1,4 +1,4 @@
-//! Folders of the host, over virtio-9p.
+//! Folders of the host, over virtio-9p or virtiofs.
 
 use crate::mounts;
 use protocol::Volume;
@@ -25,5 +25,9 @@ pub(crate) fn mount_all(volumes: &[Volume]) -> Result<(), String> {
 }
 
 fn mount_one(tag: &OsStr, place: &Path, flags: MountFlags) -> Result<(), Errno> {
-    mount(tag, place, mounts::NINEP, flags, Some(OPTIONS))
+    match mount(tag, place, mounts::NINEP, flags, Some(OPTIONS)) {
+        // No 9P server has the tag, or there is none at all.
+        Err(Errno::NOENT | Errno::NODEV) => mount(tag, place, "virtiofs", flags, None),
+        mounted => mounted,
+    }
 }

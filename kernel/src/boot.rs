@@ -66,6 +66,7 @@ fn start(machine: hal::boot::Machine) {
         log::warn!("mounting /dev, /proc and /sys: {error}");
     }
     fs::writeback::start();
+    mm::start_read_ahead();
     add_devices(machine);
     connect_processes();
     start_init();
@@ -147,6 +148,11 @@ fn add_devices(machine: hal::boot::Machine) {
             drivers::virtio::NINEP => {
                 if let Some(server) = drivers::virtio::exchange::start_ninep(device) {
                     fs::ninep::add_server(server);
+                }
+            }
+            drivers::virtio::FS => {
+                if let Some(server) = drivers::virtio::exchange::start_fs(device) {
+                    fs::fuse::add_server(server);
                 }
             }
             drivers::virtio::BLOCK => {

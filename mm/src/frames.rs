@@ -52,9 +52,9 @@ static LEVEL: AtomicU8 = AtomicU8::new(Pressure::None as u8);
 /// Is so little free that what can be had again should be given up, before anybody is refused?
 static SCARCE: AtomicBool = AtomicBool::new(false);
 
-/// Is it time to drop clean pages of files?
+/// Is it time to drop clean pages of files, and names that nobody uses?
 #[inline]
-pub(crate) fn is_scarce() -> bool {
+pub fn is_scarce() -> bool {
     SCARCE.load(Ordering::Relaxed)
 }
 

@@ -23,5 +23,6 @@ pub use address_space::{
 pub use io::{Sink, Source};
 pub use mapping::{AccessOrder, Backing, Lock, Mappable, MappingInfo, MappingName, Prot};
 pub use page_cache::{
-    Figures as DirtyFigures, PageCache, Pager, Pattern, drop_clean, figures as dirty_figures, shrink,
+    Figures as DirtyFigures, PageCache, Pager, Pattern, Room, drop_clean, figures as dirty_figures, shrink,
+    start_read_ahead,
 };

@@ -70,6 +70,8 @@ pub struct Packet {
     pub hops: u8,
     /// Not to come back to this machine's own members of a group (IP_MULTICAST_LOOP).
     pub quiet: bool,
+    /// SO_MAX_PACING_RATE, which some queues keep to, in bytes a second; 0 for none.
+    pub rate: u32,
     /// SO_PRIORITY.
     pub priority: u32,
     /// SO_MARK.
@@ -101,6 +103,7 @@ impl Packet {
             link: 0,
             hops: 0,
             quiet: false,
+            rate: 0,
             priority: 0,
             mark: 0,
         })

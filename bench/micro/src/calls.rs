@@ -30,6 +30,8 @@ pub(crate) fn write() -> f64 {
     each(|| assert_eq!(ok!(libc::write(null.as_raw_fd(), (&raw const byte).cast(), 1)), 1))
 }
 
+const DEEP: &str = "one/two/three/four/five/six/seven/eight";
+
 fn file() -> std::ffi::CString {
     std::fs::create_dir_all("a/b").expect("folders");
     std::fs::write(PATH, "x").expect("a file");
@@ -47,6 +49,16 @@ pub(crate) fn fstat() -> f64 {
 
 pub(crate) fn stat() -> f64 {
     let path = file();
+    let mut stat: libc::stat = unsafe { zeroed() };
+    each(|| {
+        ok!(libc::stat(path.as_ptr(), &mut stat));
+    })
+}
+
+/// stat(2) of a file eight folders down.
+pub(crate) fn stat_deep() -> f64 {
+    std::fs::create_dir_all(DEEP).expect("folders");
+    let path = c(DEEP);
     let mut stat: libc::stat = unsafe { zeroed() };
     each(|| {
         ok!(libc::stat(path.as_ptr(), &mut stat));

@@ -61,6 +61,23 @@ pub(crate) fn reread() -> f64 {
     bandwidth(SIZE, time)
 }
 
+/// Reading a page that is in the page cache.
+pub(crate) fn read_page() -> f64 {
+    let (file, mut page) = a_page();
+    each(|| assert_eq!(ok!(libc::pread(file.as_raw_fd(), page.as_mut_ptr().cast(), page.len(), 0)), 4096))
+}
+
+/// Writing a page again that is in the page cache.
+pub(crate) fn write_page() -> f64 {
+    let (file, page) = a_page();
+    each(|| assert_eq!(ok!(libc::pwrite(file.as_raw_fd(), page.as_ptr().cast(), page.len(), 0)), 4096))
+}
+
+fn a_page() -> (impl AsRawFd, Vec<u8>) {
+    std::fs::write("page", [1; 4096]).expect("a file");
+    (open("page", libc::O_RDWR), vec![0; 4096])
+}
+
 /// A write lock on a byte that nobody else wants, and its release.
 pub(crate) fn fcntl_lock() -> f64 {
     let file = open("locked", libc::O_CREAT | libc::O_RDWR);

@@ -528,6 +528,10 @@ impl Pager for DevicePager {
         device.transfer(Direction::Read, &pieces)
     }
 
+    fn is_prompt(&self) -> bool {
+        true
+    }
+
     fn write(&self, pages: &[(u64, Frame)]) -> Result<()> {
         let device = self.0.upgrade().ok_or(Errno::EIO)?;
         let pieces: Vec<Piece> =

@@ -28,9 +28,15 @@ fn an_image_reads_back() {
     }
 }
 
+fn exercise(bytes: Vec<u8>) {
+    if let Ok(image) = open(bytes) {
+        testing::visit_all(&image);
+    }
+}
+
 #[test]
 fn damaged_images_are_errors_and_nothing_worse() {
     if let Some(bytes) = image() {
-        testing::check_damaged(&bytes, 300, open);
+        testing::check_damaged("erofs", &bytes, 300, exercise);
     }
 }

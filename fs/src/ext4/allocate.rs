@@ -144,6 +144,26 @@ impl Volume {
         self.chosen(number, bit, len)
     }
 
+    /// Chooses the first run of at least `least` free blocks in `from..end`, all of it in one group. `EIO`.
+    pub(super) fn choose_free(&mut self, from: u64, end: u64, least: u32) -> Result<Option<(u64, u32)>> {
+        let mut at = from.max(self.sb.first_data_block);
+        while at < end {
+            let (number, bit) = self.group_of(at);
+            let left = u32::try_from(end - at).unwrap_or(u32::MAX);
+            let space = self.space(number)?;
+            let Some(free) = space.next_free(bit).filter(|free| free - bit < left) else {
+                at = self.sb.group_start(number + 1);
+                continue;
+            };
+            let len = space.run(free, left - (free - bit));
+            if len >= least.max(1) {
+                return self.chosen(number, free, len).map(Some);
+            }
+            at = self.sb.group_start(number) + u64::from(free + len);
+        }
+        Ok(None)
+    }
+
     fn chosen(&mut self, number: u32, bit: u32, len: u32) -> Result<(u64, u32)> {
         self.space(number)?.set(bit, len, true);
         Ok((self.sb.group_start(number) + u64::from(bit), len))

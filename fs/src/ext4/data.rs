@@ -84,6 +84,10 @@ impl Pager for FilePager {
         self.fs.io.transfer(Direction::Read, &pieces)
     }
 
+    fn is_prompt(&self) -> bool {
+        true
+    }
+
     fn write(&self, pages: &[(u64, Frame)]) -> Result<()> {
         let inode = self.inode()?;
         let node = inode.ops_as::<Node>().ok_or(Errno::EIO)?;

@@ -64,6 +64,8 @@ mod field {
 pub(super) const OLD_SIZE: usize = 128;
 /// Bytes of `i_block`: an extent tree's root, fifteen block numbers, or a short symbolic link.
 pub(super) const BLOCK_BYTES: usize = 60;
+/// Blocks of the table that are read at a time.
+const READ_AHEAD: u64 = 16;
 /// A directory with more subdirectories says 1 (feature dir_nlink).
 const MAX_LINKS: u32 = 65_000;
 
@@ -327,12 +329,24 @@ impl Volume {
         let (group, index) = ((number - 1) / self.sb.inodes_per_group, (number - 1) % self.sb.inodes_per_group);
         let at = index as usize * self.sb.inode_size;
         let table = self.group(group)?.inode_table();
-        Ok((table + (at / self.sb.block_size) as u64, at % self.sb.block_size))
+        let block = table.checked_add((at / self.sb.block_size) as u64).ok_or(Errno::EUCLEAN)?;
+        Ok((block, at % self.sb.block_size))
+    }
+
+    /// Reads the part of the table around a block that has an inode: who asks for one will ask for its neighbours.
+    fn read_table_ahead(&mut self, number: u32, block: u64) -> Result<()> {
+        let table = self.group((number - 1) / self.sb.inodes_per_group)?.inode_table();
+        let bytes = u64::from(self.sb.inodes_per_group) * self.sb.inode_size as u64;
+        let (index, len) = (block - table, bytes.div_ceil(self.sb.block_size as u64));
+        let within = index % READ_AHEAD;
+        self.store.read_ahead(block, block - within, READ_AHEAD.min(len + within - index));
+        Ok(())
     }
 
     /// An inode of the table, as it is. `EIO`, `EUCLEAN`.
     pub(crate) fn inode(&mut self, number: u32) -> Result<RawInode> {
         let (block, offset) = self.inode_place(number)?;
+        self.read_table_ahead(number, block)?;
         let (data, _) = self.store.read(block)?;
         let bytes = data.get(offset..offset + self.sb.inode_size).ok_or(Errno::EUCLEAN)?.to_vec();
         let inode = RawInode { number, bytes };

@@ -31,6 +31,7 @@ mod orphan;
 mod remove;
 mod superblock;
 mod symlink;
+mod trim;
 mod volume;
 mod xattr;
 

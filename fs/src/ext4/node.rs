@@ -15,6 +15,7 @@ use super::create::New;
 use super::data::FilePager;
 use super::inode::{RawInode, flag};
 use super::mount::Ext4;
+use super::trim::Range;
 use super::volume::Volume;
 use crate::inode::realtime;
 use crate::xattr::{SetMode, XattrStore};
@@ -375,6 +376,7 @@ mod request {
     pub(super) const SET_FLAGS: u32 = 0x4008_6602;
     pub(super) const GET_VERSION: u32 = 0x8008_7601;
     pub(super) const FIEMAP: u32 = 0xc020_660b;
+    pub(super) const TRIM: u32 = 0xc018_5879;
 }
 
 impl Node {
@@ -402,6 +404,14 @@ impl Node {
                 Ok(0)
             }
             request::FIEMAP => self.fiemap(arg),
+            request::TRIM => {
+                if !cx.cred.capable(base::Capability::SysAdmin) {
+                    return Err(Errno::EPERM);
+                }
+                let [start, len, least] = UserPtr::<[u64; 3]>::new(arg).read()?;
+                let done = self.fs.trim(Range { start, len, least })?;
+                UserPtr::<[u64; 3]>::new(arg).write(&[start, done, least]).map(|()| 0)
+            }
             _ => Err(Errno::ENOTTY),
         }
     }

@@ -2,6 +2,8 @@
 
 extern crate std;
 
+mod damage;
+
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
@@ -17,6 +19,7 @@ use super::create::New;
 use super::inode::ROOT;
 use super::volume::{OnError, OpenOptions, Volume};
 use crate::block::MemoryDisk;
+use crate::damage::Random;
 use crate::xattr::SetMode;
 use crate::{DeviceNumber, FileKind, NewInode};
 
@@ -239,16 +242,6 @@ fn a_directory_of_many_names_has_an_index_that_finds_them_all() {
         assert!(volume.inode(file).is_ok());
         volume.close(NOW).expect("it closes");
         check(&disk.image(), &format!("{kind:?}"));
-    }
-}
-
-/// A pseudo-random sequence.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % n
     }
 }
 
@@ -489,85 +482,4 @@ fn a_full_disk_refuses_and_stays_clean() {
     write(&mut volume, file, 0, &[2; 65536]).expect("there is room again");
     volume.close(NOW).expect("it closes");
     check(&disk.image(), "full");
-}
-
-/// A file system with something of everything.
-fn populated(kind: &[&str]) -> Vec<u8> {
-    let disk = Arc::new(MemoryDisk::new(make(8, kind)));
-    let mut volume = open(&disk);
-    play(&mut volume, &mut Random(9), 400);
-    let dir = volume.operation(|v| v.create(ROOT, b"many", &new(FileKind::Directory, b""))).expect("room").number;
-    for i in 0..100 {
-        let name = format!("{i}-{}", "n".repeat(60));
-        let file =
-            volume.operation(|v| v.create(dir, name.as_bytes(), &new(FileKind::Fifo, b""))).expect("room").number;
-        let value = vec![i; 150];
-        volume.operation(|v| v.set_xattr(file, b"user.a", Some(&value), SetMode::Any, NOW)).expect("room");
-    }
-    volume.close(NOW).expect("it closes");
-    disk.image()
-}
-
-/// Walks and changes whatever can be reached, as far as errors allow.
-fn exercise(volume: &mut Volume) {
-    let mut seen = vec![ROOT];
-    let mut next = 0;
-    while let Some(&dir) = seen.get(next) {
-        next += 1;
-        let mut at = 0;
-        while let Ok(Some(listed)) = volume.list_block(dir, at) {
-            for entry in listed {
-                if seen.len() > 400 {
-                    break;
-                }
-                let Ok(inode) = volume.query(|v| v.checked_inode(entry.inode)) else { continue };
-                let _ = volume.query(|v| v.xattr(entry.inode, b"user.a"));
-                match inode.kind() {
-                    Ok(FileKind::Directory) if !seen.contains(&entry.inode) => seen.push(entry.inode),
-                    Ok(FileKind::Symlink) => drop(volume.query(|v| v.link_target(entry.inode))),
-                    Ok(FileKind::Regular) => {
-                        let mut block = 0;
-                        while let Ok(found) = volume.query(|v| v.map(&inode, block, 100)) {
-                            block += found.len;
-                            if block > 200 {
-                                break;
-                            }
-                        }
-                        let _ = volume.truncate(entry.inode, 1000, NOW);
-                    }
-                    _ => {}
-                }
-                let _ = volume.operation(|v| v.unlink(dir, &entry.name, NOW));
-                let _ = volume.delete(entry.inode, NOW);
-            }
-            at = (at / volume.sb.block_size as u64 + 1) * volume.sb.block_size as u64;
-        }
-        let _ = volume.operation(|v| v.create(dir, b"new", &new(FileKind::Directory, b"")));
-    }
-    let _ = volume.close(NOW);
-}
-
-#[test]
-fn damaged_images_give_errors_and_no_panic() {
-    for kind in [KINDS[1], KINDS[2], KINDS[5], KINDS[6]] {
-        let image = populated(kind);
-        // Where the metadata is: blocks that are not all zeros, the journal's and files' among them.
-        let used: Vec<usize> =
-            (0..image.len() / 1024).filter(|b| image[b * 1024..][..1024].iter().any(|&x| x != 0)).collect();
-        let mut random = Random(4);
-        for round in 0..50 {
-            let mut damaged = image.clone();
-            for _ in 0..1 + round % 8 {
-                let at = used[random.below(used.len())] * 1024 + random.below(1024);
-                damaged[at] = match random.below(3) {
-                    0 => damaged[at] ^ 1 << random.below(8),
-                    1 => 0xff,
-                    _ => random.below(256) as u8,
-                };
-            }
-            if let Ok(mut volume) = Volume::open(Arc::new(MemoryDisk::new(damaged)), WRITE, NOW) {
-                exercise(&mut volume);
-            }
-        }
-    }
 }

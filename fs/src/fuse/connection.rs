@@ -22,6 +22,8 @@ const FLAGS: u32 = 1 | 1 << 5 | 1 << 22;
 /// The most bytes of data in one message, and the least that every program takes.
 const DATA_MAX: u32 = 128 << 10;
 const DATA_MIN: u32 = 4096;
+/// No answer has more fields, or a longer link.
+const FIELDS_MAX: usize = 4096;
 /// Requests that may wait without anybody waiting for their answers.
 const UNATTENDED_MAX: usize = 1 << 16;
 
@@ -39,6 +41,36 @@ impl Request {
     /// The header and the fields.
     pub(super) fn message(&self) -> &[u8] {
         &self.message
+    }
+
+    /// Is it to be answered?
+    pub(super) fn is_answered(&self) -> bool {
+        self.answered
+    }
+
+    /// Is that its number, as an answer has it?
+    pub(super) fn is_unique(&self, number: &[u8]) -> bool {
+        number == self.unique.to_le_bytes()
+    }
+
+    /// The most bytes that the answer can have.
+    pub(super) fn reply_room(&self) -> usize {
+        let number = |at: usize| {
+            let bytes = self.message.get(IN_HEADER + at..IN_HEADER + at + 4).and_then(|bytes| bytes.try_into().ok());
+            bytes.map_or(0, u32::from_le_bytes).min(DATA_MAX) as usize
+        };
+        if !self.answered {
+            return 0;
+        }
+        // Data has as much room as was asked for and no more: servers fill what there is.
+        let data = if self.is(opcode::READ) || self.is(opcode::READDIR) {
+            number(16)
+        } else if (self.is(opcode::GETXATTR) || self.is(opcode::LISTXATTR)) && number(0) > 0 {
+            number(0)
+        } else {
+            FIELDS_MAX
+        };
+        OUT_HEADER + data
     }
 
     fn is(&self, opcode: u32) -> bool {
@@ -163,6 +195,13 @@ impl Connection {
             let error = if request.is(opcode::SETXATTR) { Errno::E2BIG } else { Errno::EIO };
             Connection::finish(&request, Err(error));
         }
+    }
+
+    /// A request that could not be passed on after all: it is the next again.
+    pub(super) fn give_back(&self, request: Arc<Request>) {
+        let mut state = self.state.lock();
+        state.processing.remove(&request.unique);
+        state.pending.push_front(request);
     }
 
     /// The program could not take a request: nobody waits for it any longer.

@@ -5,6 +5,8 @@
 //! known by the number that the program gives it. Names and attributes hold as long as the program says; reads and writes
 //! ([`handle`]) go to the program as they are, and pages are kept for mappings only.
 //!
+//! The program may also be outside of the machine, behind a device ([`virtiofs`]): then the kernel carries the messages.
+//!
 //! What a program answers is checked; a wrong answer is `EIO`. Who waits for an answer can be killed. When the program closes the
 //! device, all that waits ends with `ENOTCONN`.
 //!
@@ -16,7 +18,10 @@ mod directory;
 mod handle;
 mod mount;
 mod node;
+mod virtiofs;
 mod wire;
 
 pub use device::register;
 pub(crate) use mount::Kind;
+pub(crate) use virtiofs::Kind as VirtiofsKind;
+pub use virtiofs::add_server;

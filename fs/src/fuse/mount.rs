@@ -58,7 +58,8 @@ impl Options {
 /// An instance.
 struct Instance {
     tree: Arc<Tree>,
-    options: Options,
+    /// `None` where no program of this machine is behind it.
+    options: Option<Options>,
 }
 
 impl Instance {
@@ -80,6 +81,10 @@ impl SuperOps for Instance {
     }
 
     fn unmounted(&self) {
+        if self.options.is_none() {
+            // A server outlives the mount, and has to know that it is over.
+            let _ = self.tree.connection.call(opcode::DESTROY, 0, &Fields::new());
+        }
         self.tree.connection.abort();
     }
 
@@ -88,12 +93,13 @@ impl SuperOps for Instance {
     }
 
     fn show_options(&self) -> Vec<u8> {
-        let (user, group) = (self.options.user.unwrap_or(0), self.options.group.unwrap_or(0));
+        let Some(options) = &self.options else { return Vec::new() };
+        let (user, group) = (options.user.unwrap_or(0), options.group.unwrap_or(0));
         let mut text = alloc::format!(",user_id={user},group_id={group}").into_bytes();
-        if self.options.default_permissions {
+        if options.default_permissions {
             text.extend_from_slice(b",default_permissions");
         }
-        if self.options.allow_other {
+        if options.allow_other {
             text.extend_from_slice(b",allow_other");
         }
         text
@@ -118,17 +124,30 @@ impl FileSystem for Kind {
         let device = open.file().downcast::<Device>().filter(|device| device.is_free()).ok_or(Errno::EINVAL)?;
         let connection = Connection::new()?;
         device.connect(&connection)?;
-        let tree = Arc::new(Tree {
-            connection,
-            superblock: Once::new(),
-            known: InodeTable::new(),
-            only: if options.allow_other { None } else { options.user },
-        });
-        let superblock = SuperBlock::new("fuse", MAGIC, Box::new(Instance { tree: tree.clone(), options }));
-        let _ = tree.superblock.set(Arc::downgrade(&superblock) as Weak<SuperBlock>);
+        let only = if options.allow_other { None } else { options.user };
         let attr = Attr { mode, nlink: 1, number: node::ROOT, ..Attr::default() };
-        Node::get(&tree, node::ROOT, &attr)
+        root_of("fuse", &connection, Some(options), only, &attr)
     }
+}
+
+/// Mounts what a server outside of the machine has: its root. `EIO`, `ENOMEM`, `ENOTCONN`.
+pub(super) fn mount_server(connection: &Arc<Connection>) -> Result<Arc<Inode>> {
+    let reply = connection.call(opcode::GETATTR, node::ROOT, &Fields::new().u32(0).u32(0).u64(0))?;
+    root_of("virtiofs", connection, None, None, &Attr::out(&reply)?)
+}
+
+fn root_of(
+    kind: &'static str,
+    connection: &Arc<Connection>,
+    options: Option<Options>,
+    only: Option<u32>,
+    attr: &Attr,
+) -> Result<Arc<Inode>> {
+    let connection = connection.clone();
+    let tree = Arc::new(Tree { connection, superblock: Once::new(), known: InodeTable::new(), only });
+    let superblock = SuperBlock::new(kind, MAGIC, Box::new(Instance { tree: tree.clone(), options }));
+    let _ = tree.superblock.set(Arc::downgrade(&superblock) as Weak<SuperBlock>);
+    Node::get(&tree, node::ROOT, attr)
 }
 
 #[cfg(test)]

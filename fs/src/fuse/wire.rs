@@ -34,6 +34,7 @@ pub(super) mod opcode {
     pub(in super::super) const READDIR: u32 = 28;
     pub(in super::super) const RELEASEDIR: u32 = 29;
     pub(in super::super) const CREATE: u32 = 35;
+    pub(in super::super) const DESTROY: u32 = 38;
     pub(in super::super) const FALLOCATE: u32 = 43;
     pub(in super::super) const RENAME2: u32 = 45;
 }

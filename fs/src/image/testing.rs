@@ -12,6 +12,7 @@ use base::{Errno, Result};
 
 use super::Image;
 use crate::FileKind;
+use crate::damage::{self, Random};
 
 /// Files in the largest directory.
 const FILES: usize = 600;
@@ -118,32 +119,30 @@ fn visit<I: Image>(image: &I, id: u64, depth: u32, budget: &mut u32) {
 }
 
 /// Damages an image in many ways, most of them near its beginning and end, where what describes the files is: errors are fine, panics and
-/// endless loops are not.
-pub(crate) fn check_damaged<I: Image>(whole: &[u8], rounds: usize, open: impl Fn(Vec<u8>) -> Result<I>) {
-    let mut seed = 0x2545_f491_4f6c_dd1du64;
-    let mut random = move |below: usize| {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        (seed % below.max(1) as u64) as usize
-    };
-    for _ in 0..rounds {
-        let mut bytes = whole.to_vec();
-        for _ in 0..=random(8) {
-            let at = match random(4) {
-                0 => random(128),
-                1 => 1024 + random(8192),
-                2 => bytes.len() - 1 - random(4000.min(bytes.len() - 1)),
-                _ => random(bytes.len()),
+/// endless loops are not. `exercise` opens it and calls [`visit_all`].
+pub(crate) fn check_damaged(what: &str, whole: &[u8], rounds: usize, exercise: fn(Vec<u8>)) {
+    let spoil = |bytes: &mut Vec<u8>, _round: usize, random: &mut Random| {
+        for _ in 0..=random.below(6) {
+            let (from, len) = match random.below(4) {
+                0 => (0, 128),
+                1 => (1024, 8192),
+                2 => (bytes.len().saturating_sub(4096), 4096),
+                _ => (random.below(bytes.len()) & !3, 256),
             };
-            bytes[at] ^= 1 << random(8);
+            let end = (from + len).min(bytes.len());
+            if end >= from + 8 {
+                damage::spoil(&mut bytes[from..end], &[whole.len() / 512, whole.len()], false, random);
+            }
         }
-        if random(8) == 0 {
-            let len = random(bytes.len()) / 512 * 512;
+        if random.below(8) == 0 {
+            let len = random.below(bytes.len()) / 512 * 512;
             bytes.truncate(len);
         }
-        if let Ok(image) = open(bytes) {
-            visit(&image, image.root(), 3, &mut 60);
-        }
-    }
+    };
+    damage::fuzz(what, rounds, whole, spoil, exercise);
+}
+
+/// Reads what there is in a damaged image.
+pub(crate) fn visit_all<I: Image>(image: &I) {
+    visit(image, image.root(), 3, &mut 60);
 }

@@ -182,7 +182,6 @@ impl Unpacker<'_> {
                 }
             }
         }
-        inode.ops().pages_changed(inode);
         Ok(())
     }
 

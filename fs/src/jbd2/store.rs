@@ -158,6 +158,29 @@ impl Store {
         Ok((data, true))
     }
 
+    /// Reads `count` blocks from `first` on at once, if `wanted`, one of them, is not known. What can't be read is left for who
+    /// asks for it.
+    pub(crate) fn read_ahead(&mut self, wanted: u64, first: u64, count: u64) {
+        if self.cached(wanted).is_some() {
+            return;
+        }
+        let (mut data, len) = (Vec::new(), count as usize * self.block_size);
+        let Ok(offset) = self.offset(first) else { return };
+        if data.try_reserve_exact(len).is_err() {
+            return;
+        }
+        data.resize(len, 0);
+        if self.io.read(offset, &mut data).is_err() {
+            return;
+        }
+        self.trim();
+        for (block, bytes) in (first..).zip(data.chunks_exact(self.block_size)) {
+            if !self.blocks.contains_key(&block) && !self.committed.contains_key(&block) {
+                self.blocks.insert(block, Cached { data: bytes.into(), used: block == wanted });
+            }
+        }
+    }
+
     /// Forgets a block that was read and found damaged.
     pub(crate) fn forget(&mut self, block: u64) {
         if !self.dirty.contains(&block) {

@@ -15,15 +15,19 @@ use crate::vfs::regular::seek_within;
 use crate::vfs::superblock::NoSuperOps;
 use crate::{
     Access, DeviceNumber, DirEntry, File, Found, FsContext, Inode, InodeOps, Io, LinkTarget, NewInode, OpenFlags,
-    PollTable, SeekFrom, SetAttributes, SuperBlock,
+    PollTable, SeekFrom, SetAttributes, SuperBlock, SuperOps,
 };
 
 struct NodeOps(Node);
 
 /// A file system whose root directory is the node.
 pub fn mount_node(kind: &'static str, magic: u32, root: Node) -> Arc<Inode> {
-    let superblock = SuperBlock::new(kind, magic, Box::new(NoSuperOps));
-    to_inode(&superblock, root)
+    mount_with(kind, magic, root, Box::new(NoSuperOps))
+}
+
+/// As [`mount_node`], with a part of its own.
+pub(super) fn mount_with(kind: &'static str, magic: u32, root: Node, ops: Box<dyn SuperOps>) -> Arc<Inode> {
+    to_inode(&SuperBlock::new(kind, magic, ops), root)
 }
 
 fn to_inode(superblock: &Arc<SuperBlock>, node: Node) -> Arc<Inode> {

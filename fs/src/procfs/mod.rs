@@ -9,7 +9,9 @@ mod inode;
 mod node;
 mod sysctl;
 pub mod system;
+mod view;
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -22,6 +24,7 @@ pub use node::{
 };
 
 pub use sysctl::{number, register_sysctl};
+use view::{Instance, View};
 
 use crate::{FileKind, FileSystem, Inode};
 
@@ -34,6 +37,8 @@ pub trait PidRoot: Send + Sync {
     fn lookup(&self, name: &[u8]) -> Option<Node>;
     /// The processes to list, ascending, from `from` on.
     fn list(&self, from: u32) -> Vec<u32>;
+    /// Is `name` that of a process or thread into which the caller may look, as ptrace(2) rules?
+    fn may_inspect(&self, name: &[u8]) -> bool;
 }
 
 static PIDS: Once<Arc<dyn PidRoot>> = Once::new();
@@ -49,16 +54,22 @@ pub fn register_root(name: &'static str, node: Node) {
     ENTRIES.lock().push((name, node));
 }
 
-/// The root directory.
-struct Root;
+/// The root directory of a mount.
+struct Root(Arc<View>);
 
 /// Positions from here on are processes, before it the fixed entries.
 const PIDS_AT: u64 = 1 << 16;
 
 impl ProcDir for Root {
     fn lookup(&self, name: &[u8]) -> Option<Node> {
-        let fixed = ENTRIES.lock().iter().find(|(n, _)| n.as_bytes() == name).map(|(_, node)| node.clone());
-        fixed.or_else(|| PIDS.get()?.lookup(name))
+        let shown = |entry: &&(&str, Node)| entry.0.as_bytes() == name && self.0.shows(entry.0);
+        let fixed = ENTRIES.lock().iter().find(shown).map(|(_, node)| node.clone());
+        if fixed.is_some() {
+            return fixed;
+        }
+        let pids = PIDS.get()?;
+        let node = pids.lookup(name)?;
+        if matches!(node.shape, Shape::Link(_)) { Some(node) } else { self.0.guard(&**pids, name, node) }
     }
 
     fn is_fixed(&self, name: &[u8]) -> bool {
@@ -66,7 +77,8 @@ impl ProcDir for Root {
     }
 
     fn list(&self, position: u64, emit: &mut dyn FnMut(&Listed) -> bool) -> u64 {
-        let entries = ENTRIES.lock().clone();
+        let mut entries = ENTRIES.lock().clone();
+        entries.retain(|(name, _)| self.0.shows(name));
         let mut next = position;
         if position < PIDS_AT {
             for (at, (name, node)) in entries.iter().enumerate().skip(usize::try_from(position).unwrap_or(usize::MAX)) {
@@ -91,6 +103,9 @@ impl ProcDir for Root {
         for pid in pids.list(from) {
             let after = PIDS_AT + u64::from(pid) + 1;
             let name = alloc::format!("{pid}");
+            if !self.0.lists(&**pids, name.as_bytes()) {
+                continue;
+            }
             if !emit(&Listed { name: name.as_bytes(), kind: FileKind::Directory, next: after }) {
                 return next;
             }
@@ -100,17 +115,17 @@ impl ProcDir for Root {
     }
 }
 
-/// The kind "proc" for mount(2). All mounts show the same.
+/// The kind "proc" for mount(2). Each mount is a file system of its own, whose options say what it shows (proc(5)).
 pub struct Kind;
-
-static INSTANCE: Once<Arc<Inode>> = Once::new();
 
 impl FileSystem for Kind {
     fn name(&self) -> &'static str {
         "proc"
     }
 
-    fn mount(&self, _source: &[u8], _options: &[u8]) -> Result<Arc<Inode>> {
-        Ok(INSTANCE.get_or_init(|| mount_node("proc", MAGIC, Node::dir_of(Root).mode(0o555))).clone())
+    fn mount(&self, _source: &[u8], options: &[u8]) -> Result<Arc<Inode>> {
+        let view = Arc::new(View::new(options)?);
+        let root = Node::dir_of(Root(view.clone())).mode(0o555);
+        Ok(inode::mount_with("proc", MAGIC, root, Box::new(Instance(view))))
     }
 }

@@ -137,16 +137,20 @@ fn kernel() -> Node {
     )
 }
 
-/// `drop_caches`: written 1 or 3, clean pages of files on disks go.
+/// `drop_caches`: written 1, clean pages of files on disks go, written 2, names and inodes that nobody uses, written 3 both.
 fn drop_caches() -> Node {
-    let write = |data: &[u8]| match data.trim_ascii() {
-        b"1" | b"3" => {
-            mm::drop_clean();
-            Ok(())
+    let write = |data: &[u8]| {
+        let which = data.trim_ascii();
+        if !matches!(which, b"1" | b"2" | b"3" | b"4") {
+            return Err(Errno::EINVAL);
         }
-        // Names and inodes are not dropped.
-        b"2" | b"4" => Ok(()),
-        _ => Err(Errno::EINVAL),
+        if matches!(which, b"1" | b"3") {
+            mm::drop_clean();
+        }
+        if matches!(which, b"2" | b"3") {
+            crate::writeback::prune();
+        }
+        Ok(())
     };
     file_rw(|| Ok(b"0\n".to_vec()), write).mode(0o200)
 }

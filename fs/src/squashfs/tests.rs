@@ -11,13 +11,15 @@ use super::*;
 use crate::block::MemoryDisk;
 use crate::image::testing;
 
-fn image(compression: &str) -> Option<Vec<u8>> {
+fn image(compression: &str, options: &[&str]) -> Option<Vec<u8>> {
     testing::pack(|tree, out| {
         let mut command = Command::new("mksquashfs");
-        command.args([tree, out]).args(["-comp", compression, "-noappend", "-quiet", "-no-progress"]);
+        command.args([tree, out]).args(["-comp", compression, "-noappend", "-quiet", "-no-progress"]).args(options);
         command
     })
 }
+
+const COMPRESSIONS: [&str; 4] = ["gzip", "xz", "lz4", "zstd"];
 
 fn open(bytes: Vec<u8>) -> Result<Squashfs> {
     Squashfs::open(Arc::new(MemoryDisk::new(bytes)))
@@ -25,14 +27,30 @@ fn open(bytes: Vec<u8>) -> Result<Squashfs> {
 
 #[test]
 fn every_compression_reads_back() {
-    for bytes in ["gzip", "xz", "lz4", "zstd"].into_iter().filter_map(image) {
+    for bytes in COMPRESSIONS.into_iter().filter_map(|name| image(name, &[])) {
         testing::check_whole(&open(bytes).expect("an image"));
+    }
+}
+
+fn exercise(bytes: Vec<u8>) {
+    if let Ok(image) = open(bytes) {
+        testing::visit_all(&image);
     }
 }
 
 #[test]
 fn damaged_images_are_errors_and_nothing_worse() {
-    for bytes in ["gzip", "xz", "lz4", "zstd"].into_iter().filter_map(image) {
-        testing::check_damaged(&bytes, 60, open);
+    for name in COMPRESSIONS {
+        if let Some(bytes) = image(name, &[]) {
+            testing::check_damaged(name, &bytes, 60, exercise);
+        }
+    }
+}
+
+/// Where nothing is compressed, it is the structures that are damaged.
+#[test]
+fn damaged_structures_are_errors_and_nothing_worse() {
+    if let Some(bytes) = image("gzip", &["-noI", "-noD", "-noF", "-noX"]) {
+        testing::check_damaged("plain", &bytes, 400, exercise);
     }
 }

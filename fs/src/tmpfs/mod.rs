@@ -13,6 +13,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use base::{Errno, Result};
+use mm::Room;
 
 pub use directory::Directory;
 pub use options::Options;
@@ -57,13 +58,17 @@ impl Space {
         self.inodes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grow).map_err(|_| Errno::ENOSPC)?;
         Ok(InodeSlot(self.clone()))
     }
+}
 
-    fn recount(&self, before: u64, now: u64) {
-        if now >= before {
-            self.pages.fetch_add(now - before, Ordering::Relaxed);
-        } else {
-            self.pages.fetch_sub(before - now, Ordering::Relaxed);
-        }
+impl Room for Space {
+    fn take(&self) -> Result<()> {
+        let max = self.max_pages.load(Ordering::Relaxed);
+        let grow = |n: u64| (n < max).then_some(n + 1);
+        self.pages.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grow).map_err(|_| Errno::ENOSPC).map(drop)
+    }
+
+    fn give(&self, pages: usize) {
+        self.pages.fetch_sub(pages as u64, Ordering::Relaxed);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Regular files of tmpfs, and memfds with their seals.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use base::{Errno, Result};
 use mm::PageCache;
@@ -27,8 +27,6 @@ const PAGE: u64 = abi::PAGE_SIZE as u64;
 /// A regular file.
 pub struct Regular {
     cache: Arc<PageCache>,
-    /// The pages that its instance has counted.
-    counted: AtomicU64,
     seals: AtomicU32,
     xattrs: Xattrs,
     /// None for memfds, which no instance limits.
@@ -38,8 +36,10 @@ pub struct Regular {
 impl Regular {
     pub(crate) fn new(slot: Option<InodeSlot>) -> Regular {
         Regular {
-            cache: PageCache::new(),
-            counted: AtomicU64::new(0),
+            cache: match &slot {
+                Some(slot) => PageCache::within(slot.0.clone()),
+                None => PageCache::new(),
+            },
             // Only memfd_create(MFD_ALLOW_SEALING) leaves room for seals.
             seals: AtomicU32::new(seal::SEAL),
             xattrs: Xattrs::default(),
@@ -130,13 +130,6 @@ impl InodeOps for Regular {
         }
     }
 
-    fn pages_changed(&self, _inode: &Inode) {
-        if let Some(slot) = &self.slot {
-            let now = self.cache.pages() as u64;
-            slot.0.recount(self.counted.swap(now, Ordering::Relaxed), now);
-        }
-    }
-
     fn may_resize(&self, _inode: &Inode, size: u64) -> Result<()> {
         let (seals, old) = (self.seals(), self.cache.size());
         let sealed = size < old && seals & seal::SHRINK != 0 || size > old && seals & seal::GROW != 0;
@@ -145,13 +138,5 @@ impl InodeOps for Regular {
 
     fn xattrs(&self) -> Option<&dyn XattrStore> {
         Some(&self.xattrs)
-    }
-}
-
-impl Drop for Regular {
-    fn drop(&mut self) {
-        if let Some(slot) = &self.slot {
-            slot.0.recount(self.counted.load(Ordering::Relaxed), 0);
-        }
     }
 }

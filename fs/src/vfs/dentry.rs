@@ -63,6 +63,13 @@ impl Dentry {
         Dentry::with(Some(inode), None, name.into())
     }
 
+    /// A file that has no name yet, as if its name in `parent` had been removed (O_TMPFILE).
+    pub(crate) fn unnamed(parent: &Arc<Dentry>, inode: Arc<Inode>, name: &[u8]) -> Arc<Dentry> {
+        let dentry = Dentry::with(Some(inode), Some(parent.clone()), name.into());
+        dentry.gone.store(true, Ordering::Release);
+        dentry
+    }
+
     /// The inode, unless the entry is negative.
     #[inline]
     pub fn inode(&self) -> Option<&Arc<Inode>> {
@@ -164,6 +171,7 @@ impl Dentry {
         let dentry = Dentry::with(found.inode, Some(self.clone()), name.into());
         if found.cacheable {
             self.adopt(dentry.clone());
+            crate::writeback::relieve();
         }
         Ok(dentry)
     }
@@ -254,6 +262,34 @@ impl Dentry {
         if let Some(old) = self.disown(name) {
             old.cut_off();
         }
+    }
+
+    /// Forgets the names below that nobody uses, with the inodes that nobody else keeps. The file system must be able to find them again. How many.
+    pub(crate) fn prune(self: &Arc<Dentry>) -> usize {
+        let mut dirs = alloc::vec![self.clone()];
+        let mut next = 0;
+        while let Some(dir) = dirs.get(next).cloned() {
+            next += 1;
+            let below = |child: &&Arc<Dentry>| !child.children.lock().by_name.is_empty();
+            dirs.extend(dir.children.lock().by_name.values().filter(below).cloned());
+        }
+        let mut done = 0;
+        // The deepest first: what has lost all names below can go itself.
+        while let Some(dir) = dirs.pop() {
+            let is_unused = |child: &Arc<Dentry>| {
+                Arc::strong_count(child) == 1 && !child.is_mount_point() && child.children.lock().by_name.is_empty()
+            };
+            let mut children = dir.children.lock();
+            let unused = children.by_name.extract_if(|_, child| is_unused(child));
+            let gone: Vec<Arc<Dentry>> = unused.map(|(_, child)| child).collect();
+            children.negative = children.negative.saturating_sub(gone.iter().filter(|d| d.inode.is_none()).count());
+            children.by_name.shrink_to_fit();
+            drop(children);
+            done += gone.len();
+            drop(gone);
+            sched::preempt_point();
+        }
+        done
     }
 
     /// Drops all cached entries below: parents and children hold each other.

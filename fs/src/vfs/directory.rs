@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use base::{Errno, Result};
 
 use crate::vfs::regular::MAX_OFFSET;
-use crate::{Dentry, DirEntry, File, FileKind, Inode, Io, IoctlContext, OpenFlags, SeekFrom};
+use crate::{Dentry, DirEntry, File, FileKind, Inode, Io, IoctlContext, SeekFrom};
 use mm::Sink;
 
 /// The position of the first entry after `.` and `..`.
@@ -67,9 +67,5 @@ impl File for Directory {
 
     fn ioctl(&self, cx: &IoctlContext, request: u32, arg: usize) -> Result<usize> {
         self.inode.ops().ioctl(&self.inode, cx, request, arg)
-    }
-
-    fn flags_change(&self, _open: &crate::OpenFile, _new: OpenFlags) -> Result<()> {
-        Ok(())
     }
 }

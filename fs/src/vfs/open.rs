@@ -176,8 +176,8 @@ fn open_unnamed(cx: &FsContext, dir: &Path, how: OpenHow) -> Result<Arc<OpenFile
     made.set_nlink(0);
     // With O_EXCL linkat(2) may not give it a name later.
     made.set_unnamed(!how.flags.contains(OpenFlags::EXCL));
-    let name = alloc::format!("/#{}", made.number());
-    let dentry = Dentry::root(made, name.as_bytes());
+    let name = alloc::format!("#{}", made.number());
+    let dentry = Dentry::unnamed(&dir.dentry, made, name.as_bytes());
     open_target(cx, Target { path: Path { mount: dir.mount.clone(), dentry }, created: true }, how)
 }
 
@@ -206,6 +206,9 @@ fn open_target(cx: &FsContext, target: Target, how: OpenHow) -> Result<Arc<OpenF
         open_object(cx, &path, &inode, flags)
     };
     let result = opened().and_then(|file| {
+        if flags.contains(OpenFlags::DIRECT) && !can_be_direct(&inode, &*file) {
+            return Err(Errno::EINVAL);
+        }
         let has_pages = inode.ops().page_cache().is_some();
         if flags.contains(OpenFlags::TRUNC) && has_pages && !created {
             regular::resize(&inode, 0)?;
@@ -219,6 +222,11 @@ fn open_target(cx: &FsContext, target: Target, how: OpenHow) -> Result<Arc<OpenF
     let made = OpenFile::new(file, path, inode, flags | OpenFlags::LARGEFILE, hold);
     notify::open_file_event(&made, event::OPEN);
     Ok(made)
+}
+
+/// O_DIRECT is for disks, and files whose content is pages.
+fn can_be_direct(inode: &Inode, file: &dyn File) -> bool {
+    inode.kind() == FileKind::BlockDevice || inode.kind() == FileKind::Regular && file.mapping().is_ok()
 }
 
 /// For a regular file opened to be written: the right to, which running programs don't leave, nor file systems that are to be read-only.

@@ -18,11 +18,6 @@ const PAGE: u64 = abi::PAGE_SIZE as u64;
 /// What offset and length of direct I/O have to be multiples of.
 const DIRECT_BLOCK: u32 = 512;
 
-/// The first and last page of a transfer that is not empty.
-fn page_range(offset: u64, len: usize) -> (u64, u64) {
-    (offset / PAGE, (offset + len as u64).saturating_sub(1) / PAGE)
-}
-
 /// An open regular file whose pages are in a cache.
 pub struct RegularFile {
     inode: Arc<Inode>,
@@ -105,7 +100,8 @@ impl RegularFile {
         if io.offset >= MAX_OFFSET {
             return Err(Errno::EFBIG);
         }
-        if self.is_direct(io) {
+        let direct = self.is_direct(io);
+        if direct {
             direct::check_alignment(DIRECT_BLOCK, io.offset, source.remaining())?;
         }
         source.limit(usize::try_from(MAX_OFFSET - io.offset).unwrap_or(usize::MAX));
@@ -115,8 +111,8 @@ impl RegularFile {
         if self.strips_ids {
             strip_ids(&self.inode)?;
         }
-        let result = self.cache.write(io.offset, source);
-        ops.pages_changed(&self.inode);
+        let past_cache = if direct { self.cache.write_direct(io.offset, source)? } else { None };
+        let result = past_cache.map_or_else(|| self.cache.write(io.offset, source), Ok);
         if result.is_ok() {
             self.inode.modified();
         }
@@ -126,18 +122,12 @@ impl RegularFile {
 
 impl File for RegularFile {
     fn read(&self, sink: &mut Sink, io: &mut Io) -> Result<usize> {
-        let direct = self.is_direct(io);
-        if direct {
+        let n = if self.is_direct(io) {
             direct::check_alignment(DIRECT_BLOCK, io.offset, sink.remaining())?;
-            let (first, last) = page_range(io.offset, sink.remaining());
-            self.cache.sync_range(first, last)?;
-            self.cache.drop_clean(first, last);
-        }
-        let n = self.cache.read(io.offset, sink)?;
-        if direct && n > 0 {
-            let (first, last) = page_range(io.offset, n);
-            self.cache.drop_clean(first, last);
-        }
+            self.cache.read_direct(io.offset, sink)?
+        } else {
+            self.cache.read(io.offset, sink)?
+        };
         if !io.flags.contains(OpenFlags::NOATIME) {
             self.inode.accessed();
         }
@@ -150,7 +140,8 @@ impl File for RegularFile {
             return Ok(n);
         }
         if self.is_direct(io) {
-            let (first, last) = page_range(io.offset, n);
+            // What did not go past the cache: a file that grew, or parts of pages.
+            let (first, last) = (io.offset / PAGE, (io.offset + n as u64 - 1) / PAGE);
             self.cache.sync_range(first, last)?;
             self.cache.drop_clean(first, last);
         }
@@ -266,7 +257,6 @@ pub(crate) fn allocate_pages(inode: &Inode, cache: &PageCache, mode: u32, offset
             sched::preempt_point();
         }
     }
-    ops.pages_changed(inode);
     Ok(())
 }
 

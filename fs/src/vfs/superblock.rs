@@ -228,6 +228,12 @@ impl SuperBlock {
         made
     }
 
+    /// Forgets the names that nobody uses ([`Dentry::prune`]).
+    pub(crate) fn prune(&self) -> usize {
+        let root = self.root.lock().upgrade();
+        root.map_or(0, |root| root.prune())
+    }
+
     /// Its root directory, while somebody has it.
     pub(crate) fn root_inode(&self) -> Option<Arc<Inode>> {
         self.root.lock().upgrade()?.inode().cloned()

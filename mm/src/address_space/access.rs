@@ -7,6 +7,7 @@ use base::{Errno, Result};
 use hal::frame::Frame;
 use hal::user::USER_END;
 
+use super::fault::Populate;
 use super::{AddressSpace, FaultError};
 use crate::Prot;
 
@@ -107,6 +108,6 @@ impl AddressSpace {
     pub fn prepare(&self, addr: usize, len: usize, write: bool) -> Result<(), FaultError> {
         let start = addr & !(PAGE_SIZE - 1);
         let end = addr.checked_add(len).filter(|&end| end <= USER_END).ok_or(FaultError::NotMapped)?;
-        self.populate(start, end, write)
+        self.populate(start, end, if write { Populate::Write } else { Populate::Fully })
     }
 }

@@ -10,6 +10,7 @@ use abi::general::{
 };
 use base::{Errno, Result};
 
+use super::fault::Populate;
 use super::layout::{Mapping, range_end};
 use super::{AddressSpace, FaultError};
 use crate::{AccessOrder, Backing, Prot};
@@ -34,7 +35,8 @@ impl AddressSpace {
             MADV_DONTNEED | MADV_DONTNEED_LOCKED | MADV_FREE => self.discard(addr, end, advice)?,
             MADV_REMOVE => self.remove_backing(addr, end)?,
             MADV_POPULATE_READ | MADV_POPULATE_WRITE => {
-                let populated = self.populate(addr, end, advice == MADV_POPULATE_WRITE);
+                let access = if advice == MADV_POPULATE_WRITE { Populate::Write } else { Populate::Read };
+                let populated = self.populate(addr, end, access);
                 return populated.map_err(|error| match error {
                     FaultError::NotMapped | FaultError::NoMemory => Errno::ENOMEM,
                     FaultError::Denied => Errno::EINVAL,

@@ -26,6 +26,17 @@ pub enum FaultError {
     Interrupted,
 }
 
+/// How [`AddressSpace::populate`] touches pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Populate {
+    /// As reads do.
+    Read,
+    /// As writes do.
+    Write,
+    /// So that no access needs to fault: private pages that can be written are made so.
+    Fully,
+}
+
 /// Pages that are mapped together around a fault on a file, if they are in memory: an aligned window of so many.
 const AROUND: usize = 16;
 /// File pages that are dropped when there is no memory for a fault.
@@ -313,17 +324,21 @@ impl AddressSpace {
         Ok(())
     }
 
-    /// Brings in every page of `start..end`, writable where the mapping is private and writable. The error of the first that can't be.
-    pub(super) fn populate(&self, start: usize, end: usize, need_write: bool) -> Result<(), FaultError> {
+    /// Brings in every page of `start..end` as `access` would. The error of the first that can't be.
+    pub(super) fn populate(&self, start: usize, end: usize, access: Populate) -> Result<(), FaultError> {
         let mut page = start;
         while page < end {
             let layout = self.layout.read();
             let (first, mapping) = layout.find(page).ok_or(FaultError::NotMapped)?;
             let writable = mapping.prot.contains(Prot::WRITE);
-            if mapping.prot.is_empty() || need_write && !writable {
+            let (allowed, write) = match access {
+                Populate::Read => (mapping.prot.contains(Prot::READ), false),
+                Populate::Write => (writable, true),
+                Populate::Fully => (!mapping.prot.is_empty(), writable && !mapping.shared),
+            };
+            if !allowed {
                 return Err(FaultError::Denied);
             }
-            let write = need_write || writable && !mapping.shared;
             if let Some(stop) = self.intercept(first, mapping, page, (write, false))? {
                 drop(layout);
                 stop.wait(false)?;

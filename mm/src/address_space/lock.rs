@@ -6,6 +6,7 @@ use abi::PAGE_SIZE;
 use base::{Errno, Result};
 use hal::user::USER_END;
 
+use super::fault::Populate;
 use super::layout::{Layout, range_end};
 use super::{AddressSpace, FaultError};
 use crate::Lock;
@@ -61,7 +62,7 @@ impl AddressSpace {
         if mode != Lock::Now {
             return Ok(());
         }
-        self.populate(start, end, false).map_err(|error| match error {
+        self.populate(start, end, Populate::Fully).map_err(|error| match error {
             FaultError::NoMemory => Errno::EAGAIN,
             _ => Errno::ENOMEM,
         })
@@ -87,7 +88,7 @@ impl AddressSpace {
         }
         for (start, end) in ranges {
             // What can't be brought in (no access, past a file's end) is left, as on Linux.
-            let _ = self.populate(start, end, false);
+            let _ = self.populate(start, end, Populate::Fully);
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use abi::PAGE_SIZE;
 use base::{Errno, Result};
 use hal::user::USER_END;
 
+use super::fault::Populate;
 use super::layout::{LOWEST, Layout, Mapping, range_end};
 use super::userfault::tell;
 use super::{AddressSpace, MapRequest};
@@ -19,7 +20,7 @@ impl AddressSpace {
         let (addr, lock) = self.insert(request)?;
         if populate || lock == Lock::Now {
             // As on Linux, that not all could be brought in is no error.
-            let _ = self.populate(addr, addr + len, false);
+            let _ = self.populate(addr, addr + len, Populate::Fully);
         }
         Ok(addr)
     }
@@ -102,7 +103,7 @@ impl AddressSpace {
     pub fn brk(&self, addr: usize, may_lock: bool) -> usize {
         let (at, from) = self.move_brk(addr, may_lock);
         if let Some(from) = from {
-            let _ = self.populate(from, at.next_multiple_of(PAGE_SIZE), false);
+            let _ = self.populate(from, at.next_multiple_of(PAGE_SIZE), Populate::Fully);
         }
         at
     }

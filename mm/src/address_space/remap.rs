@@ -7,6 +7,7 @@ use abi::general::{MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE};
 use base::{Errno, Result};
 use hal::paging::Batch;
 
+use super::fault::Populate;
 use super::layout::{LOWEST, Layout, Mapping, range_end};
 use super::map::check_limits;
 use super::userfault::tell;
@@ -43,7 +44,7 @@ impl AddressSpace {
             self.remap_larger(from, new_len, flags, may_lock)?
         };
         if lock == Lock::Now && new_len > grown_from {
-            let _ = self.populate(addr + grown_from, addr + new_len, false);
+            let _ = self.populate(addr + grown_from, addr + new_len, Populate::Fully);
         }
         Ok(addr)
     }

@@ -156,7 +156,7 @@ impl AddressSpace {
                 file: page.flags.has(MapFlags::FILE),
                 alone,
                 guarded: page.flags.has(MapFlags::GUARDED),
-                changed: !page.flags.has(MapFlags::UNCHANGED),
+                changed: !zeros && !page.flags.has(MapFlags::UNCHANGED),
             };
         });
         for at in layout.starts_in(start, end) {

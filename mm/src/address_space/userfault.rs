@@ -228,7 +228,7 @@ impl AddressSpace {
                     return Err(Errno::EFAULT);
                 }
                 let frame = match frame {
-                    Some(frame) => cache.insert_if_absent(index, frame).ok_or(Errno::EEXIST)?,
+                    Some(frame) => cache.insert_if_absent(index, frame)?,
                     None => cache.page(index, false)?.ok_or(Errno::EFAULT)?,
                 };
                 let flags = file_flags(mapping, true);

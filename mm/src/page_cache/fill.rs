@@ -1,13 +1,17 @@
 //! Reading pages in, and reading ahead of who reads on.
 //!
-//! Each miss reads a window of pages. A miss that begins where the last window ended doubles it, any other starts small again.
+//! Each miss reads a window of pages. A miss that begins where the last window ended doubles it, any other starts small again. Who reads on into
+//! a window has a thread read the next meanwhile.
 
+use alloc::collections::VecDeque;
+use alloc::sync::Weak;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use base::{Errno, Result};
 use hal::frame::Frame;
-use sched::Sleep;
+use hal::sync::SpinLock;
+use sched::{Sleep, WaitQueue};
 
 use super::{PAGE, Page, PageCache, READING, TOTAL, USED};
 use crate::frames::{Pressure, pressure};
@@ -15,6 +19,34 @@ use crate::frames::{Pressure, pressure};
 /// Pages of the first window, and of the largest (256 KiB).
 const MIN_WINDOW: u32 = 4;
 const MAX_WINDOW: u32 = 64;
+/// No page.
+const NOWHERE: u64 = u64::MAX;
+/// Windows that may wait for the threads; further ones are read when they are missed.
+const WAITING_MAX: usize = 64;
+/// Threads that read ahead.
+const THREADS: usize = 2;
+
+/// Pages of a cache that are to be read: their first, and their frames, which are in the cache already.
+type Window = (Weak<PageCache>, u64, Vec<Frame>);
+
+static WAITING: SpinLock<VecDeque<Window>> = SpinLock::new(VecDeque::new());
+static IDLE: WaitQueue = WaitQueue::new();
+
+/// Starts the threads that read ahead. Once, at boot.
+pub fn start_read_ahead() {
+    for _ in 0..THREADS {
+        sched::thread::spawn_kernel("read-ahead", || {
+            loop {
+                let next = IDLE.wait_until(Sleep::Uninterruptible, None, || WAITING.lock().pop_front());
+                let Ok((cache, first, frames)) = next else { continue };
+                if let Some(cache) = cache.upgrade() {
+                    // What can't be read now, who wants it will be told.
+                    let _ = cache.read_claimed(first, &frames);
+                }
+            }
+        });
+    }
+}
 
 /// Where reading ahead stands. Races between readers cost a badly chosen window, nothing more.
 pub(super) struct ReadAhead {
@@ -23,11 +55,18 @@ pub(super) struct ReadAhead {
     window: AtomicU32,
     /// The largest window: what posix_fadvise(2) changes.
     max: AtomicU32,
+    /// Who gets to this page wants the next window.
+    mark: AtomicU64,
 }
 
 impl ReadAhead {
     pub(super) const fn new() -> ReadAhead {
-        ReadAhead { next: AtomicU64::new(0), window: AtomicU32::new(0), max: AtomicU32::new(MAX_WINDOW) }
+        ReadAhead {
+            next: AtomicU64::new(0),
+            window: AtomicU32::new(0),
+            max: AtomicU32::new(MAX_WINDOW),
+            mark: AtomicU64::new(NOWHERE),
+        }
     }
 
     /// How many pages to read for a miss at `index`.
@@ -38,7 +77,20 @@ impl ReadAhead {
         let window = if follows { (last * 2).max(MIN_WINDOW) } else { MIN_WINDOW }.min(max);
         self.window.store(window, Ordering::Relaxed);
         self.next.store(index + u64::from(window), Ordering::Relaxed);
+        let mark = if follows && window > 1 { index + u64::from(window) / 2 } else { NOWHERE };
+        self.mark.store(mark, Ordering::Relaxed);
         u64::from(window)
+    }
+
+    /// The window to read, first page and count, now that somebody has got to page `index`.
+    fn on_hit(&self, index: u64) -> Option<(u64, u64)> {
+        self.mark.compare_exchange(index, NOWHERE, Ordering::Relaxed, Ordering::Relaxed).ok()?;
+        let first = self.next.load(Ordering::Relaxed);
+        let window = (self.window.load(Ordering::Relaxed) * 2).min(self.max.load(Ordering::Relaxed));
+        self.window.store(window, Ordering::Relaxed);
+        self.next.store(first + u64::from(window), Ordering::Relaxed);
+        self.mark.store(first, Ordering::Relaxed);
+        Some((first, u64::from(window)))
     }
 }
 
@@ -80,9 +132,36 @@ impl PageCache {
     /// The page at `index` for a read; `None` for a hole of a cache without a pager. `EIO`, `ENOMEM`.
     #[inline]
     pub(super) fn page_to_read(&self, index: u64) -> Result<Option<Frame>> {
-        match self.lookup(index) {
+        let found = match self.lookup(index) {
             None if self.is_paged() => self.fill(index).map(Some),
             found => Ok(found),
+        };
+        if self.read_ahead.mark.load(Ordering::Relaxed) == index
+            && self.may_read_ahead()
+            && let Some((first, count)) = self.read_ahead.on_hit(index)
+        {
+            self.start_window(first, count);
+        }
+        found
+    }
+
+    /// May a thread read for it? Only where that needs nobody's help: a program that does not answer must not keep others from reading.
+    fn may_read_ahead(&self) -> bool {
+        let prompt = self.pager.as_ref().is_some_and(|pager| pager.is_prompt());
+        prompt && !crate::frames::is_scarce() && WAITING.lock().len() < WAITING_MAX
+    }
+
+    /// Has a thread read a window, as far as the file goes.
+    fn start_window(&self, first: u64, count: u64) {
+        let count = count.min(self.size().div_ceil(PAGE).saturating_sub(first));
+        if count == 0 {
+            return;
+        }
+        if let Ok(frames) = self.claim(first, count)
+            && !frames.is_empty()
+        {
+            WAITING.lock().push_back((self.own.clone(), first, frames));
+            IDLE.wake_all();
         }
     }
 
@@ -111,7 +190,13 @@ impl PageCache {
 
     /// Reads up to `count` pages from `first` on that are not there, ending at the first that is. `EIO`, `ENOMEM`.
     fn read_window(&self, first: u64, count: u64) -> Result<()> {
-        let Some(pager) = &self.pager else { return Ok(()) };
+        let frames = self.claim(first, count)?;
+        if frames.is_empty() { Ok(()) } else { self.read_claimed(first, &frames) }
+    }
+
+    /// Puts up to `count` pages in from `first` on that are not there, ending at the first that is: whoever claims them has to read them.
+    /// `ENOMEM`.
+    fn claim(&self, first: u64, count: u64) -> Result<Vec<Frame>> {
         let mut frames = Vec::new();
         frames.try_reserve(count as usize).map_err(|_| Errno::ENOMEM)?;
         for _ in 0..count {
@@ -132,12 +217,15 @@ impl PageCache {
             }
             taken
         };
-        if taken == 0 {
-            return Ok(());
-        }
         TOTAL.fetch_add(taken, Ordering::Relaxed);
         frames.truncate(taken);
-        let result = pager.read(first, &frames);
+        Ok(frames)
+    }
+
+    /// Reads pages that were claimed. `EIO`.
+    fn read_claimed(&self, first: u64, frames: &[Frame]) -> Result<()> {
+        let Some(pager) = &self.pager else { return Ok(()) };
+        let result = pager.read(first, frames);
         let mut dropped = Vec::new();
         {
             let mut pages = self.pages.lock();
@@ -183,5 +271,15 @@ mod tests {
         assert_eq!(ahead.on_miss(5000), 4);
         ahead.max.store(1, Ordering::Relaxed);
         assert_eq!((ahead.on_miss(5004), ahead.on_miss(5005)), (1, 1));
+    }
+
+    #[test]
+    fn who_reads_on_has_the_next_window_read_before_it_is_missed() {
+        let ahead = ReadAhead::new();
+        assert_eq!(ahead.on_miss(0), 4);
+        let windows: Vec<(u64, u64)> = (0..200).filter_map(|index| ahead.on_hit(index)).collect();
+        assert_eq!(windows, [(4, 8), (12, 16), (28, 32), (60, 64), (124, 64), (188, 64), (252, 64)]);
+        // Elsewhere nothing is read until somebody reads on there.
+        assert_eq!((ahead.on_miss(5000), ahead.on_hit(5002)), (4, None));
     }
 }

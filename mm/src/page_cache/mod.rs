@@ -12,9 +12,11 @@
 //!                        +---- DIRTY <------+  changed while it was written: once more
 //! ```
 
+mod direct;
 mod fill;
 mod pager;
 mod reclaim;
+mod room;
 mod write_back;
 
 use alloc::sync::{Arc, Weak};
@@ -30,9 +32,10 @@ use sched::WaitQueue;
 use crate::radix_tree::RadixTree;
 use crate::{AddressSpace, Sink, Source};
 
-pub use fill::Pattern;
+pub use fill::{Pattern, start_read_ahead};
 pub use pager::Pager;
 pub use reclaim::{drop_clean, shrink};
+pub use room::Room;
 pub use write_back::{Figures, figures};
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -69,12 +72,16 @@ struct Pages {
 
 /// The pages of one file. Reads and writes may run from any number of threads at once; a page's bytes may tear, as POSIX allows.
 pub struct PageCache {
+    /// Itself.
+    own: Weak<PageCache>,
     pages: SpinLock<Pages>,
     size: AtomicU64,
     /// Address spaces that map or have mapped it, to be told of truncation.
     mappers: SpinLock<Vec<Weak<AddressSpace>>>,
     /// The storage behind it; none where it is the storage.
     pager: Option<Arc<dyn Pager>>,
+    /// What limits the pages of one that is the storage.
+    room: Option<Arc<dyn Room>>,
     /// Who waits for a page to be read or written.
     waiters: WaitQueue,
     read_ahead: fill::ReadAhead,
@@ -85,22 +92,29 @@ impl PageCache {
     /// An empty cache that is its own storage.
     #[allow(clippy::new_ret_no_self, reason = "a cache is always shared between its inode and mappings")]
     pub fn new() -> Arc<PageCache> {
-        PageCache::with(None, 0)
+        PageCache::with(None, None, 0)
+    }
+
+    /// As [`PageCache::new`], with pages that count against `room`.
+    pub fn within(room: Arc<dyn Room>) -> Arc<PageCache> {
+        PageCache::with(None, Some(room), 0)
     }
 
     /// An empty cache of `size` bytes in front of a pager. It is known to reclaim until it is dropped.
     pub fn with_pager(pager: Arc<dyn Pager>, size: u64) -> Arc<PageCache> {
-        let cache = PageCache::with(Some(pager), size);
+        let cache = PageCache::with(Some(pager), None, size);
         reclaim::register(&cache);
         cache
     }
 
-    fn with(pager: Option<Arc<dyn Pager>>, size: u64) -> Arc<PageCache> {
-        Arc::new(PageCache {
+    fn with(pager: Option<Arc<dyn Pager>>, room: Option<Arc<dyn Room>>, size: u64) -> Arc<PageCache> {
+        Arc::new_cyclic(|own| PageCache {
+            own: own.clone(),
             pages: SpinLock::new(Pages { tree: RadixTree::new(), dirty: RadixTree::new() }),
             size: AtomicU64::new(size),
             mappers: SpinLock::new(Vec::new()),
             pager,
+            room,
             waiters: WaitQueue::new(),
             read_ahead: fill::ReadAhead::new(),
             errors: write_back::ErrorSequence::new(),
@@ -269,12 +283,14 @@ impl PageCache {
         let moved = source.take_frame(&frame, within, len)?;
         // A fault may have cut the copy short: what was not written must not show the frame's old contents.
         frame.zero_range(within + moved, len - moved);
-        self.insert_new(index, frame, |ours, theirs| copy_range(ours, theirs, within, moved));
+        self.insert_new(index, frame, |ours, theirs| copy_range(ours, theirs, within, moved))?;
         Ok(moved)
     }
 
-    /// Puts a page in unless another thread was faster, in which case `merge(ours, theirs)` decides what becomes of the data.
-    fn insert_new(&self, index: u64, frame: Frame, merge: impl FnOnce(&Frame, &Frame)) -> Frame {
+    /// Puts a page in unless another thread was faster, in which case `merge(ours, theirs)` decides what becomes of the data. `ENOSPC` where
+    /// there is no room for it.
+    fn insert_new(&self, index: u64, frame: Frame, merge: impl FnOnce(&Frame, &Frame)) -> Result<Frame> {
+        self.take_room()?;
         let other = {
             let mut pages = self.pages.lock();
             let other = pages.tree.get(index).map(|page| page.frame.clone());
@@ -285,16 +301,17 @@ impl PageCache {
             other
         };
         match other {
-            None => frame,
+            None => Ok(frame),
             Some(theirs) => {
+                self.give_room(1);
                 merge(&frame, &theirs);
-                theirs
+                Ok(theirs)
             }
         }
     }
 
     /// The page at `index`. With `create`, it is read in, and a hole gets a page of zeros; without, what is not in memory is `None`.
-    /// `ENOMEM`, `EIO`.
+    /// `ENOMEM`, `EIO`, `ENOSPC`.
     #[inline]
     pub fn page(&self, index: u64, create: bool) -> Result<Option<Frame>> {
         if let Some(frame) = self.lookup(index) {
@@ -307,18 +324,21 @@ impl PageCache {
             return self.fill(index).map(Some);
         }
         let frame = Frame::alloc_zeroed().ok_or(Errno::ENOMEM)?;
-        Ok(Some(self.insert_new(index, frame, |_, _| {})))
+        self.insert_new(index, frame, |_, _| {}).map(Some)
     }
 
-    /// Puts a frame in as the page at `index` of a cache without a pager, unless there is one; the frame if it was put in.
-    pub(crate) fn insert_if_absent(&self, index: u64, frame: Frame) -> Option<Frame> {
+    /// Puts a frame in as the page at `index` of a cache without a pager. `EEXIST` where there is one, `ENOSPC`.
+    pub(crate) fn insert_if_absent(&self, index: u64, frame: Frame) -> Result<Frame> {
         let ours = frame.number();
-        let there = self.insert_new(index, frame, |_, _| {});
-        (there.number() == ours).then_some(there)
+        let there = self.insert_new(index, frame, |_, _| {})?;
+        if there.number() == ours { Ok(there) } else { Err(Errno::EEXIST) }
     }
 
-    /// Puts a frame in as the page at `index` (initramfs without copying) of a cache without a pager. The caller sets the size.
+    /// Puts a frame in as the page at `index` (initramfs without copying) of a cache without a pager, which has no page there and no lack of
+    /// room. The caller sets the size.
     pub fn insert(&self, index: u64, frame: Frame) {
+        // What has no limit has nothing to refuse.
+        let _ = self.take_room();
         let old = self.pages.lock().tree.insert(index, Page { frame, state: 0 });
         if old.is_none() {
             TOTAL.fetch_add(1, Ordering::Relaxed);
@@ -393,6 +413,9 @@ impl Drop for PageCache {
             pager.release(reserved);
         }
         TOTAL.fetch_sub(pages.tree.len(), Ordering::Relaxed);
+        if let Some(room) = &self.room {
+            room.give(pages.tree.len());
+        }
         write_back::give_up_dirty(pages.dirty.len());
     }
 }

@@ -9,6 +9,11 @@ pub trait Pager: Send + Sync {
     /// Fills `frames` with the pages from index `first` on; what has no data is to be zeros. `EIO`.
     fn read(&self, first: u64, frames: &[Frame]) -> Result<()>;
 
+    /// Does reading wait for a disk at most, and not for a program or another machine?
+    fn is_prompt(&self) -> bool {
+        false
+    }
+
     /// Writes pages (index and frame, by ascending index). Those wholly past the end of the file need not be written. `EIO`, `ENOSPC`.
     fn write(&self, pages: &[(u64, Frame)]) -> Result<()>;
 

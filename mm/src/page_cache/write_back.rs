@@ -218,6 +218,7 @@ impl PageCache {
     /// What follows when pages were taken out of the cache.
     pub(super) fn dropped(&self, pages: &[Page]) {
         TOTAL.fetch_sub(pages.len(), Ordering::Relaxed);
+        self.give_room(pages.len());
         let reserved = pages.iter().filter(|page| page.state & RESERVED != 0).count();
         if let Some(pager) = self.pager.as_ref().filter(|_| reserved > 0) {
             pager.release(reserved);

@@ -84,6 +84,7 @@ impl DatagramSocket {
             whole: settings.whole(),
             quiet: !settings.multicast_loop,
             options: &settings.header_options,
+            rate: u32::try_from(self.options.max_pacing.load(Ordering::Relaxed)).unwrap_or(0),
         };
         let stamped = (self.options.timestamping.load(Ordering::Relaxed) != 0).then(|| data.clone());
         let result = match self.flavour {

@@ -169,6 +169,7 @@ fn complain(packet: &mut Packet, header: &Header, kind: u8, code: u8, about: [u8
         whole: false,
         quiet: false,
         options: &[],
+        rate: 0,
     };
     // Nobody waits for the outcome of a complaint.
     let [a, b, c, d] = about;
@@ -257,6 +258,7 @@ fn answer(mut packet: Box<Packet>, header: &Header, mut head: [u8; HEADER], kind
         whole: false,
         quiet: false,
         options: if header.source.is_ipv4() { options.bytes() } else { &[] },
+        rate: 0,
     };
     // An echo that cannot be sent is lost like one that the network loses.
     let _ = send(head, body, &out, &path);

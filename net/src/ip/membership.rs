@@ -280,6 +280,7 @@ fn send_v4(interface: &Arc<Interface>, mut message: Vec<u8>, to: Ipv4Addr) {
         whole: true,
         quiet: true,
         options: &ROUTER_ALERT,
+        rate: 0,
     };
     // What is lost is reported again.
     let _ = output(Packet::outgoing(body), &out, &path);
@@ -299,6 +300,7 @@ fn send_v6(interface: &Arc<Interface>, head: [u8; 8], body: &[u8], to: Ipv6Addr)
         whole: true,
         quiet: true,
         options: &[],
+        rate: 0,
     };
     let message = [&head[..], body].concat();
     let Ok(body) = Filler::new().bytes(&message) else { return };

@@ -76,6 +76,8 @@ pub struct Outgoing<'a> {
     pub quiet: bool,
     /// Options of the IPv4 header, a multiple of four bytes.
     pub options: &'a [u8],
+    /// Bytes a second that its sender wants to send at most; 0 for no limit.
+    pub rate: u32,
 }
 
 impl Outgoing<'_> {
@@ -123,6 +125,7 @@ pub fn checksum_ok(packet: &Packet, header: &Header) -> bool {
 pub fn output(mut packet: Box<Packet>, out: &Outgoing, path: &Path) -> Result<()> {
     statistics::add(Counter::IpOutRequests, 1);
     packet.quiet = out.quiet;
+    packet.rate = out.rate;
     let most = path.mtu();
     let len = packet.len() + out.header_len();
     if len > most && packet.segment_size == 0 {

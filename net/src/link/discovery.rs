@@ -73,6 +73,7 @@ fn send(interface: &Interface, head: [u8; 8], body: &[u8], source: Ipv6Addr, to:
         whole: true,
         quiet: true,
         options: &[],
+        rate: 0,
     };
     if let Ok(body) = Filler::new().bytes(body) {
         // Who does not hear it will ask again, and so will we.

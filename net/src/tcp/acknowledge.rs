@@ -10,6 +10,17 @@ use super::rtt::MS;
 use super::segment::{Flags, Segment};
 use super::seq::Seq;
 
+/// What was known as a segment was sent: from there to its delivery a rate is measured (draft-cheng-iccrg-delivery-rate-estimation).
+#[derive(Clone, Copy)]
+struct Prior {
+    /// Segments delivered, and when the last of them was.
+    delivered: u64,
+    delivered_at: Nanos,
+    app_limited: bool,
+    /// From the sending of that last one to the sending of this one.
+    sending: Nanos,
+}
+
 /// What one acknowledgement brought, in the making.
 #[derive(Default)]
 struct Progress {
@@ -17,8 +28,8 @@ struct Progress {
     delivered: u32,
     /// Round trip of the last segment that was not sent again.
     rtt: Nanos,
-    /// The delivery-rate sample: delivered and when as of the newest segment's sending.
-    prior: Option<(u64, Nanos, bool)>,
+    /// Of the newest segment.
+    prior: Option<Prior>,
     /// The cumulative acknowledgement moved.
     advanced: bool,
     /// Some of what was acknowledged had been sent once only.
@@ -100,12 +111,18 @@ impl Connection {
         let segments = self.send.queue.get(index).map_or(0, |sent| self.segments(sent.payload.len()));
         let Some(sent) = self.send.queue.get(index) else { return };
         let (sent_at, again, end, seq) = (sent.sent_at, sent.again, sent.end(), sent.seq);
-        let prior = (sent.delivered, sent.delivered_at, sent.app_limited);
+        let prior = Prior {
+            delivered: sent.delivered,
+            delivered_at: sent.delivered_at,
+            app_limited: sent.app_limited,
+            sending: sent_at.saturating_sub(sent.first_at),
+        };
         progress.delivered += segments;
         self.counts.delivered += u64::from(segments);
         self.delivered_at = now;
-        if progress.prior.is_none_or(|(delivered, ..)| prior.0 >= delivered) {
+        if progress.prior.is_none_or(|other| prior.delivered >= other.delivered) {
             progress.prior = Some(prior);
+            self.first_at = sent_at;
         }
         let rtt = now.saturating_sub(sent_at);
         if !again {
@@ -207,7 +224,9 @@ impl Connection {
     }
 
     fn rate(&mut self, now: Nanos, progress: &Progress) -> (u64, bool, bool) {
-        let Some((delivered, at, limited)) = progress.prior else { return (0, false, false) };
+        let Some(Prior { delivered, delivered_at, app_limited, sending }) = progress.prior else {
+            return (0, false, false);
+        };
         let round_start = delivered >= self.round_end;
         if round_start {
             self.round_end = self.counts.delivered;
@@ -215,18 +234,19 @@ impl Connection {
         if self.app_limited != 0 && self.counts.delivered > self.app_limited {
             self.app_limited = 0;
         }
-        let elapsed = now.saturating_sub(at).max(self.rtt.least).max(1);
+        // Acknowledgements that were held up come in a lump: nothing arrives faster than it was sent.
+        let elapsed = now.saturating_sub(delivered_at).max(sending).max(self.rtt.least).max(1);
         let bytes = (self.counts.delivered - delivered) * self.send.mss as u64;
         let rate = (u128::from(bytes) * u128::from(NANOS_PER_SEC) / u128::from(elapsed)) as u64;
         self.delivery_rate = rate;
-        (rate, round_start, limited)
+        (rate, round_start, app_limited)
     }
 
     /// Finds losses, and lets the congestion control decide.
     fn recover(&mut self, now: Nanos, segment: &Segment, progress: &Progress, in_flight: u32) {
         self.try_undo(segment, progress);
-        if let Some((prior, ..)) = progress.prior {
-            self.adapt_patience(prior);
+        if let Some(prior) = progress.prior {
+            self.adapt_patience(prior.delivered);
         }
         self.detect(now, progress);
         let una = self.send.una;

@@ -238,6 +238,8 @@ pub struct Connection {
     pub(super) lost: u32,
     pub(super) sacked: u32,
     pub(super) delivered_at: Nanos,
+    /// When the newest segment that has been delivered was sent.
+    pub(super) first_at: Nanos,
     pub(super) delivery_rate: u64,
     pub(super) round_end: u64,
     pub(super) app_limited: u64,
@@ -308,6 +310,7 @@ impl Connection {
             lost: 0,
             sacked: 0,
             delivered_at: 0,
+            first_at: 0,
             delivery_rate: 0,
             round_end: 0,
             app_limited: 0,

@@ -35,6 +35,8 @@ pub(super) struct Sent {
     /// Segments delivered, and when, as it was sent: for the delivery rate.
     pub(super) delivered: u64,
     pub(super) delivered_at: Nanos,
+    /// When the segment was sent that was the last to be delivered then.
+    pub(super) first_at: Nanos,
     pub(super) app_limited: bool,
 }
 

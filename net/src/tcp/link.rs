@@ -71,6 +71,7 @@ impl Link {
             whole: true,
             quiet: false,
             options: &[],
+            rate: 0,
         };
         let (from, to, mss) = (self.local.port, self.remote.port, self.mss);
         let Ok(path) = self.path() else { return };

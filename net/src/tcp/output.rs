@@ -31,6 +31,7 @@ impl Connection {
         let app_limited = self.app_limited != 0;
         if self.send.queue.is_empty() {
             self.delivered_at = now;
+            self.first_at = now;
             self.stalled_at = now;
         }
         let sent = Sent {
@@ -42,6 +43,7 @@ impl Connection {
             flight: Flight::Flying,
             delivered: self.counts.delivered,
             delivered_at: self.delivered_at,
+            first_at: self.first_at,
             app_limited,
         };
         self.send.nxt = sent.end();
@@ -176,17 +178,14 @@ impl Connection {
         if self.awaits_peer() || self.state == State::Closed {
             return;
         }
-        if self.lost > 0 {
-            self.send_lost(now, out);
-        }
-        let mut paced = false;
+        let mut paced = self.lost > 0 && self.send_lost(now, out);
         self.window_limited = false;
-        while !self.send.unsent.is_empty() || self.send.fin && !self.send.fin_sent {
+        while !paced && (!self.send.unsent.is_empty() || self.send.fin && !self.send.fin_sent) {
             if self.flying >= self.window.size {
                 self.window_limited = true;
                 break;
             }
-            if self.pace_at > now && self.pacing_rate().is_some() {
+            if self.is_paced(now) {
                 paced = true;
                 break;
             }
@@ -214,7 +213,7 @@ impl Connection {
             return None;
         }
         let quota = (self.window.size - self.flying) as usize;
-        let most = if self.path.segmentation { SEGMENT_MAX.max(mss) / mss * mss } else { mss };
+        let most = self.burst(mss);
         let mut len = waiting.min(window).min(quota.saturating_mul(mss)).min(most);
         if len < waiting && len > mss {
             len -= len % mss;
@@ -223,6 +222,15 @@ impl Connection {
             len -= len % mss;
         }
         (len > 0).then_some(len)
+    }
+
+    /// Bytes that go at once: what a device cuts into segments, but who is paced sends not more than a millisecond's worth, or two segments.
+    fn burst(&self, mss: usize) -> usize {
+        if !self.path.segmentation {
+            return mss;
+        }
+        let paced = self.pacing_rate().map_or(usize::MAX, |rate| (rate / 1000) as usize).max(2 * mss);
+        SEGMENT_MAX.min(paced).max(mss) / mss * mss
     }
 
     /// Is a last segment that is not full to wait? With TCP_CORK always, by Nagle's rule while another such is under way.
@@ -265,6 +273,11 @@ impl Connection {
         self.algorithm.pacing_rate().into_iter().chain(most).min()
     }
 
+    /// Is it too early for the next segment?
+    fn is_paced(&self, now: Nanos) -> bool {
+        self.pace_at > now && self.pacing_rate().is_some()
+    }
+
     fn pace(&mut self, now: Nanos, len: usize) {
         if let Some(rate) = self.pacing_rate().filter(|&rate| rate > 0) {
             let spent = (len as u64).saturating_mul(NANOS_PER_SEC) / rate;
@@ -274,27 +287,34 @@ impl Connection {
         }
     }
 
-    /// Sends lost segments again as far as the window allows.
-    fn send_lost(&mut self, now: Nanos, out: Out) {
+    /// Sends lost segments again as far as the window allows; true if it is too early for the next.
+    fn send_lost(&mut self, now: Nanos, out: Out) -> bool {
         let mut index = 0;
         while self.lost > 0 && self.flying < self.window.size && index < self.send.queue.len() {
             if self.send.queue[index].flight == Flight::Lost {
+                if self.is_paced(now) {
+                    return true;
+                }
                 self.send_again(now, index, out);
+                let len = self.send.queue.get(index).map_or(0, |sent| sent.payload.len());
+                self.pace(now, len);
             }
             index += 1;
         }
+        false
     }
 
     /// Sends entry `index` again, at most as much of it as fits one segment (or the window, where the device segments).
     pub(super) fn send_again(&mut self, now: Nanos, index: usize, out: Out) {
         let quota = (self.window.size.saturating_sub(self.flying)).max(1) as usize;
-        let most = if self.path.segmentation { quota.saturating_mul(self.send.mss) } else { self.send.mss };
+        let most = quota.saturating_mul(self.send.mss).min(self.burst(self.send.mss));
         self.split(index, most);
         let stamp = self.stamp(now);
         let Some(sent) = self.send.queue.get_mut(index) else { return };
         sent.again = true;
         sent.delivered = self.counts.delivered;
         sent.delivered_at = self.delivered_at;
+        sent.first_at = self.first_at;
         let len = sent.payload.len();
         self.set_flight(index, Flight::Flying);
         self.loss.retransmitted += 1;

@@ -35,12 +35,14 @@ struct Network {
     narrow: Option<(u64, u64)>,
     /// When the way to each end is free again.
     free_at: [Nanos; 2],
+    /// What goes to the client is held up for so long, every third time.
+    lump: Nanos,
 }
 
 impl Network {
     fn new(seed: u64, loss: u64, reorder: u64) -> Network {
         let random = Random(seed | 1);
-        Network { random, loss, reorder, wire: BTreeMap::new(), count: 0, narrow: None, free_at: [0; 2] }
+        Network { random, loss, reorder, wire: BTreeMap::new(), count: 0, narrow: None, free_at: [0; 2], lump: 1 }
     }
 
     /// When the last bit of a segment has left; `None` if the queue is full.
@@ -85,7 +87,10 @@ impl Network {
             segment.emit(1, 2, &mut bytes);
             let mut copy = Segment::parse(&bytes).expect("our own header");
             copy.payload = segment.payload.clone();
-            self.wire.insert((now + 10 * MS + late, self.count), (to, copy));
+            let at = now + 10 * MS + late;
+            let held = to == 0 && (at / self.lump).is_multiple_of(3);
+            let at = if held { at.next_multiple_of(self.lump) } else { at };
+            self.wire.insert((at, self.count), (to, copy));
         }
     }
 }
@@ -165,24 +170,26 @@ impl Pair {
 
 /// Runs a transfer; how long it took in simulated time.
 fn transfer(seed: u64, algorithm: &str, loss: u64, reorder: u64, bytes: usize, segmentation: bool) -> Nanos {
-    transfer_over(Network::new(seed, loss, reorder), algorithm, bytes, segmentation)
+    transfer_over(Network::new(seed, loss, reorder), algorithm, bytes, segmentation).0
 }
 
-fn transfer_over(network: Network, algorithm: &str, bytes: usize, segmentation: bool) -> Nanos {
+/// How long it took, and the window when the last byte was written.
+fn transfer_over(network: Network, algorithm: &str, bytes: usize, segmentation: bool) -> (Nanos, u32) {
     let (loss, reorder) = (network.loss, network.reorder);
     let mut pair = Pair::open(network, algorithm, segmentation);
     let data: Vec<u8> = (0..bytes).map(|i| (i * 7 + i / 251) as u8).collect();
     let (mut written, mut received, mut closed) = (0, Vec::new(), false);
-    let mut done_at = 0;
+    let (mut done_at, mut window) = (0, 0);
     for _ in 0..4_000_000 {
         while pair.ends[0].can_send_ever() && written < bytes && pair.ends[0].room() > 0 {
-            let n = pair.ends[0].room().min(bytes - written).min(16384);
+            let n = pair.ends[0].room().min(bytes - written).min(65536);
             let piece = rope(&data[written..written + n]);
             pair.with(0, |end, now, out| end.write(now, piece, false, false, out));
             written += n;
         }
         if written == bytes && !closed {
             closed = true;
+            window = pair.ends[0].window.size;
             pair.with(0, |end, now, out| end.finish(now, out));
         }
         let n = pair.ends[1].readable();
@@ -203,7 +210,7 @@ fn transfer_over(network: Network, algorithm: &str, bytes: usize, segmentation: 
     assert_eq!(received.len(), bytes, "{algorithm} loss {loss} reorder {reorder}: {states:?}");
     assert!(received == data, "{algorithm} loss {loss} reorder {reorder}: bytes differ");
     assert_eq!(states, (State::TimeWait, State::Closed), "{algorithm} loss {loss}");
-    done_at
+    (done_at, window)
 }
 
 #[test]
@@ -242,8 +249,18 @@ fn a_narrow_path_is_filled() {
             let mut network = Network::new(31, 0, 0);
             network.narrow = Some((1_000_000, queue));
             // With headers it takes 3.13 seconds.
-            let took = transfer_over(network, algorithm, 3_000_000, segmentation);
+            let (took, _) = transfer_over(network, algorithm, 3_000_000, segmentation);
             assert!(took < 3700 * MS, "{algorithm}, {queue} in the queue: {} ms", took / MS);
         }
     }
+}
+
+#[test]
+fn acknowledgements_in_lumps_do_not_make_a_path_look_wide() {
+    let mut network = Network::new(31, 0, 0);
+    network.narrow = Some((1_000_000, 1000));
+    network.lump = 30 * MS;
+    let (took, window) = transfer_over(network, "bbr", 3_000_000, true);
+    // Fourteen segments fill the path, and twenty come while it is held up.
+    assert!(took < 3700 * MS && window < 80, "{} ms, {window} segments", took / MS);
 }

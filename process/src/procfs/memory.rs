@@ -153,11 +153,7 @@ impl Sums {
             ("Locked", share(self.locked)),
         ];
         let kinds = kinds.iter().filter(|_| rollup);
-        let text = |(name, value): &(&str, usize)| {
-            // Linux gives these two a column less.
-            let width = if name.ends_with("_Hugetlb") { 7 } else { 8 };
-            format!("{:<16}{value:>width$} kB\n", format!("{name}:"))
-        };
+        let text = |(name, value): &(&str, usize)| format!("{:<16}{value:>8} kB\n", format!("{name}:"));
         first.iter().chain(kinds).chain(&rest).map(text).collect()
     }
 }

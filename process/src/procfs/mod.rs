@@ -292,6 +292,11 @@ impl PidRoot for Pids {
         }
     }
 
+    fn may_inspect(&self, name: &[u8]) -> bool {
+        let task = number(name).and_then(tree::task);
+        task.is_some_and(|task| inspect::check_current(&task).is_ok())
+    }
+
     fn list(&self, from: u32) -> Vec<u32> {
         let all = tree::processes();
         all.iter().map(|process| process.pid() as u32).filter(|&pid| pid >= from).collect()

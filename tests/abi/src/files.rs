@@ -54,6 +54,19 @@ cases! {
         err!(libc::syscall(libc::SYS_close_range, 5, 4, 0), libc::EINVAL);
     }
 
+    fn direct_io_is_for_files_and_disks() {
+        ok!(libc::mkfifo(c"p".as_ptr(), 0o644));
+        for path in [".", "p", "/dev/null", "/proc/version"] {
+            err!(opened(path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_DIRECT), libc::EINVAL);
+        }
+        for path in [".", "/dev/null", "/proc/version"] {
+            let fd = open(path, libc::O_RDONLY);
+            err!(libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, libc::O_DIRECT), libc::EINVAL);
+        }
+        let (reader, _writer) = pipe();
+        ok!(libc::fcntl(reader.as_raw_fd(), libc::F_SETFL, libc::O_DIRECT));
+    }
+
     fn open_flags() {
         err!(opened("f", libc::O_RDONLY), libc::ENOENT);
         ok!(opened("f", libc::O_RDWR | libc::O_CREAT | libc::O_EXCL));

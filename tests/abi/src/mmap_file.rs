@@ -165,4 +165,30 @@ cases! {
         assert_eq!(ok!(libc::pread(fd.as_raw_fd(), base.cast(), PAGE, PAGE as i64)), PAGE as isize);
         assert_eq!(get(base, 0), 2);
     }
+
+    fn pages_written_through_mappings_fill_a_tmpfs() {
+        ok!(libc::unshare(libc::CLONE_NEWNS));
+        let root = c"/".as_ptr();
+        ok!(libc::mount(std::ptr::null(), root, std::ptr::null(), libc::MS_REC | libc::MS_PRIVATE, std::ptr::null()));
+        std::fs::create_dir("small").unwrap();
+        let options = c"size=32k".as_ptr().cast();
+        ok!(libc::mount(c"small".as_ptr(), c"small".as_ptr(), c"tmpfs".as_ptr(), 0, options));
+        let free = || {
+            let mut found: libc::statfs = unsafe { std::mem::zeroed() };
+            ok!(libc::statfs(c"small".as_ptr(), &mut found));
+            found.f_bfree
+        };
+        let fd = open("small/f", libc::O_CREAT | libc::O_RDWR);
+        ok!(libc::ftruncate(fd.as_raw_fd(), 16 * PAGE as i64));
+        let base = map_file(&fd, 16 * PAGE, RW, libc::MAP_SHARED, 0);
+        assert_eq!(free(), 8);
+        (0..3).for_each(|page| put(base, page * PAGE, 1));
+        assert_eq!(free(), 5);
+        expect_signal(child(|| (0..16).map(|page| put(base, page * PAGE, 1)).count() as i32), libc::SIGBUS);
+        assert_eq!(free(), 0);
+        let byte = [1u8];
+        err!(libc::pwrite(fd.as_raw_fd(), byte.as_ptr().cast(), 1, 15 * PAGE as i64), libc::ENOSPC);
+        ok!(libc::ftruncate(fd.as_raw_fd(), PAGE as i64));
+        assert_eq!(free(), 7);
+    }
 }

@@ -1,7 +1,7 @@
 //! Random operations on a file, each checked against a model in memory, as fsx does. Run in other folders (TMPDIR), they test other file systems.
 
 use crate::sys::*;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::null_mut;
 
 /// No file gets larger.
@@ -25,6 +25,8 @@ impl Random {
 /// A file and what it should contain.
 struct Modelled {
     fd: OwnedFd,
+    /// The file once more, opened with O_DIRECT, where the file system has that.
+    direct: Option<OwnedFd>,
     content: Vec<u8>,
     random: Random,
     /// What was done, for who looks into a failure.
@@ -195,7 +197,7 @@ impl Modelled {
     }
 
     fn step(&mut self) {
-        match self.random.below(22) {
+        match self.random.below(26) {
             0..5 => self.write(),
             5..8 => self.read(),
             8..10 => self.truncate(),
@@ -207,9 +209,36 @@ impl Modelled {
             18 => self.shift(self.done.len().is_multiple_of(2)),
             19 => self.copy(),
             20 => drop(ok!(libc::fsync(self.raw()))),
+            21..24 => self.directly(true),
+            24 => self.directly(false),
             // What is clean is read anew from where it is kept.
             _ => drop(unsafe { libc::posix_fadvise(self.raw(), 0, 0, libc::POSIX_FADV_DONTNEED) }),
         }
+    }
+
+    /// Reads or writes whole blocks past the page cache.
+    fn directly(&mut self, writes: bool) {
+        let Some(fd) = self.direct.as_ref().map(AsRawFd::as_raw_fd) else { return };
+        let block = [512, PAGE][self.random.below(2)];
+        let (at, len) = self.range();
+        let (at, len) = (at / block * block, len.next_multiple_of(block));
+        if at + len > LARGEST {
+            return;
+        }
+        let layout = std::alloc::Layout::from_size_align(len, PAGE).unwrap();
+        let memory = unsafe { std::slice::from_raw_parts_mut(std::alloc::alloc_zeroed(layout), len) };
+        if writes {
+            memory.copy_from_slice(&self.bytes(len));
+            assert_eq!(ok!(libc::pwrite(fd, memory.as_ptr().cast(), len, at as i64)), len as isize);
+            self.grow(at + len);
+            self.content[at..at + len].copy_from_slice(memory);
+            self.done.push(format!("direct write {at} {len}"));
+        } else {
+            let n = ok!(libc::pread(fd, memory.as_mut_ptr().cast(), len, at as i64)) as usize;
+            let expected = self.content.get(at..(at + len).min(self.content.len())).unwrap_or_default();
+            self.check(at, &memory[..n], expected);
+        }
+        unsafe { std::alloc::dealloc(memory.as_mut_ptr(), layout) };
     }
 
     fn compare(&self) {
@@ -221,7 +250,10 @@ impl Modelled {
 
 fn run(seed: u64, steps: usize) {
     let fd = open("f", libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC);
-    let mut file = Modelled { fd, content: Vec::new(), random: Random(seed), done: Vec::new() };
+    let direct = unsafe { libc::open(c("f").as_ptr(), libc::O_RDWR | libc::O_DIRECT) };
+    // tmpfs and others refuse it.
+    let direct = (direct >= 0).then(|| unsafe { OwnedFd::from_raw_fd(direct) });
+    let mut file = Modelled { fd, direct, content: Vec::new(), random: Random(seed), done: Vec::new() };
     for step in 0..steps {
         file.step();
         if step % 25 == 0 {

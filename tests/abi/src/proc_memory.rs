@@ -192,4 +192,15 @@ cases! {
         assert_eq!((words[0], words.len()), ("7", 9), "{text}");
         assert_eq!(words[1..7], ["0x0", "0x0", "0xffffffffffffffff", "0x4", "0x5", "0x6"]);
     }
+
+    fn populating_for_reading_allocates_nothing() {
+        let at = apart(8, libc::MAP_PRIVATE);
+        ok!(libc::madvise(at.cast(), 8 * PAGE, libc::MADV_POPULATE_READ));
+        assert!(pagemap(at, 8).iter().all(|entry| entry & PRESENT != 0));
+        assert_eq!(smaps(at, "Rss"), 0);
+        ok!(libc::madvise(at.cast(), 8 * PAGE, libc::MADV_POPULATE_WRITE));
+        assert_eq!(smaps(at, "Rss"), 32);
+        ok!(libc::mprotect(at.cast(), PAGE, libc::PROT_WRITE));
+        err!(libc::madvise(at.cast(), PAGE, libc::MADV_POPULATE_READ), libc::EINVAL);
+    }
 }

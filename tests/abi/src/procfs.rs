@@ -399,4 +399,43 @@ cases! {
         let status = wait(child(|| i32::from(figures()[1] != 0)));
         assert_eq!(status, 0);
     }
+
+    fn each_mount_shows_what_its_options_say() {
+        let mount = |place: &str, options: &str| -> i32 {
+            fs::create_dir_all(place).unwrap();
+            let (kind, place, options) = (c("proc"), c(place), c(options));
+            unsafe { libc::mount(kind.as_ptr(), place.as_ptr(), kind.as_ptr(), 0, options.as_ptr().cast()) }
+        };
+        in_child(|| {
+            ok!(libc::unshare(libc::CLONE_NEWNS));
+            let (none, slash) = (std::ptr::null(), c("/"));
+            ok!(libc::mount(none, slash.as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, none.cast()));
+            assert_eq!(mount("small", "subset=pid"), 0);
+            assert_eq!(mount("hidden", "hidepid=invisible"), 0);
+            assert_eq!(mount("closed", "hidepid=1,gid=77"), 0);
+            assert_eq!(mount("wrong", "hidepid=9"), -1);
+            assert_eq!(errno(), libc::EINVAL);
+            let device = |path: &str| stat(path).st_dev;
+            assert!(device("small") != device("hidden") && device("small") != device("/proc"));
+            assert!(!std::path::Path::new("small/meminfo").exists() && std::path::Path::new("small/self/stat").exists());
+            let mounts = text("/proc/self/mounts");
+            assert!(mounts.lines().any(|line| line.contains("/hidden proc ") && line.contains(",hidepid=invisible")));
+            let other = std::os::unix::process::parent_id();
+            become_nobody();
+            let error = |path: String| fs::metadata(path).err().and_then(|error| error.raw_os_error());
+            assert_eq!(error(format!("hidden/{other}")), Some(libc::ENOENT));
+            assert_eq!(error(format!("closed/{other}")), None);
+            assert_eq!(error(format!("closed/{other}/stat")), Some(libc::EPERM));
+            assert_eq!(error(format!("hidden/{}/stat", std::process::id())), None);
+            let listed = |name: &str| fs::read_dir("hidden").unwrap().any(|entry| entry.unwrap().file_name() == name);
+            assert!(listed(&std::process::id().to_string()) && !listed(&other.to_string()));
+        });
+    }
+
+    fn a_file_without_a_name_shows_where_it_would_have_had_one() {
+        let fd = open(".", libc::O_TMPFILE | libc::O_RDWR);
+        let place = std::env::current_dir().unwrap();
+        let name = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap();
+        assert_eq!(name.to_str().unwrap(), format!("{}/#{} (deleted)", place.display(), fstat(&fd).st_ino));
+    }
 }

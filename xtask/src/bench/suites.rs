@@ -65,7 +65,7 @@ const PERF: Guest = Guest {
 };
 
 const APPS: Guest = Guest {
-    root: "debian,fio,iperf3,libmemcached-tools,libstb-dev,memcached,nginx-light,postgresql,redis-server,redis-tools,\
+    root: "debian,fio,git,iperf3,libmemcached-tools,libstb-dev,memcached,nginx-light,postgresql,redis-server,redis-tools,\
            sqlite3,sysbench,wrk",
     memory: "5G",
     programs: &[Program::Script("apps.sh")],

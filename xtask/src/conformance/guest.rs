@@ -209,6 +209,9 @@ fn start(machine: &Machine, kernel: Kernel, plan: String, log: &Path) -> Result<
     for (path, place) in copies(machine, runner)? {
         command.arg("--copy").arg(format!("{}:{place}", path.display()));
     }
+    if let Some(disk) = empty_disk(machine.suite)? {
+        command.arg("--disk").arg(format!("{}:snapshot", disk.display()));
+    }
     let mut child = command
         .args(["--", RUNNER])
         .stdin(Stdio::piped())
@@ -221,6 +224,15 @@ fn start(machine: &Machine, kernel: Kernel, plan: String, log: &Path) -> Result<
         thread::spawn(move || drop(stdin.write_all(plan.as_bytes())));
     }
     Ok(child)
+}
+
+/// The image of the suite's disk, which stays empty.
+fn empty_disk(suite: &Suite) -> Result<Option<PathBuf>, Failure> {
+    let Some(mib) = suite.disk else { return Ok(None) };
+    let path = root().join("target/conformance").join(suite.name).join("disk.img");
+    let made = File::create(&path).and_then(|file| file.set_len(mib << 20));
+    made.map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(Some(path))
 }
 
 fn copies(machine: &Machine, runner: (PathBuf, &'static str)) -> Result<Vec<(PathBuf, &'static str)>, Failure> {

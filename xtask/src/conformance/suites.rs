@@ -18,6 +18,8 @@ pub(super) struct Suite {
     pub(super) items: fn() -> Result<Vec<Item>, Failure>,
     /// Megabytes of memory that the machine has.
     pub(super) memory: u32,
+    /// Megabytes of an empty disk, `/dev/vda`, if it has one.
+    pub(super) disk: Option<u64>,
 }
 
 /// A program of a suite.
@@ -56,10 +58,19 @@ impl Item {
 /// What the selftests' programs and scripts call.
 const SELFTESTS_ROOT: &str = "debian,iproute2,iputils-ping,libcap-ng0,libcap2-bin,libmnl0,libnuma1,libpopt0,xxd";
 
+const FILES_ROOT: &str = "debian,bonnie++,dbench,e2fsprogs,fio,fsmark,git,postmark,sqlite3,stress-ng";
+
 /// Every suite there is.
 pub(super) fn all() -> Vec<Suite> {
-    let suite =
-        |name, root, items| Suite { name, root, prepare: || Ok(()), files: || Ok(Vec::new()), items, memory: 4096 };
+    let suite = |name, root, items| Suite {
+        name,
+        root,
+        prepare: || Ok(()),
+        files: || Ok(Vec::new()),
+        items,
+        memory: 4096,
+        disk: None,
+    };
     vec![
         Suite { files: cpython_files, ..suite("cpython", "debian,netbase", cpython) },
         suite("stress-ng", "debian,stress-ng", stress_ng),
@@ -79,6 +90,7 @@ pub(super) fn all() -> Vec<Suite> {
             files: golang_files,
             ..suite("go", "debian,netbase", golang::items)
         },
+        Suite { files: files_files, disk: Some(1024), ..suite("files", FILES_ROOT, files) },
     ]
 }
 
@@ -92,6 +104,12 @@ fn golang_files() -> Result<Vec<(PathBuf, &'static str)>, Failure> {
     let mut files = golang::RECIPE.files();
     files.push((root().join("conformance/golang.py"), golang::RUNNER));
     Ok(files)
+}
+
+const FILES_IN_GUEST: &str = "/files.sh";
+
+fn files_files() -> Result<Vec<(PathBuf, &'static str)>, Failure> {
+    Ok(vec![(root().join("conformance/files.sh"), FILES_IN_GUEST)])
 }
 
 fn cpython() -> Result<Vec<Item>, Failure> {
@@ -116,11 +134,34 @@ fn stress_ng() -> Result<Vec<Item>, Failure> {
     Ok(list("stress-ng.txt")?.into_iter().map(item).collect())
 }
 
+/// Programs that write files and check what they find, on a disk and on tmpfs.
+fn files() -> Result<Vec<Item>, Failure> {
+    let mut items = Vec::new();
+    for line in text("files.txt")?.lines().filter(|line| !line.starts_with('#')) {
+        let (name, command) = line.split_once(" = ").ok_or_else(|| format!("files.txt: no command in {line:?}"))?;
+        let (name, quick) = name.strip_suffix(" quick").map_or((name, false), |name| (name, true));
+        for place in ["disk", "tmpfs"] {
+            items.push(Item {
+                quick,
+                kind: "status:3,4",
+                limit: 120,
+                command: ["sh", FILES_IN_GUEST, place, command].map(str::to_owned).to_vec(),
+                ..Item::program(&format!("{place}:{name}"), "")
+            });
+        }
+    }
+    Ok(items)
+}
+
 /// The names in a list under `conformance/`, and whether they are marked as quick.
 fn list(file: &str) -> Result<Vec<(String, bool)>, Failure> {
+    Ok(names(&text(file)?))
+}
+
+/// What is in a file under `conformance/`.
+fn text(file: &str) -> Result<String, Failure> {
     let path = root().join("conformance").join(file);
-    let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(names(&text))
+    fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn names(text: &str) -> Vec<(String, bool)> {

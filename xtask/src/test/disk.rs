@@ -44,6 +44,19 @@ const CASES: &[Case] = &[
         stdout: "r: OK\n167772160\n",
     },
     Case {
+        name: "disk: more names than memory",
+        disk: (256, &["-t", "ext4", "-b", "4096", "-N", "70000"]),
+        options: &["--memory", "80M"],
+        script: "
+            mount -t ext4 /dev/vda /mnt && cd /mnt && for d in $(seq 60); do mkdir $d; (cd $d && seq 1000 | xargs touch); done
+            free() { sed -n 's/MemFree: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo; }
+            for n in 1 2; do find . -type f | wc -l; ls -lR . | grep -c rw-; done
+            echo 3 > /proc/sys/vm/drop_caches; before=$(free); find . -type f -size +1k; full=$(free)
+            echo 2 > /proc/sys/vm/drop_caches; after=$(free); [ $after -gt $((full + 5000)) ] || echo $before $full $after
+            rm -r [1-5]*; find . -type f | wc -l; cd / && umount /mnt",
+        stdout: "60000\n60000\n60000\n60000\n5000\n",
+    },
+    Case {
         name: "disk: a full one says so, and again has room",
         disk: (16, &["-t", "ext4", "-b", "4096"]),
         options: &[],
@@ -51,6 +64,16 @@ const CASES: &[Case] = &[
             mount -t ext4 /dev/vda /mnt && cd /mnt && dd if=/dev/zero of=fill bs=64k 2>&1 | head -1
             rm fill && dd if=/dev/zero of=again bs=1M count=8 2>/dev/null && sync && stat -c %s again; cd /; umount /mnt",
         stdout: "dd: error writing 'fill': No space left on device\n8388608\n",
+    },
+    Case {
+        name: "disk: what nobody uses is discarded, and nothing else",
+        disk: (64, &["-t", "ext4"]),
+        options: &[],
+        script: "
+            mount -t ext4 /dev/vda /mnt && cd /mnt && dd if=/dev/urandom of=a bs=1M count=9 2>/dev/null && md5sum a > sum
+            cp a b && cp a c && rm b && sync && fstrim /mnt && echo trimmed; fstrim -o 1G /mnt 2>&1 | grep -o 'Invalid argument'
+            echo 3 > /proc/sys/vm/drop_caches; md5sum -c sum; cmp a c; cp c d && cmp a d; cd /; umount /mnt",
+        stdout: "trimmed\nInvalid argument\na: OK\n",
     },
     Case {
         name: "disk: ext3",

@@ -12,6 +12,8 @@ struct Place {
     name: &'static str,
     /// mke2fs's options, for one on a disk.
     disk: &'static [&'static str],
+    /// Without a disk, how a folder of the host is shown.
+    shown: &'static str,
     mount: &'static str,
     themes: &'static str,
 }
@@ -22,28 +24,39 @@ const PLACES: &[Place] = &[
     Place {
         name: "file systems: ext4",
         disk: &["-t", "ext4", "-b", "4096"],
+        shown: "",
         mount: "mount -t ext4 /dev/vda /mnt",
         themes: THEMES,
     },
     Place {
         name: "file systems: ext4 with blocks of 1024 bytes, all data in the journal",
         disk: &["-t", "ext4", "-b", "1024"],
+        shown: "",
         mount: "mount -t ext4 -o data=journal /dev/vda /mnt",
         themes: "model::",
     },
     Place {
         name: "file systems: ext2",
         disk: &["-t", "ext2"],
+        shown: "",
         mount: "mount -t ext2 /dev/vda /mnt",
         themes: "model::",
     },
     Place {
         name: "file systems: overlayfs",
         disk: &[],
+        shown: "",
         mount: "mkdir /tmp/l /tmp/u /tmp/w && mount -t overlay -o lowerdir=/tmp/l,upperdir=/tmp/u,workdir=/tmp/w o /mnt",
         themes: THEMES,
     },
-    Place { name: "file systems: 9p", disk: &[], mount: "true", themes: "model::" },
+    Place { name: "file systems: 9p", disk: &[], shown: "", mount: "true", themes: "model::" },
+    Place {
+        name: "file systems: virtiofs",
+        disk: &[],
+        shown: ":virtiofs",
+        mount: "true",
+        themes: "model:: files:: folders::",
+    },
 ];
 
 pub(super) fn run(selection: &Selection) -> Result<Tally, String> {
@@ -63,7 +76,7 @@ fn judge(place: &Place, folder: &Path) -> Result<(), String> {
     let mut command = Command::new(build::quintet());
     command.args(["run", "--cpus", "2", "--timeout", "280", "--copy"]).arg(format!("{}:/abi-tests", program.display()));
     if place.disk.is_empty() {
-        command.arg("-v").arg(format!("{}:/mnt", folder.display()));
+        command.arg("-v").arg(format!("{}:/mnt{}", folder.display(), place.shown));
     } else {
         fs::write(&image, vec![0; 256 << 20]).map_err(|error| error.to_string())?;
         tool("mke2fs", &[&["-q", "-F"], place.disk].concat(), &image)?;

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
-use base::{Nanos, Result};
+use base::{NANOS_PER_SEC, Nanos, Result};
 
 use super::{Discipline, Offered};
 use crate::netlink::message::{Attributes, attributes_of};
@@ -113,8 +113,10 @@ impl Discipline for Fair {
             let packet = flow.packets.pop_front()?;
             let len = packet.len();
             flow.credit -= len as i64;
-            if self.pacing && self.most_rate != u32::MAX && self.most_rate != 0 {
-                flow.next = flow.next.max(now) + len as u64 * 1_000_000_000 / u64::from(self.most_rate);
+            // What the sender wants, and what is allowed: 0 and the largest number say nothing.
+            let rate = [packet.rate, self.most_rate].into_iter().filter(|&rate| rate != 0).min().unwrap_or(u32::MAX);
+            if self.pacing && rate != u32::MAX {
+                flow.next = flow.next.max(now) + len as u64 * NANOS_PER_SEC / u64::from(rate);
             }
             self.count -= 1;
             self.bytes -= len;
@@ -178,6 +180,21 @@ mod tests {
         let mut packet = Packet::incoming(rope);
         packet.ensure(24);
         packet
+    }
+
+    #[test]
+    fn senders_are_kept_to_their_rates() {
+        let mut fair = Fair { most_rate: 100_000, ..Fair::default() };
+        for rate in [10_000, 0, 0] {
+            let mut packet = packet(1, 1000);
+            packet.rate = rate;
+            fair.offer(packet, 0);
+        }
+        assert!(fair.take(0).is_some() && fair.take(99_000_000).is_none());
+        assert_eq!(fair.due(), Some(100_000_000));
+        // The next has only the limit of all flows.
+        assert!(fair.take(100_000_000).is_some());
+        assert_eq!(fair.due(), Some(110_000_000));
     }
 
     #[test]

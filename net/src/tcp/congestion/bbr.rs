@@ -17,6 +17,9 @@ const RTT_LASTS: Nanos = 10 * NANOS_PER_SEC;
 /// How long it is probed for.
 const PROBE_RTT: Nanos = 200_000_000;
 const LEAST_WINDOW: u32 = 4;
+/// Round trips that a lump of acknowledgements counts for, and how much time's worth of data it counts at most.
+const LUMP_ROUNDS: u64 = 5;
+const LUMP_MOST: Nanos = NANOS_PER_SEC / 10;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Mode {
@@ -40,6 +43,44 @@ pub(super) struct Bbr {
     phase: usize,
     phase_at: Nanos,
     prior_window: u32,
+    lumps: Lumps,
+}
+
+/// How much more is acknowledged at once than the path can deliver in the meantime: acknowledgements were held up, and as much more has to be under
+/// way.
+#[derive(Default)]
+struct Lumps {
+    /// Since when it is counted, and bytes acknowledged since.
+    since: Nanos,
+    acknowledged: u64,
+    /// The largest lump of the last rounds and of those before.
+    most: [u64; 2],
+    until: u64,
+}
+
+impl Lumps {
+    fn note(&mut self, ack: &Ack, bandwidth: u64, round: u64) {
+        let expected = |since: Nanos| bytes_in(bandwidth, ack.now.saturating_sub(since));
+        if self.acknowledged <= expected(self.since) {
+            (self.since, self.acknowledged) = (ack.now, 0);
+        }
+        self.acknowledged += u64::from(ack.delivered) * u64::from(ack.mss);
+        if round >= self.until {
+            self.most = [0, self.most[0]];
+            self.until = round + LUMP_ROUNDS;
+        }
+        let lump = self.acknowledged - expected(self.since).min(self.acknowledged);
+        self.most[0] = self.most[0].max(lump.min(bytes_in(bandwidth, LUMP_MOST)));
+    }
+
+    fn most(&self) -> u64 {
+        self.most[0].max(self.most[1])
+    }
+}
+
+/// Bytes that come in a time at a rate.
+fn bytes_in(rate: u64, time: Nanos) -> u64 {
+    (u128::from(rate) * u128::from(time) / u128::from(NANOS_PER_SEC)) as u64
 }
 
 impl Bbr {
@@ -57,6 +98,7 @@ impl Bbr {
             phase: 2,
             phase_at: 0,
             prior_window: 0,
+            lumps: Lumps::default(),
         }
     }
 
@@ -83,9 +125,9 @@ impl Bbr {
         if self.least_rtt == 0 || self.bandwidth() == 0 {
             return INITIAL;
         }
-        let bytes = u128::from(self.bandwidth()) * u128::from(self.least_rtt) / u128::from(NANOS_PER_SEC);
-        let segments = bytes * u128::from(gain) / u128::from(UNIT) / u128::from(mss.max(1));
-        // Room for what is being acknowledged late and in lumps.
+        let bytes = bytes_in(self.bandwidth(), self.least_rtt);
+        let segments = u128::from(bytes) * u128::from(gain) / u128::from(UNIT) / u128::from(mss.max(1));
+        // Room for what is under way in lumps itself.
         u32::try_from(segments).unwrap_or(u32::MAX / 2).saturating_add(3)
     }
 
@@ -167,7 +209,10 @@ impl Algorithm for Bbr {
             return;
         }
         let gain = if self.mode == Mode::ProbeBandwidth { WINDOW_GAIN } else { HIGH_GAIN };
-        let target = self.fill(gain, ack.mss);
+        if self.full_rounds >= 3 {
+            self.lumps.note(ack, self.bandwidth(), self.rounds);
+        }
+        let target = self.fill(gain, ack.mss) + (self.lumps.most() / u64::from(ack.mss.max(1))) as u32;
         let grown = window.size.saturating_add(ack.delivered);
         window.size = if self.full_rounds >= 3 {
             grown.min(target)
@@ -206,7 +251,7 @@ mod tests {
         let mut bbr = Bbr::new();
         let mut window = Window::new();
         let rtt = 10_000_000;
-        // 1 MB/s and 10 ms with segments of 1000 bytes: ten segments fill the path.
+        // 1 MB/s and 10 ms with segments of 1000 bytes: ten segments fill the path, and ten are acknowledged at once.
         for round in 1..60u64 {
             let ack = Ack {
                 now: round * rtt,
@@ -223,7 +268,7 @@ mod tests {
             bbr.on_ack(&mut window, &ack);
         }
         assert_eq!(bbr.mode, Mode::ProbeBandwidth);
-        assert!((20..=26).contains(&window.size), "{}", window.size);
+        assert!((30..=36).contains(&window.size), "{}", window.size);
         assert!((700_000..=1_300_000).contains(&bbr.pacing_rate().unwrap()));
     }
 }
