@@ -50,13 +50,7 @@ const PLACES: &[Place] = &[
         themes: THEMES,
     },
     Place { name: "file systems: 9p", disk: &[], shown: "", mount: "true", themes: "model::" },
-    Place {
-        name: "file systems: virtiofs",
-        disk: &[],
-        shown: ":virtiofs",
-        mount: "true",
-        themes: "model:: files:: folders::",
-    },
+    Place { name: "file systems: virtiofs", disk: &[], shown: ":virtiofs", mount: "true", themes: "model:: files::" },
 ];
 
 pub(super) fn run(selection: &Selection) -> Result<Tally, String> {
