@@ -54,13 +54,12 @@ impl<T> SpinLock<T> {
 }
 
 impl<T: ?Sized> SpinLock<T> {
+    #[inline(always)]
     #[cfg_attr(feature = "lockdep", track_caller)]
     fn acquire(&self) {
         self.class.acquire::<T>(Kind::Spin, true);
-        while self.locked.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            while self.locked.load(Ordering::Relaxed) {
-                core::hint::spin_loop();
-            }
+        if self.locked.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            spin(&self.locked);
         }
     }
 
@@ -100,6 +99,16 @@ impl<T: ?Sized> SpinLock<T> {
     /// Is it taken by anyone? For diagnostics: the answer is old when it arrives.
     pub fn is_locked(&self) -> bool {
         self.locked.load(Ordering::Relaxed)
+    }
+}
+
+/// Takes a lock that somebody has.
+#[cold]
+fn spin(locked: &AtomicBool) {
+    while locked.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        while locked.load(Ordering::Relaxed) {
+            core::hint::spin_loop();
+        }
     }
 }
 
