@@ -76,7 +76,7 @@ impl AddressSpace {
                 let flags = if mapping.shared && !awaits_write(old) { shared } else { private };
                 flags.with(kept(old)).with(if keep_write { MapFlags::WRITE } else { MapFlags::NONE })
             };
-            self.page_table.lock().protect(from, to, &mut batch, change).map_err(no_memory)?;
+            self.page_table.protect(from, to, &mut batch, change).map_err(no_memory)?;
         }
         self.finish(&mut batch);
         result
@@ -121,7 +121,7 @@ impl AddressSpace {
                 let va = |i: u64| start + (i - index) as usize * PAGE_SIZE;
                 let flags = flags_of(mapping, false);
                 // Without memory for a table that a fork shares, the old entry stays: the page is only written once too rarely.
-                let _ = self.page_table.lock().protect(va(from), va(to), &mut batch, |old| flags.with(kept(old)));
+                let _ = self.page_table.protect(va(from), va(to), &mut batch, |old| flags.with(kept(old)));
             }
         }
         self.finish(&mut batch);
