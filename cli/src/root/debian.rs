@@ -102,7 +102,7 @@ fn make(cache: &Cache, packages: &[String], place: &Path) -> Result<(), Failure>
     if !status.success() {
         return Err(Failure::new("mmdebstrap could not make the Debian root")
             .because(status)
-            .advise("Its messages are above. As an ordinary user it needs user namespaces."));
+            .advise("Its messages, above, say what failed: a mirror that cannot be reached, a package that does not exist, or, for an ordinary user, no user namespaces."));
     }
     pack(folder.path())?;
     std::fs::rename(folder.path().join("root.ext4"), place).or_fail(|| format!("cannot make {}", place.display()))
