@@ -170,7 +170,7 @@ impl AddressSpace {
             let mapped = self.page_table.lock().flags(page).is_some();
             let cached = layout.find(page).is_some_and(|(start, m)| {
                 let index = |first: &u64| first + ((page - start) / PAGE_SIZE) as u64;
-                m.cache.as_ref().is_some_and(|(cache, first)| matches!(cache.page(index(first), false), Ok(Some(_))))
+                m.cache.as_ref().is_some_and(|(cache, first)| cache.is_resident(index(first)))
             });
             bytes.push(u8::from(mapped || cached));
         }
