@@ -331,6 +331,7 @@ cases! {
     }
 
     fn allocated_pages_of_a_file_in_memory_are_resident_once_they_are_used() {
+        use std::os::fd::AsRawFd;
         let fd = own(ok!(libc::memfd_create(c"m".as_ptr(), 0)));
         ok!(libc::fallocate(fd.as_raw_fd(), 0, 0, 4 * PAGE as i64));
         let base: *mut u8 = unsafe { libc::mmap(null_mut(), 4 * PAGE, RW, libc::MAP_SHARED, fd.as_raw_fd(), 0) }.cast();
