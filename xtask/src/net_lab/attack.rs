@@ -9,7 +9,7 @@ use crate::Failure;
 const LOSS: u64 = 96 << 20;
 /// The kernel's bytes for each end of an idle connection.
 const IDLE: u64 = 4096;
-const IDLE_CONNECTIONS: u32 = 10_000;
+const IDLE_CONNECTIONS: u32 = 50_000;
 
 fn number(machine: &mut Machine, command: &str, seconds: u64) -> Result<u64, Failure> {
     let said = machine.ask(command, seconds)?;
@@ -70,7 +70,7 @@ pub(super) fn play(machines: &mut [Machine], _: &Options) -> Result<(), Failure>
 pub(super) fn idle(machines: &mut [Machine], _: &Options) -> Result<(), Failure> {
     let mut costs = Vec::new();
     for machine in machines {
-        let bytes = number(machine, &format!("python3 /idle.py {IDLE_CONNECTIONS}"), 400)?;
+        let bytes = number(machine, &format!("python3 /idle.py {IDLE_CONNECTIONS}"), 900)?;
         println!("   {}: {bytes} bytes for each end of {IDLE_CONNECTIONS} idle connections", machine.name);
         costs.push(bytes);
     }
