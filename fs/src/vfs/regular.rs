@@ -253,7 +253,7 @@ pub(crate) fn allocate_pages(inode: &Inode, cache: &PageCache, mode: u32, offset
     if mode & PUNCH_HOLE == 0 {
         let last = end.min(cache.size()).div_ceil(abi::PAGE_SIZE as u64);
         for index in offset / abi::PAGE_SIZE as u64..last {
-            cache.page(index, true)?;
+            cache.allocate(index)?;
             sched::preempt_point();
         }
     }

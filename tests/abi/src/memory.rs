@@ -330,6 +330,18 @@ cases! {
         err!(libc::ftruncate(code.as_raw_fd(), 100), libc::EPERM);
     }
 
+    fn allocated_pages_of_a_file_in_memory_are_resident_once_they_are_used() {
+        use std::os::fd::AsRawFd;
+        let fd = own(ok!(libc::memfd_create(c"m".as_ptr(), 0)));
+        ok!(libc::fallocate(fd.as_raw_fd(), 0, 0, 4 * PAGE as i64));
+        let base: *mut u8 = unsafe { libc::mmap(null_mut(), 4 * PAGE, RW, libc::MAP_SHARED, fd.as_raw_fd(), 0) }.cast();
+        assert_eq!(resident(base, 4), [false; 4]);
+        put(base.wrapping_add(2 * PAGE), 1);
+        assert!(resident(base, 4)[2]);
+        let blocks = std::fs::metadata(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::blocks(&blocks), 32);
+    }
+
     fn memfd_is_a_file_without_a_name() {
         use std::os::fd::AsRawFd;
         let fd = own(ok!(libc::memfd_create(c"test".as_ptr(), libc::MFD_CLOEXEC)));
