@@ -9,7 +9,7 @@ use crate::Failure;
 const LOSS: u64 = 96 << 20;
 /// The kernel's bytes for each end of an idle connection.
 const IDLE: u64 = 4096;
-const IDLE_CONNECTIONS: u32 = 50_000;
+const IDLE_CONNECTIONS: u32 = 10_000;
 
 fn number(machine: &mut Machine, command: &str, seconds: u64) -> Result<u64, Failure> {
     let said = machine.ask(command, seconds)?;
