@@ -13,12 +13,12 @@ enum For {
     Ports,
     Disks,
     Network,
-    /// Only a guest that names it: what a peer needs to make a link bad, or to send otherwise than by default.
+    /// Only a guest that names it: what a peer needs to make a link bad, or to send otherwise than by default, or what a test is about.
     Asked,
 }
 
 /// The modules, in the order of loading.
-const MODULES: [(&str, For); 18] = [
+const MODULES: [(&str, For); 22] = [
     ("virtio_ring", For::Ports),
     ("virtio", For::Ports),
     ("virtio_mmio", For::Ports),
@@ -37,6 +37,10 @@ const MODULES: [(&str, For); 18] = [
     ("sch_netem", For::Asked),
     ("sch_fq", For::Asked),
     ("tcp_bbr", For::Asked),
+    ("vsock", For::Asked),
+    ("vmw_vsock_virtio_transport_common", For::Asked),
+    ("vsock_loopback", For::Asked),
+    ("vsock_diag", For::Asked),
 ];
 
 /// A Linux kernel and its modules.

@@ -159,13 +159,20 @@ impl View<'_> {
             20 => Some(packet.mark),
             28 => Some(link::by_index(packet.interface).map_or(0, |i| link::ioctl::hardware(&i)).into()),
             32 => Some(packet.flow_hash()),
-            36 => Some(hal::cpu::id() as u32),
             // No tag is taken out of its frame.
             44 | 48 => Some(0),
-            56 => Some(hal::random::word() as u32),
             60 => Some(0x8100),
-            _ => None,
+            _ => about_machine(ABOUT + offset),
         }
+    }
+}
+
+/// What a program may ask that has nothing to do with a packet: which processor works, a random number.
+pub(crate) fn about_machine(offset: i32) -> Option<u32> {
+    match offset - ABOUT {
+        36 => Some(hal::cpu::id() as u32),
+        56 => Some(hal::random::word() as u32),
+        _ => None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Module 5, networking: the protocol stack and sockets.
 //!
 //! [`Socket`] is what a protocol family implements, [`SocketFile`] makes a file of it. The families are [`unix`], Internet sockets ([`inet`], and
-//! [`tcp`] for streams), [`netlink`], and [`af_packet`]. Below them are [`ip`] with ICMP, [`route`], and the interfaces in [`link`]; a [`packet`] is headers and
+//! [`tcp`] for streams), [`netlink`], [`af_packet`] and [`vsock`]. Below them are [`ip`] with ICMP, [`route`], and the interfaces in [`link`]; a [`packet`] is headers and
 //! references to pages. May depend on `fs`, `mm`, `sched` and `hal`; never on `ipc`.
 //!
 //! All locks but those inside devices are taken in threads only: interrupts just wake the network's thread. A packet is sent under whatever locks,
@@ -35,6 +35,7 @@ pub mod statistics;
 pub mod sysfs;
 pub mod tcp;
 pub mod unix;
+pub mod vsock;
 mod worker;
 
 pub use file::{SocketFile, netlink_socket_of, open_file, socket_of};
@@ -70,6 +71,7 @@ pub fn create(caller: &Caller, family: i32, kind: i32, protocol: i32) -> Result<
         AF_INET => inet::create(caller, inet::Family::V4, kind, protocol),
         AF_INET6 => inet::create(caller, inet::Family::V6, kind, protocol),
         AF_NETLINK => Ok(netlink::NetlinkSocket::create(caller, kind, protocol)?),
+        vsock::AF_VSOCK => Ok(vsock::VsockSocket::create(kind, protocol)?),
         af_packet::AF_PACKET => Ok(af_packet::PacketSocket::create(caller, kind, protocol)?),
         _ => Err(Errno::EAFNOSUPPORT),
     }
@@ -81,6 +83,9 @@ pub fn init() {
     link::init();
     if link::tunnel::register().is_err() {
         log::warn!("/dev/net/tun: its number is taken");
+    }
+    if vsock::register().is_err() {
+        log::warn!("/dev/vsock: its number is taken");
     }
     worker::start();
 }

@@ -1,13 +1,15 @@
 //! Options at the level SOL_SOCKET that all sockets have (socket(7)).
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use base::{NANOS_PER_SEC, Nanos, Result};
 use fs::async_notify::{self, OwnerCell};
-use hal::sync::Once;
+use hal::sync::{Once, SpinLock};
 
 use crate::filter::Filter;
+use crate::inet::steering::Steering;
 use crate::socket::ControlMessage;
 
 /// Levels of getsockopt(2).
@@ -47,6 +49,8 @@ pub mod option {
     pub const SO_TIMESTAMPING: i32 = 37;
     pub const SO_MAX_PACING_RATE: i32 = 47;
     pub const SO_INCOMING_CPU: i32 = 49;
+    pub const SO_ATTACH_REUSEPORT_CBPF: i32 = 51;
+    pub const SO_DETACH_REUSEPORT_BPF: i32 = 68;
     pub const SO_COOKIE: i32 = 57;
     pub const SO_ZEROCOPY: i32 = 60;
     pub const SO_TXTIME: i32 = 61;
@@ -103,6 +107,8 @@ pub struct Options {
     pub(crate) sent_number: AtomicU32,
     /// SO_ATTACH_FILTER.
     pub filter: Filter,
+    /// What chooses among the sockets that share its port.
+    pub(crate) steering: SpinLock<Option<Arc<Steering>>>,
     /// The number of its inode, and who made it: for tables of sockets.
     pub(crate) inode: AtomicU64,
     /// The user who made it.
@@ -129,6 +135,7 @@ impl Default for Options {
             zero_copies: AtomicU32::new(0),
             sent_number: AtomicU32::new(0),
             filter: Filter::default(),
+            steering: SpinLock::new(None),
             inode: AtomicU64::new(0),
             owner: AtomicU32::new(0),
         }

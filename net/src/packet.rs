@@ -50,6 +50,8 @@ pub enum Addressed {
 /// A packet on its way up or down: headers in a small array, data as pieces of pages.
 pub struct Packet {
     head: [u8; HEAD],
+    /// Before it nothing was ever put.
+    first: u8,
     start: u8,
     end: u8,
     /// What comes after the headers in `head`.
@@ -92,6 +94,7 @@ impl Packet {
     fn with(payload: Rope, at: u8) -> Box<Packet> {
         Box::new(Packet {
             head: [0; HEAD],
+            first: at,
             start: at,
             end: at,
             payload,
@@ -133,6 +136,7 @@ impl Packet {
     pub fn push(&mut self, n: usize) -> Result<&mut [u8]> {
         let start = usize::from(self.start).checked_sub(n).ok_or(Errno::EMSGSIZE)?;
         self.start = start as u8;
+        self.first = self.first.min(self.start);
         Ok(&mut self.head[start..start + n])
     }
 
@@ -142,13 +146,30 @@ impl Packet {
         if have >= n {
             return true;
         }
-        let (end, want) = (usize::from(self.end), n - have);
-        if want > self.payload.len() || end + want > HEAD {
+        let want = n - have;
+        if want > self.payload.len() || !self.make_room(want) {
             return false;
         }
+        let end = usize::from(self.end);
         self.payload.read(0, &mut self.head[end..end + want]);
         self.payload.advance(want);
         self.end = (end + want) as u8;
+        true
+    }
+
+    /// Makes room for so many bytes behind the headers. A packet that was made here has some in front of them, which nobody needs once it comes
+    /// back by the loopback.
+    fn make_room(&mut self, want: usize) -> bool {
+        let shift = (usize::from(self.end) + want).saturating_sub(HEAD);
+        if shift > usize::from(self.first) {
+            return false;
+        }
+        if shift > 0 {
+            self.head.copy_within(shift..usize::from(self.end), 0);
+            for place in [&mut self.first, &mut self.start, &mut self.end] {
+                *place -= shift as u8;
+            }
+        }
         true
     }
 
@@ -316,5 +337,22 @@ mod tests {
         packet.truncate(7);
         packet.unpull(3);
         assert_eq!(packet.into_rope().unwrap().to_vec().unwrap(), b"ip tcp dat");
+    }
+
+    #[test]
+    fn room_in_front_serves_behind() {
+        let mut packet = Packet::outgoing(Filler::new().bytes(&[7; 300]).unwrap());
+        packet.push(40).unwrap().fill(6);
+        packet.pull(40);
+        assert!(packet.ensure(HEAD - 40) && packet.head() == [7; HEAD - 40]);
+        packet.unpull(40);
+        assert_eq!((packet.len(), &packet.head()[..41]), (340, &[&[6; 40][..], &[7]].concat()[..]));
+        // What was put in stays.
+        packet.pull(40);
+        assert!(!packet.ensure(HEAD - 39));
+        let mut incoming = Packet::incoming(Filler::new().bytes(&[7; 300]).unwrap());
+        assert!(incoming.ensure(100));
+        incoming.pull(100);
+        assert!(incoming.ensure(HEAD - 100) && !incoming.ensure(HEAD - 99));
     }
 }

@@ -218,7 +218,12 @@ pub trait Socket: Any + Send + Sync {
         let _ = (level, name);
         None
     }
-    /// An option whose value depends on what the program has put into its buffer.
+    /// Does the value of an option depend on what the program has put into its buffer?
+    fn reads_buffer(&self, level: i32, name: i32) -> bool {
+        let _ = (level, name);
+        false
+    }
+    /// An option whose value may depend on that.
     fn get_option_for(&self, level: i32, name: i32, given: &[u8]) -> Option<Result<Vec<u8>>> {
         let _ = given;
         self.get_option(level, name)

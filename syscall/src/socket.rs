@@ -339,8 +339,8 @@ pub(crate) fn getsockopt(cx: &mut Context, a: Args) -> Result<usize> {
     if (a.int(1), a.int(2)) == (level::SOL_SOCKET, option::SO_ATTACH_FILTER) {
         return get_filter(&socket, a.0[3], room, length);
     }
-    const SOL_PACKET: i32 = 263;
-    let mut given = alloc::vec![0; if a.int(1) == SOL_PACKET { room.min(OPTION_MAX) } else { 0 }];
+    let reads = socket.reads_buffer(a.int(1), a.int(2));
+    let mut given = alloc::vec![0; if reads { room.min(OPTION_MAX) } else { 0 }];
     copy_in(&mut given, a.0[3])?;
     let value = match socket.get_option_for(a.int(1), a.int(2), &given) {
         Some(value) => short_value(value?, a.int(1), room),

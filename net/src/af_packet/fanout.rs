@@ -8,12 +8,13 @@ use base::{Errno, Result};
 use bpf::Program;
 use hal::sync::SpinLock;
 
-use super::PacketSocket;
+use super::{PacketSocket, rollover};
 use crate::filter::View;
-use crate::packet::Packet;
+use crate::packet::{Addressed, Packet};
 
-/// Sockets of one group.
-const MEMBERS_MAX: usize = 256;
+/// Sockets of one group where the first does not say how many, and the most that it may say.
+const MEMBERS: usize = 256;
+const MEMBERS_MAX: usize = 1 << 16;
 
 /// How a group chooses.
 const HASH: u8 = 0;
@@ -24,11 +25,17 @@ const RANDOM: u8 = 4;
 const QUEUE: u8 = 5;
 const PROGRAM: u8 = 6;
 
+/// Flags of a group.
+const ROLLS_OVER: u16 = 0x1000;
+const UNIQUE: u16 = 0x2000;
+const IGNORES_OUTGOING: u16 = 0x4000;
+
 /// A group.
 pub(super) struct Group {
     id: u16,
     kind: u8,
     flags: u16,
+    most: usize,
     members: SpinLock<Vec<Weak<PacketSocket>>>,
     next: AtomicU32,
     program: SpinLock<Option<Arc<Program>>>,
@@ -36,10 +43,10 @@ pub(super) struct Group {
 
 static GROUPS: SpinLock<Vec<Weak<Group>>> = SpinLock::new(Vec::new());
 
-/// Puts a socket into a group, which is made if it is not there. `EINVAL` where the group is of another kind, `EALREADY`, `ENOSPC`.
-pub(super) fn join(socket: &PacketSocket, id: u16, kind: u8, flags: u16) -> Result<()> {
-    const UNIQUE: u16 = 0x2000;
-    if !matches!(kind, HASH..=PROGRAM) {
+/// Puts a socket into a group, which is made if it is not there; of `most` members, 0 for what is usual. `EINVAL` where the group is of another
+/// kind, `EALREADY`, `ENOSPC`.
+pub(super) fn join(socket: &PacketSocket, id: u16, kind: u8, flags: u16, most: usize) -> Result<()> {
+    if !matches!(kind, HASH..=PROGRAM) || kind == ROLLOVER && flags & ROLLS_OVER != 0 {
         return Err(Errno::EINVAL);
     }
     let mut own = socket.group.lock();
@@ -62,12 +69,15 @@ pub(super) fn join(socket: &PacketSocket, id: u16, kind: u8, flags: u16) -> Resu
     };
     let group = match alive.into_iter().find(|group| group.id == id) {
         Some(group) if group.kind != kind || group.flags != flags & !UNIQUE => return Err(Errno::EINVAL),
+        Some(group) if most != 0 && group.most != most => return Err(Errno::EINVAL),
+        None if most > MEMBERS_MAX => return Err(Errno::EINVAL),
         Some(group) => group,
         None => {
             let group = Arc::new(Group {
                 id,
                 kind,
                 flags: flags & !UNIQUE,
+                most: if most == 0 { MEMBERS } else { most },
                 members: SpinLock::new(Vec::new()),
                 next: AtomicU32::new(0),
                 program: SpinLock::new(None),
@@ -78,7 +88,7 @@ pub(super) fn join(socket: &PacketSocket, id: u16, kind: u8, flags: u16) -> Resu
     };
     drop(groups);
     let mut members = group.members.lock();
-    if members.len() >= MEMBERS_MAX {
+    if members.len() >= group.most {
         return Err(Errno::ENOSPC);
     }
     members.push(socket.me.clone());
@@ -106,28 +116,33 @@ impl Group {
         self.members.lock().retain(|member| !Weak::ptr_eq(member, &socket.me));
     }
 
+    /// Does another socket take what one has no room for?
+    pub(super) fn rolls_over(&self) -> bool {
+        self.kind == ROLLOVER || self.flags & ROLLS_OVER != 0
+    }
+
     /// The socket that gets a packet.
     pub(super) fn choose(&self, packet: &Packet) -> Option<Arc<PacketSocket>> {
+        if self.flags & IGNORES_OUTGOING != 0 && packet.addressed == Addressed::Outgoing {
+            return None;
+        }
         let members: Vec<Arc<PacketSocket>> = self.members.lock().iter().filter_map(Weak::upgrade).collect();
         let count = u32::try_from(members.len()).ok().filter(|&count| count > 0)?;
         let number = match self.kind {
             HASH => ((u64::from(packet.flow_hash()) * u64::from(count)) >> 32) as u32,
             BALANCE => self.next.fetch_add(1, Ordering::Relaxed),
             CPU => hal::cpu::id() as u32,
-            ROLLOVER => {
-                // One after the other: the next when one is full.
-                let has_room = |s: &Arc<PacketSocket>| {
-                    s.queue.lock().bytes() < s.options.receive_buffer.load(Ordering::Relaxed) / 2
-                };
-                members.iter().position(has_room).unwrap_or(0) as u32
-            }
             RANDOM => hal::random::word() as u32,
-            QUEUE => 0,
+            QUEUE | ROLLOVER => 0,
             _ => {
                 let program = self.program.lock().clone();
                 program.map_or(0, |program| program.run(&View { packet, skip: 0, before: &[] }))
             }
         };
-        members.get((number % count) as usize).cloned()
+        let mut at = (number % count) as usize;
+        if self.rolls_over() {
+            at = rollover::choose(&members, at, self.kind == ROLLOVER, packet);
+        }
+        members.get(at).cloned()
     }
 }

@@ -1,12 +1,13 @@
 //! Packet sockets (packet(7)): frames as they come and go, for tcpdump, arping and DHCP clients.
 //!
-//! [`queue`] is what waits to be read; [`ring`] the memory that is shared with programs instead; [`fanout`] spreads packets over a group of sockets;
+//! [`queue`] is what waits to be read; [`ring`] the memory that is shared with programs instead; [`fanout`] spreads packets over a group of sockets, [`rollover`] from full ones to others;
 //! [`option`] the options at SOL_PACKET; [`send`] what programs send.
 
 mod fanout;
 mod option;
 mod queue;
 mod ring;
+mod rollover;
 mod send;
 
 use alloc::sync::{Arc, Weak};
@@ -80,6 +81,7 @@ pub struct PacketSocket {
     /// The memory of both rings, as mmap(2) maps it.
     memory: sched::Mutex<Option<Arc<PageCache>>>,
     group: SpinLock<Option<Arc<fanout::Group>>>,
+    rollover: SpinLock<rollover::Rollover>,
     counts: Counts,
     flags: Flags,
     news: Arc<WaitQueue>,
@@ -173,6 +175,7 @@ impl PacketSocket {
             send_ring: sched::Mutex::new(None),
             memory: sched::Mutex::new(None),
             group: SpinLock::new(None),
+            rollover: SpinLock::default(),
             counts: Counts::default(),
             flags: Flags::default(),
             news: Arc::new(WaitQueue::new()),
@@ -406,6 +409,10 @@ impl Socket for PacketSocket {
 
     fn get_option(&self, level: i32, name: i32) -> Option<Result<Vec<u8>>> {
         self.get_option_for(level, name, &[])
+    }
+
+    fn reads_buffer(&self, level: i32, _name: i32) -> bool {
+        level == option::SOL_PACKET
     }
 
     fn get_option_for(&self, level: i32, name: i32, given: &[u8]) -> Option<Result<Vec<u8>>> {

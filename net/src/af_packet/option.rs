@@ -148,7 +148,13 @@ pub(super) fn set(socket: &PacketSocket, name: i32, value: &[u8]) -> Result<()> 
         FANOUT => {
             let word = word_of(value)?;
             let flags = (word >> 16) as u16 & 0xff00;
-            return fanout::join(socket, word as u16, (word >> 16) as u8, flags);
+            // `struct fanout_args` also tells how many sockets there may be.
+            let most = match value.len() {
+                4 => 0,
+                8 => word_of(&value[4..])?,
+                _ => return Err(Errno::EINVAL),
+            };
+            return fanout::join(socket, word as u16, (word >> 16) as u8, flags, most as usize);
         }
         FANOUT_DATA => {
             let group = socket.group.lock().clone().ok_or(Errno::EINVAL)?;
@@ -207,7 +213,10 @@ pub(super) fn get(socket: &PacketSocket, name: i32, given: &[u8]) -> Result<Vec<
         TX_HAS_OFF => 0,
         QDISC_BYPASS => flags.bypass.load(Ordering::Relaxed).into(),
         IGNORE_OUTGOING => flags.ignore_outgoing.load(Ordering::Relaxed).into(),
-        ROLLOVER_STATS => return Err(Errno::EINVAL),
+        ROLLOVER_STATS => {
+            let rolls = socket.group.lock().as_ref().is_some_and(|group| group.rolls_over());
+            return if rolls { Ok(socket.rollover.lock().statistics()) } else { Err(Errno::EINVAL) };
+        }
         // The bytes of a frame's header, of the version that is asked for.
         HDRLEN => match word_of(given)? {
             0 | 1 => 32,

@@ -13,6 +13,7 @@ use mm::PageCache;
 
 use super::PacketSocket;
 use super::queue::Captured;
+use super::rollover::Room;
 use crate::alarm::{Alarm, Rings};
 use crate::socket::SocketKind;
 
@@ -203,6 +204,25 @@ impl Ring {
         }
         let before = (place.head + layout.frame_count - 1) % layout.frame_count;
         self.word(layout.frame(before)) & USER != 0
+    }
+
+    /// How much more it takes: enough, if also the place a quarter of the ring further on is free.
+    pub(super) fn room(&self) -> Room {
+        let place = self.place.lock();
+        let layout = &self.layout;
+        let is_free = |at: usize| {
+            if layout.version == 2 {
+                self.word(at % layout.block_count * layout.block_size + 8) & USER == 0
+            } else {
+                self.word(layout.frame(at % layout.frame_count)) == KERNEL
+            }
+        };
+        let count = if layout.version == 2 { layout.block_count } else { layout.frame_count };
+        match (is_free(place.head + count / 4), is_free(place.head)) {
+            (true, _) => Room::Normal,
+            (false, true) => Room::Low,
+            (false, false) => Room::None,
+        }
     }
 
     /// Puts a packet in; false if there is no room.

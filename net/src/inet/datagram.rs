@@ -19,7 +19,7 @@ use super::options::Settings;
 use super::port::{Binding, Claim, Ports};
 use super::queue::{Datagram, Inbox};
 use super::sending::normalise;
-use super::{check_bindable, check_port, control, ping, raw, udp};
+use super::{SOL_IP, check_bindable, check_port, control, multicast, ping, raw, udp};
 use crate::backlog;
 use crate::ip::protocol;
 use crate::netlink::diag::inet::{Facts, facts};
@@ -183,6 +183,7 @@ impl DatagramSocket {
             reuse_address: self.options.flag(option::SO_REUSEADDR),
             reuse_port: self.options.flag(option::SO_REUSEPORT),
             user,
+            steering: self.options.steering.lock().clone(),
         }
     }
 
@@ -201,6 +202,7 @@ impl DatagramSocket {
     fn hold(&self, binding: Arc<Binding>) -> Result<()> {
         let mut state = self.state.lock();
         state.local.port = binding.port;
+        self.options.steering.lock().clone_from(&binding.steering);
         state.binding = Some(binding);
         let port = state.local.port;
         drop(state);
@@ -477,6 +479,17 @@ impl Socket for DatagramSocket {
 
     fn get_option(&self, level: i32, name: i32) -> Option<Result<Vec<u8>>> {
         self.own_option(level, name)
+    }
+
+    fn get_option_for(&self, level: i32, name: i32, given: &[u8]) -> Option<Result<Vec<u8>>> {
+        if multicast::is_filter(level, name) && (level == SOL_IP || self.family == Family::V6) {
+            return Some(self.memberships.lock().filter_of(name, given, level == SOL_IP));
+        }
+        self.get_option(level, name)
+    }
+
+    fn reads_buffer(&self, level: i32, name: i32) -> bool {
+        multicast::is_filter(level, name)
     }
 
     fn is_listening(&self) -> bool {

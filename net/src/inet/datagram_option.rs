@@ -6,7 +6,7 @@ use base::{Errno, Result};
 
 use super::datagram::{DatagramSocket, Flavour};
 use super::options::{IP_MTU, SOL_IP, SOL_IPV6, Setter, word};
-use super::{Family, multicast};
+use super::{Family, multicast, steering};
 use crate::options::level;
 use crate::socket::{Caller, Socket};
 
@@ -42,6 +42,9 @@ impl DatagramSocket {
             return Some(result);
         }
         let bound = self.state.lock().binding.is_some();
+        if let Some(result) = steering::set_option(&self.options, bound, at, name, value) {
+            return Some(result);
+        }
         self.settings.lock().set(self.family, at, name, value, Setter::new(caller, self.kind(), bound))
     }
 

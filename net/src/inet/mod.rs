@@ -12,6 +12,7 @@ pub mod port;
 mod queue;
 pub mod raw;
 mod sending;
+pub(crate) mod steering;
 pub mod udp;
 
 use alloc::sync::Arc;

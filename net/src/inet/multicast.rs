@@ -79,6 +79,11 @@ pub(super) fn is_one(level: i32, name: i32) -> bool {
     }
 }
 
+/// Is this the option of a group's whole filter, which getsockopt(2) gives of the group that the buffer names?
+pub(super) fn is_filter(level: i32, name: i32) -> bool {
+    matches!((level, name), (SOL_IP, IP_MSFILTER) | (SOL_IP | SOL_IPV6, MCAST_MSFILTER))
+}
+
 fn v4_at(value: &[u8], at: usize) -> Result<Ipv4Addr> {
     let bytes = value.get(at..at + 4).ok_or(Errno::EINVAL)?;
     Ok(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]))
@@ -186,7 +191,39 @@ impl Memberships {
         self.filter(address_at(value, FIRST, v4)?, (word_at(value, 0)?, None), word_at(value, at)?, sources?)
     }
 
-    fn find(&mut self, group: IpAddr, interface: &Interface) -> Option<usize> {
+    /// IP_MSFILTER and MCAST_MSFILTER of getsockopt(2): the filter of the group that `given` names, with as many sources as it has room for.
+    /// `EINVAL`, `ENODEV`, `EADDRNOTAVAIL` for no member.
+    pub(super) fn filter_of(&self, name: i32, given: &[u8], v4: bool) -> Result<Vec<u8>> {
+        let short = name == IP_MSFILTER;
+        let (group, interface, count_at) = if short {
+            (v4_at(given, 0)?.into(), (0, Some(v4_at(given, 4)?)), 12)
+        } else {
+            let group = address_at(given, FIRST, v4).map_err(|error| if v4 { Errno::EINVAL } else { error })?;
+            (group, (word_at(given, 0)?, None), FIRST + STORAGE + 4)
+        };
+        let room = word_at(given, count_at)? as usize;
+        check_group(group)?;
+        let interface = interface_for(group, interface.0, interface.1)?;
+        let filter = &self.0[self.find(group, &interface).ok_or(Errno::EADDRNOTAVAIL)?].filter;
+        let mut out = given[..count_at - 4].to_vec();
+        out.extend(
+            [u32::from(!filter.exclude), filter.sources.len() as u32].iter().flat_map(|word| word.to_ne_bytes()),
+        );
+        for &source in filter.sources.iter().take(room) {
+            match source {
+                IpAddr::V4(source) if short => out.extend(source.octets()),
+                ip => {
+                    let family = if v4 { Family::V4 } else { Family::V6 };
+                    let mut raw = Endpoint { ip, port: 0, scope: 0 }.encode(family);
+                    raw.resize(STORAGE, 0);
+                    out.extend(raw);
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    fn find(&self, group: IpAddr, interface: &Interface) -> Option<usize> {
         self.0.iter().position(|m| m.group == group && m.interface.index == interface.index)
     }
 

@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use base::{Errno, Result};
 use hal::sync::SpinLock;
 
+use super::steering::Steering;
 use crate::hash::Table;
 
 /// The ports of a protocol.
@@ -16,7 +17,7 @@ pub struct Ports {
 }
 
 /// What a binding asks for.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Claim {
     /// The address; unspecified for all.
     pub ip: IpAddr,
@@ -30,6 +31,8 @@ pub struct Claim {
     pub reuse_port: bool,
     /// Who asks: ports are shared by SO_REUSEPORT among sockets of one user.
     pub user: u32,
+    /// What chooses among those who share a port, made before the socket was bound: it cannot join others.
+    pub steering: Option<Arc<Steering>>,
 }
 
 /// A port that is held, until this is dropped. Connections that a listener accepted share its binding.
@@ -43,6 +46,8 @@ pub struct Binding {
     pub listening: AtomicBool,
     /// It was chosen by the system for an outgoing connection: others may share it towards other destinations.
     pub automatic: bool,
+    /// What chooses among the sockets that share the port at this address (SO_REUSEPORT).
+    pub steering: Option<Arc<Steering>>,
 }
 
 /// The first and the last port that the system chooses (`net.ipv4.ip_local_port_range`).
@@ -94,8 +99,22 @@ impl Claim {
         }
         let listener = listening || other.listening.load(Ordering::Relaxed);
         let by_address = self.reuse_address && theirs.reuse_address && !listener;
-        let by_port = self.reuse_port && theirs.reuse_port && self.user == theirs.user;
+        let by_port = self.shares(theirs) && self.steering.is_none();
         !by_address && !by_port
+    }
+
+    fn shares(&self, other: &Claim) -> bool {
+        self.reuse_port && other.reuse_port && self.user == other.user
+    }
+
+    /// What chooses among those who are to get the same packets, of which there may be some already.
+    fn join(&self, others: &[Weak<Binding>]) -> Option<Arc<Steering>> {
+        let same = |other: &Arc<Binding>| {
+            let theirs = &other.claim;
+            self.shares(theirs) && (self.ip, self.device, self.v6_only) == (theirs.ip, theirs.device, theirs.v6_only)
+        };
+        let fresh = || self.steering.clone().or_else(|| self.reuse_port.then(Arc::default));
+        others.iter().filter_map(Weak::upgrade).find(same).map_or_else(fresh, |other| other.steering.clone())
     }
 }
 
@@ -136,7 +155,8 @@ impl Ports {
             return Err(Errno::EADDRINUSE);
         }
         let listening = AtomicBool::new(false);
-        let binding = Arc::new(Binding { ports: self, port, claim, listening, automatic });
+        let steering = claim.join(holders);
+        let binding = Arc::new(Binding { ports: self, port, claim, listening, automatic, steering });
         holders.push(Arc::downgrade(&binding));
         Ok(binding)
     }
@@ -210,7 +230,7 @@ mod tests {
     static PORTS: Ports = Ports::new();
 
     fn claim(ip: IpAddr) -> Claim {
-        Claim { ip, v6_only: false, device: 0, reuse_address: false, reuse_port: false, user: 0 }
+        Claim { ip, v6_only: false, device: 0, reuse_address: false, reuse_port: false, user: 0, steering: None }
     }
 
     #[test]
@@ -238,7 +258,13 @@ mod tests {
         let a = PORTS.bind(82, shared.clone()).unwrap();
         let b = PORTS.bind(82, shared.clone()).unwrap();
         assert!(a.listen().is_ok() && b.listen().is_ok());
-        assert!(PORTS.bind(82, Claim { user: 7, ..shared }).is_err());
+        assert!(PORTS.bind(82, Claim { user: 7, ..shared.clone() }).is_err());
+        let steering = |binding: &Binding| binding.steering.clone().unwrap();
+        assert!(Arc::ptr_eq(&steering(&a), &steering(&b)));
+        let own = Claim { steering: Some(Arc::default()), ..shared };
+        assert!(PORTS.bind(82, own.clone()).is_err());
+        let first = PORTS.bind(83, own.clone()).unwrap();
+        assert!(Arc::ptr_eq(&steering(&first), &own.steering.unwrap()));
         let chosen = PORTS.bind_any(any, false, |_| false).unwrap();
         assert!((32768..=60999).contains(&chosen.port) && chosen.port.is_multiple_of(2));
     }

@@ -13,13 +13,13 @@ use super::datagram::DatagramSocket;
 use super::errors;
 use super::queue::Datagram;
 use super::sending::packet_with_header;
+use super::steering;
 use crate::checksum::Sum;
-use crate::filter;
+use crate::filter::{self, View};
 use crate::hash::{self, Table};
 use crate::ip;
 use crate::ip::icmp::{self, Report, Unreachable};
 use crate::ip::{Header, Outgoing, checksum_ok, output, protocol, set_checksum};
-use crate::options::option;
 use crate::packet::{Addressed, Packet, Rope};
 use crate::route::{self, Path};
 use crate::statistics::{self, Counter};
@@ -73,7 +73,7 @@ pub(super) fn send(
     if !no_checksum || out.source.is_ipv6() {
         set_checksum(&mut packet, out, 6);
     }
-    statistics::add(Counter::UdpOutDatagrams, 1);
+    statistics::add_for(out.source.is_ipv6(), Counter::UdpOutDatagrams, 1);
     output(packet, out, path)
 }
 
@@ -150,7 +150,8 @@ fn holders(port: Key) -> Vec<Arc<DatagramSocket>> {
     SOCKETS.lock().as_ref().and_then(|table| table.get(&port)).cloned().unwrap_or_default()
 }
 
-/// The sockets that a datagram is for: the best one, or with SO_REUSEPORT one of the best; for groups and broadcasts all that want it.
+/// The sockets that a datagram is for: the best one, or with SO_REUSEPORT the one of the best that they
+/// choose; for groups and broadcasts all that want it.
 fn receivers(packet: &Packet, header: &Header, source: (IpAddr, u16), port: u16) -> Vec<Arc<DatagramSocket>> {
     let mut found = holders((header.protocol, port));
     if found.len() == 1 && !header.destination.is_multicast() {
@@ -179,11 +180,11 @@ fn receivers(packet: &Packet, header: &Header, source: (IpAddr, u16), port: u16)
         }
     }
     if !many && chosen.len() > 1 {
-        let shares = chosen.iter().all(|s| s.options.flag(option::SO_REUSEPORT));
+        let view = View { packet, skip: HEADER, before: &[] };
+        let options = chosen.iter().map(|s| &s.options);
+        let index = steering::select(options, &view, hash::of_pair((to, port), source, 2));
         // Among sockets that merely reuse the address the last one gets it.
-        let index =
-            if shares { hash::of_pair((to, port), source, 2) as usize % chosen.len() } else { chosen.len() - 1 };
-        let one = chosen.swap_remove(index);
+        let one = chosen.swap_remove(index.unwrap_or(chosen.len() - 1));
         chosen.clear();
         chosen.push(one);
     }
@@ -192,8 +193,9 @@ fn receivers(packet: &Packet, header: &Header, source: (IpAddr, u16), port: u16)
 
 /// Receives a datagram.
 pub(crate) fn input(mut packet: Box<Packet>, header: Header) {
+    let v6 = header.source.is_ipv6();
     if !packet.ensure(HEADER) {
-        statistics::add(Counter::UdpInErrors, 1);
+        statistics::add_for(v6, Counter::UdpInErrors, 1);
         return;
     }
     let head = packet.head();
@@ -203,7 +205,7 @@ pub(crate) fn input(mut packet: Box<Packet>, header: Header) {
     // A jumbogram from this machine to itself does not exist: its length fits the field.
     let lite = header.protocol == protocol::UDPLITE;
     if !lite && (len < HEADER || len > packet.len()) {
-        statistics::add(Counter::UdpInErrors, 1);
+        statistics::add_for(v6, Counter::UdpInErrors, 1);
         return;
     }
     let whole = if lite {
@@ -213,13 +215,13 @@ pub(crate) fn input(mut packet: Box<Packet>, header: Header) {
         checksum == 0 && header.source.is_ipv4() || checksum_ok(&packet, &header)
     };
     if !whole {
-        statistics::add(Counter::UdpInCsumErrors, 1);
-        statistics::add(Counter::UdpInErrors, 1);
+        statistics::add_for(v6, Counter::UdpInCsumErrors, 1);
+        statistics::add_for(v6, Counter::UdpInErrors, 1);
         return;
     }
     let mut receivers = receivers(&packet, &header, (header.source, ports.0), ports.1);
     if receivers.is_empty() {
-        statistics::add(Counter::UdpNoPorts, 1);
+        statistics::add_for(v6, Counter::UdpNoPorts, 1);
         icmp::unreachable(&mut packet, &header, Unreachable::Port);
         return;
     }
@@ -246,9 +248,11 @@ pub(crate) fn input(mut packet: Box<Packet>, header: Header) {
 
 /// Gives a socket a datagram, or one after the other those of a lump that it does not take as such.
 fn give(socket: &DatagramSocket, datagram: &Datagram) {
+    let v6 = datagram.from.ip.is_ipv6();
     let give = |datagram: Datagram| {
         let taken = socket.receive_datagram(datagram);
-        statistics::add(if taken { Counter::UdpInDatagrams } else { Counter::UdpRcvbufErrors }, 1);
+        let counter = if taken { Counter::UdpInDatagrams } else { Counter::UdpRcvbufErrors };
+        statistics::add_for(v6, counter, 1);
     };
     if datagram.segment == 0 || socket.takes_lumps() {
         give(datagram.clone());

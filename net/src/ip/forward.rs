@@ -20,7 +20,7 @@ pub(super) fn input(mut packet: Box<Packet>, header: &Header) {
         && !header.source.is_multicast()
         && !header.source.is_unspecified();
     if !allowed || !plain || is_confined(header.source) || is_confined(header.destination) {
-        statistics::add(Counter::IpInAddrErrors, 1);
+        statistics::add_for(!v4, Counter::IpInAddrErrors, 1);
         return;
     }
     packet.pull(header.len);
@@ -54,7 +54,7 @@ pub(super) fn input(mut packet: Box<Packet>, header: &Header) {
     step(&mut packet, v4);
     let own = route::source_for(&path.interface, header.destination, path.next_hop);
     super::option::record_in(&mut packet, header, own);
-    statistics::add(Counter::IpForwDatagrams, 1);
+    statistics::add_for(!v4, Counter::IpForwDatagrams, 1);
     packet.hops = 0;
     if len > path.mtu() {
         if packet.segment_size != 0 {

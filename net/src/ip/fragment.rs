@@ -84,7 +84,7 @@ pub(super) fn output(mut packet: Box<Packet>, out: &Outgoing, path: &Path, most:
     let identity = if v6 { hal::random::word() as u32 } else { u32::from(v4::identity()) };
     let mut rest = packet.into_rope()?;
     let mut offset = 0;
-    statistics::add(Counter::IpFragOks, 1);
+    statistics::add_for(v6, Counter::IpFragOks, 1);
     while !rest.is_empty() {
         let part = rest.split_to(room);
         let len = part.len();
@@ -100,7 +100,7 @@ pub(super) fn output(mut packet: Box<Packet>, out: &Outgoing, path: &Path, most:
             }
             _ => return Err(Errno::EAFNOSUPPORT),
         }
-        statistics::add(Counter::IpFragCreates, 1);
+        statistics::add_for(v6, Counter::IpFragCreates, 1);
         transmit(packet, path)?;
         offset += len;
     }
@@ -143,7 +143,8 @@ pub(super) fn again(mut packet: Box<Packet>, header: &Header, path: &Path) {
 
 /// Takes a piece; the whole packet when it was the last one missing.
 pub(super) fn input(packet: Box<Packet>, header: Header, piece: Piece) -> Option<(Box<Packet>, Header)> {
-    statistics::add(Counter::IpReasmReqds, 1);
+    let v6 = header.source.is_ipv6();
+    statistics::add_for(v6, Counter::IpReasmReqds, 1);
     let now = sched::time::now();
     let key = (header.source, header.destination, header.protocol, piece.identity);
     let mut puzzles = PUZZLES.lock();
@@ -160,11 +161,12 @@ pub(super) fn input(packet: Box<Packet>, header: Header, piece: Piece) -> Option
         Ok(None) => None,
         Ok(Some(puzzle)) => {
             let whole = puzzle.join();
-            statistics::add(if whole.is_some() { Counter::IpReasmOks } else { Counter::IpReasmFails }, 1);
+            let counter = if whole.is_some() { Counter::IpReasmOks } else { Counter::IpReasmFails };
+            statistics::add_for(v6, counter, 1);
             whole
         }
         Err(()) => {
-            statistics::add(Counter::IpReasmFails, 1);
+            statistics::add_for(v6, Counter::IpReasmFails, 1);
             None
         }
     }
@@ -181,12 +183,12 @@ impl Rings for Clock {
                 self.alarm.set(Some(age.0 + patience), || Some(self.clone()));
                 break;
             }
-            late.extend(puzzles.remove(&key));
+            late.extend(puzzles.remove(&key).map(|puzzle| (key.0.is_ipv6(), puzzle)));
         }
         drop(puzzles);
-        for puzzle in late {
-            statistics::add(Counter::IpReasmTimeout, 1);
-            statistics::add(Counter::IpReasmFails, 1);
+        for (v6, puzzle) in late {
+            statistics::add_for(v6, Counter::IpReasmTimeout, 1);
+            statistics::add_for(v6, Counter::IpReasmFails, 1);
             // Who sent it hears of it, if the piece is here that says who that was (RFC 792, RFC 8200, 4.5).
             if let Some((mut packet, header)) = puzzle.first {
                 const PIECES_MISSING: u8 = 1;
@@ -212,7 +214,7 @@ impl Puzzles {
         while self.cost > MEMORY_MAX.load(Ordering::Relaxed) as usize {
             let Some((_, &oldest)) = self.ages.first_key_value() else { break };
             dropped.extend(self.remove(&oldest));
-            statistics::add(Counter::IpReasmFails, 1);
+            statistics::add_for(oldest.0.is_ipv6(), Counter::IpReasmFails, 1);
         }
         dropped
     }

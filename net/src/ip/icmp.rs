@@ -12,7 +12,7 @@ use crate::inet::{ping, raw, udp};
 use crate::link::{self, discovery};
 use crate::packet::{Packet, Rope};
 use crate::route::{self, Path};
-use crate::statistics::{self, Counter};
+use crate::statistics::{self, Counter, Way};
 use crate::tcp;
 
 /// Why a packet cannot be delivered.
@@ -69,8 +69,10 @@ const HEADER: usize = 8;
 pub fn send(head: [u8; HEADER], body: Rope, out: &Outgoing, path: &Path) -> Result<()> {
     let mut packet = Packet::outgoing(body);
     packet.push(HEADER)?.copy_from_slice(&head);
-    statistics::add(Counter::IcmpOutMsgs, 1);
-    if out.source.is_ipv6() {
+    let v6 = out.source.is_ipv6();
+    statistics::add_for(v6, Counter::IcmpOutMsgs, 1);
+    statistics::add_message(v6, Way::Out, head[0]);
+    if v6 {
         set_checksum(&mut packet, out, 2);
     } else {
         let mut sum = Sum::default();
@@ -184,12 +186,14 @@ impl Header {
 
 /// Receives a message.
 pub(super) fn input(mut packet: Box<Packet>, header: Header) {
-    statistics::add(Counter::IcmpInMsgs, 1);
+    let v6 = header.source.is_ipv6();
+    statistics::add_for(v6, Counter::IcmpInMsgs, 1);
     if !packet.ensure(HEADER) || !message_is_whole(&packet, &header) {
-        statistics::add(Counter::IcmpInErrors, 1);
+        statistics::add_for(v6, Counter::IcmpInErrors, 1);
         return;
     }
     let head: [u8; HEADER] = packet.head()[..HEADER].try_into().unwrap_or_default();
+    statistics::add_message(v6, Way::In, head[0]);
     match (head[0], header.source.is_ipv4()) {
         (ECHO, true) => answer(packet, &header, head, ECHO_REPLY),
         (ECHO_6, false) => answer(packet, &header, head, ECHO_REPLY_6),

@@ -123,7 +123,12 @@ pub fn checksum_ok(packet: &Packet, header: &Header) -> bool {
 
 /// Sends a packet that begins with its transport header. `EMSGSIZE` where it may not be cut and is too large, `ENETDOWN`.
 pub fn output(mut packet: Box<Packet>, out: &Outgoing, path: &Path) -> Result<()> {
-    statistics::add(Counter::IpOutRequests, 1);
+    let v6 = out.source.is_ipv6();
+    statistics::add_for(v6, Counter::IpOutRequests, 1);
+    statistics::add_for(v6, Counter::IpOutOctets, (packet.len() + out.header_len()) as u64);
+    if out.destination.is_multicast() {
+        statistics::add_for(v6, Counter::IpOutMcastPkts, 1);
+    }
     packet.quiet = out.quiet;
     packet.rate = out.rate;
     let most = path.mtu();
@@ -184,24 +189,29 @@ fn stays_here(packet: &Packet) -> bool {
 
 /// Receives a packet that begins with its IP header, without locks held.
 pub fn input(mut packet: Box<Packet>) {
-    statistics::add(Counter::IpInReceives, 1);
     if !packet.ensure(1) {
         return;
     }
+    let v6 = packet.is_v6();
+    statistics::add_for(v6, Counter::IpInReceives, 1);
+    statistics::add_for(v6, Counter::IpInOctets, packet.len() as u64);
     let header = match packet.head()[0] >> 4 {
         4 => v4::parse(&mut packet),
         6 => v6::parse(&mut packet),
         _ => None,
     };
     let Some((header, piece)) = header else {
-        statistics::add(Counter::IpInHdrErrors, 1);
+        statistics::add_for(v6, Counter::IpInHdrErrors, 1);
         return;
     };
     if packet.addressed == Addressed::Other {
         return;
     }
+    if header.destination.is_multicast() {
+        statistics::add_for(v6, Counter::IpInMcastPkts, 1);
+    }
     if packet.addressed != Addressed::Loopback && is_martian(&packet, &header) {
-        statistics::add(Counter::IpInAddrErrors, 1);
+        statistics::add_for(v6, Counter::IpInAddrErrors, 1);
         return;
     }
     if header.len > v4::HEADER && header.source.is_ipv4() && !option::accepts(&mut packet, &header) {
@@ -295,7 +305,8 @@ pub(crate) fn options_of(packet: &mut Packet, header: &Header) -> Vec<u8> {
 
 /// Hands a whole packet, still with its IP header, to who it is for.
 fn deliver(mut packet: Box<Packet>, header: Header) {
-    statistics::add(Counter::IpInDelivers, 1);
+    let v6 = header.source.is_ipv6();
+    statistics::add_for(v6, Counter::IpInDelivers, 1);
     let taken = raw::input(&packet, &header);
     packet.pull(header.len);
     match header.protocol {
@@ -307,7 +318,7 @@ fn deliver(mut packet: Box<Packet>, header: Header) {
         // The end of an IPv6 header's chain: nothing follows, and nobody complains.
         v6::NOTHING if header.source.is_ipv6() => {}
         _ if !taken => {
-            statistics::add(Counter::IpInUnknownProtos, 1);
+            statistics::add_for(v6, Counter::IpInUnknownProtos, 1);
             icmp::unreachable(&mut packet, &header, icmp::Unreachable::Protocol);
         }
         _ => {}

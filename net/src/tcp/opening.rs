@@ -42,6 +42,7 @@ fn claim(socket: &TcpSocket, ip: IpAddr, user: u32) -> Claim {
         reuse_address: socket.options.flag(option::SO_REUSEADDR),
         reuse_port: socket.options.flag(option::SO_REUSEPORT),
         user,
+        steering: socket.options.steering.lock().clone(),
     }
 }
 
@@ -70,6 +71,7 @@ pub(super) fn bind(socket: &TcpSocket, caller: &Caller, address: &[u8]) -> Resul
     core.link.local = Endpoint { port: binding.port, ..at };
     core.link.device = if at.scope != 0 { at.scope } else { settings.device };
     core.bound = Some(at.ip);
+    socket.options.steering.lock().clone_from(&binding.steering);
     core.binding = Some(binding);
     Ok(())
 }
@@ -91,6 +93,7 @@ pub(super) fn listen(socket: &TcpSocket, caller: &Caller, backlog: i32) -> Resul
         let binding = PORTS.bind_any(claim(socket, socket.family.any(), caller.fs.cred.euid), false, |_| false)?;
         let mut core = socket.core.lock();
         core.link.local.port = binding.port;
+        socket.options.steering.lock().clone_from(&binding.steering);
         core.binding = Some(binding);
     }
     let mut core = socket.core.lock();

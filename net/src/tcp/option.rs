@@ -9,7 +9,7 @@ use super::connection::{Connection, Effects, Settings, State};
 use super::socket::{Core, Role, TcpSocket};
 use super::{congestion, fast_open, sysctl};
 use crate::backlog;
-use crate::inet::Setter;
+use crate::inet::{Setter, steering};
 use crate::options::{Options, option};
 use crate::socket::{Caller, Socket};
 
@@ -44,6 +44,9 @@ pub(super) fn set(socket: &TcpSocket, caller: &Caller, level: i32, name: i32, va
         return Some(set_tcp(socket, caller, name, value));
     }
     let bound = socket.core.lock().link.local.port != 0;
+    if let Some(result) = steering::set_option(&socket.options, bound, level, name, value) {
+        return Some(result);
+    }
     let result =
         socket.settings.lock().set(socket.family, level, name, value, Setter::new(caller, socket.kind(), bound));
     if result.is_some() {

@@ -12,8 +12,9 @@ use super::segment::{Flags, Segment};
 use super::socket::TcpSocket;
 use crate::hash::{self, BuildKeyed, Table};
 use crate::inet::Family;
+use crate::inet::steering::{self, Payload};
 use crate::ip::Header;
-use crate::options::option;
+use crate::packet::Rope;
 
 /// An address and a port.
 pub(super) type End = (IpAddr, u16);
@@ -108,8 +109,9 @@ pub(super) fn unlisten(port: u16, socket: &TcpSocket) {
     drop(removed);
 }
 
-/// The listener that fits best: a bound address before any, IPv4's own before both; among equals with SO_REUSEPORT by hash.
-pub(super) fn find_listener(local: End, remote: End, interface: u32) -> Option<Arc<TcpSocket>> {
+/// The listener that fits best: a bound address before any, IPv4's own before both; among equals with SO_REUSEPORT as they
+/// choose or by hash.
+fn find_listener(local: End, remote: End, interface: u32, payload: &Rope) -> Option<Arc<TcpSocket>> {
     let listeners = LISTENERS.lock();
     let holders = listeners.get(&local.1)?;
     if let [one] = &holders[..] {
@@ -120,12 +122,9 @@ pub(super) fn find_listener(local: End, remote: End, interface: u32) -> Option<A
         return None;
     }
     let equal: Vec<&Arc<TcpSocket>> = holders.iter().filter(|s| score(s, local.0, interface) == best).collect();
-    let index = if equal.iter().all(|s| s.options.flag(option::SO_REUSEPORT)) {
-        hash::of_pair(local, remote, 1) as usize % equal.len()
-    } else {
-        equal.len() - 1
-    };
-    equal.get(index).map(|s| (*s).clone())
+    let options = equal.iter().map(|s| &s.options);
+    let chosen = steering::select(options, &Payload(payload), hash::of_pair(local, remote, 1));
+    equal.get(chosen.unwrap_or(equal.len() - 1)).map(|s| (*s).clone())
 }
 
 fn score(socket: &TcpSocket, to: IpAddr, interface: u32) -> u32 {
@@ -162,7 +161,7 @@ pub(super) fn receive(segment: Segment, header: &Header, ports: (u16, u16)) {
         None => segment,
     };
     let wanted = !segment.has(Flags::RST) && (segment.has(Flags::SYN) || segment.has(Flags::ACK));
-    let found = if wanted { find_listener(local, remote, header.interface) } else { None };
+    let found = if wanted { find_listener(local, remote, header.interface, &segment.payload) } else { None };
     match found {
         Some(listener) => listener::on_segment(&listener, segment, header, ports),
         None => refuse(&segment, header, ports),

@@ -46,6 +46,7 @@ mod overlay;
 mod packet_socket;
 mod pipe;
 mod poll;
+mod port_sharing;
 mod proc_memory;
 mod process;
 mod procfs;
@@ -63,6 +64,7 @@ mod thread;
 mod timer;
 mod unix_socket;
 mod userfaultfd;
+mod vsock;
 mod wait;
 
 use case::Case;
@@ -101,6 +103,7 @@ const THEMES: &[&[Case]] = &[
     strange_packet::CASES,
     pipe::CASES,
     poll::CASES,
+    port_sharing::CASES,
     proc_memory::CASES,
     process::CASES,
     procfs::CASES,
@@ -119,6 +122,7 @@ const THEMES: &[&[Case]] = &[
     timer::CASES,
     unix_socket::CASES,
     userfaultfd::CASES,
+    vsock::CASES,
     wait::CASES,
 ];
 

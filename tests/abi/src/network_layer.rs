@@ -97,6 +97,75 @@ fn arrives(from: &UdpSocket, to: &UdpSocket, port: u16) -> bool {
 }
 
 cases! {
+    fn ipv6_has_counts_of_its_own() {
+        let counts = || {
+            let text = std::fs::read_to_string("/proc/net/snmp6").unwrap();
+            let names = ["Ip6InReceives", "Ip6InOctets", "Ip6OutRequests", "Udp6InDatagrams", "Udp6NoPorts", "Icmp6OutDestUnreachs"];
+            names.map(|name| {
+                let line = text.lines().find(|line| line.split_whitespace().next() == Some(name)).expect(name);
+                line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+            })
+        };
+        let before = counts();
+        let socket = UdpSocket::bind("[::1]:0").unwrap();
+        for _ in 0..20 {
+            socket.send_to(&[0; 100], socket.local_addr().unwrap()).unwrap();
+            socket.recv(&mut [0; 100]).unwrap();
+        }
+        let nobody = UdpSocket::bind("[::1]:0").unwrap().local_addr().unwrap();
+        socket.connect(nobody).unwrap();
+        socket.send(b"?").unwrap();
+        assert!(socket.recv(&mut [0; 1]).is_err());
+        let after = counts();
+        let grown: Vec<u64> = after.iter().zip(before).map(|(after, before)| after - before).collect();
+        let least = [22, 20 * 148, 22, 20, 1, 1];
+        assert!(grown.iter().zip(least).all(|(grown, least)| *grown >= least), "{grown:?}");
+        let text = std::fs::read_to_string("/proc/net/netstat").unwrap();
+        assert!(text.lines().any(|line| line.starts_with("IpExt:") && line.contains(" InOctets ")));
+    }
+
+    fn the_filter_of_a_group_can_be_read() {
+        const IP_MSFILTER: i32 = 41;
+        const MCAST_MSFILTER: i32 = 48;
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let get = |name: i32, raw: &mut [u8]| {
+            let mut len = raw.len() as u32;
+            let at = raw.as_mut_ptr().cast();
+            let result = unsafe { libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_IP, name, at, &mut len) };
+            (result, len)
+        };
+        let (group, own) = ([232, 1, 2, 77], [127, 0, 0, 1]);
+        let source = |last: u8| [group, own, [10, 9, 8, last]].concat();
+        for last in [1, 2, 3] {
+            let raw = source(last);
+            let (at, len) = (raw.as_ptr().cast(), raw.len() as u32);
+            ok!(libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_ADD_SOURCE_MEMBERSHIP, at, len));
+        }
+        // Group, interface, mode, and how many sources there is room for.
+        let mut raw = [[0; 4]; 6].concat();
+        raw[..8].copy_from_slice(&[group, own].concat());
+        raw[12] = 2;
+        assert_eq!(get(IP_MSFILTER, &mut raw), (0, 24));
+        assert_eq!(raw[8..16], [1, 0, 0, 0, 3, 0, 0, 0]);
+        assert!(raw[16..].chunks(4).all(|source| source[..3] == [10, 9, 8] && (1..4).contains(&source[3])));
+        err!(get(IP_MSFILTER, &mut raw[..15]).0, libc::EINVAL);
+        raw[3] = 78;
+        err!(get(IP_MSFILTER, &mut raw).0, libc::EADDRNOTAVAIL);
+        raw[0] = 10;
+        err!(get(IP_MSFILTER, &mut raw).0, libc::EINVAL);
+
+        let mut raw = [0u8; 144 + 128];
+        raw[0] = 1;
+        raw[12..16].copy_from_slice(&group);
+        raw[8] = libc::AF_INET as u8;
+        raw[140] = 1;
+        assert_eq!(get(MCAST_MSFILTER, &mut raw), (0, 144 + 128));
+        assert_eq!(raw[136..144], [1, 0, 0, 0, 3, 0, 0, 0]);
+        assert_eq!((raw[144], &raw[148..151]), (libc::AF_INET as u8, &[10, 9, 8][..]));
+        raw[8] = libc::AF_INET6 as u8;
+        err!(get(MCAST_MSFILTER, &mut raw).0, libc::EINVAL);
+    }
+
     fn members_get_what_is_sent_to_their_group() {
         let (member, port) = receiver();
         let from = sender();

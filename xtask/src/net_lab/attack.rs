@@ -70,7 +70,7 @@ pub(super) fn play(machines: &mut [Machine], _: &Options) -> Result<(), Failure>
 pub(super) fn idle(machines: &mut [Machine], _: &Options) -> Result<(), Failure> {
     let mut costs = Vec::new();
     for machine in machines {
-        let bytes = number(machine, &format!("python3 /idle.py {IDLE_CONNECTIONS}"), 400)?;
+        let bytes = number(machine, &format!("python3 /idle.py {IDLE_CONNECTIONS}"), 900)?;
         println!("   {}: {bytes} bytes for each end of {IDLE_CONNECTIONS} idle connections", machine.name);
         costs.push(bytes);
     }

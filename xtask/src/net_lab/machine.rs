@@ -22,6 +22,8 @@ pub(super) struct Plan<'a> {
     /// Its last number on the link: 10.5.0.N and fd05::N.
     pub(super) number: u8,
     pub(super) root: &'a str,
+    /// Further options of `quintet run`.
+    pub(super) options: &'a [&'a str],
     /// Files for the guest, and where they go.
     pub(super) files: &'a [(PathBuf, String)],
     /// Debian's modules that a Linux peer needs.
@@ -48,7 +50,8 @@ impl Machine {
         let mut command = guest::run(plan.kernel);
         command
             .args(["--root", plan.root, "--hostname", &name, "--kernel-log"])
-            .args(["--network", &format!("socket={link},10.5.0.{}/24", plan.number)]);
+            .args(["--network", &format!("socket={link},10.5.0.{}/24", plan.number)])
+            .args(plan.options);
         for (file, place) in plan.files {
             command.arg("--copy").arg(format!("{}:{place}", file.display()));
         }

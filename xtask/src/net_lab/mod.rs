@@ -28,6 +28,8 @@ struct Scenario {
     what: &'static str,
     machines: &'static [Kernel],
     root: &'static str,
+    /// What `quintet run` is told besides.
+    options: &'static [&'static str],
     play: fn(&mut [Machine], &Options) -> Result<(), Failure>,
 }
 
@@ -37,6 +39,7 @@ const SCENARIOS: &[Scenario] = &[
         what: "three Quintet machines: ping of all sizes, files by HTTP",
         machines: &[Quintet, Quintet, Quintet],
         root: "builtin",
+        options: &[],
         play: plain::play,
     },
     Scenario {
@@ -44,6 +47,7 @@ const SCENARIOS: &[Scenario] = &[
         what: "three Quintet machines: nginx, ssh, iperf3, DNS, DHCP",
         machines: &[Quintet, Quintet, Quintet],
         root: DEBIAN,
+        options: &[],
         play: services::play,
     },
     Scenario {
@@ -51,6 +55,7 @@ const SCENARIOS: &[Scenario] = &[
         what: "the same with Linux as server and as client",
         machines: &[Quintet, Linux],
         root: DEBIAN,
+        options: &[],
         play: services::with_peer,
     },
     Scenario {
@@ -58,6 +63,7 @@ const SCENARIOS: &[Scenario] = &[
         what: "10,000 connections between Linux and Quintet, each way",
         machines: &[Quintet, Linux],
         root: DEBIAN,
+        options: &[],
         play: bulk::crowd,
     },
     Scenario {
@@ -65,6 +71,7 @@ const SCENARIOS: &[Scenario] = &[
         what: "a flood of SYNs and connections that take nothing: others are served, memory is bounded",
         machines: &[Quintet, Quintet],
         root: DEBIAN,
+        options: &[],
         play: attack::play,
     },
     Scenario {
@@ -72,6 +79,7 @@ const SCENARIOS: &[Scenario] = &[
         what: "memory of idle connections, beside Linux",
         machines: &[Quintet, Linux],
         root: DEBIAN,
+        options: &["--memory", "4G"],
         play: attack::idle,
     },
     Scenario {
@@ -79,6 +87,7 @@ const SCENARIOS: &[Scenario] = &[
         what: "transfers over a bad link to and from Linux, beside Linux to Linux",
         machines: &[Linux, Quintet, Linux],
         root: DEBIAN,
+        options: &[],
         play: bulk::compare,
     },
     Scenario {
@@ -86,6 +95,7 @@ const SCENARIOS: &[Scenario] = &[
         what: "windows and round-trip times of each congestion control over a narrow link, as SVG",
         machines: &[Linux, Quintet, Linux],
         root: DEBIAN,
+        options: &[],
         play: bulk::curves,
     },
 ];
@@ -149,7 +159,8 @@ fn play(scenario: &Scenario, options: &Options) -> Result<(), Failure> {
     let files = if scenario.root == DEBIAN { &programs[..] } else { &[] };
     let mut machines = Vec::new();
     for (number, &kernel) in (1..).zip(scenario.machines) {
-        machines.push(Machine::start(&Plan { kernel, number, root: scenario.root, files, modules: MODULES }, &link)?);
+        let (root, options) = (scenario.root, scenario.options);
+        machines.push(Machine::start(&Plan { kernel, number, root, options, files, modules: MODULES }, &link)?);
     }
     machines.iter_mut().try_for_each(Machine::ready)?;
     (scenario.play)(&mut machines, options)

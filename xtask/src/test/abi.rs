@@ -14,6 +14,8 @@ const CPU_COUNTS: &[&str] = &["1", "2", "4"];
 /// Under TCG everything takes longer.
 const GUEST_TIME_SCALE: &str = "3";
 const GUEST_LIMIT: &str = "280";
+/// Modules of Debian's kernel that cases need.
+const LINUX_MODULES: &[&str] = &["vsock", "vmw_vsock_virtio_transport_common", "vsock_loopback"];
 
 /// Each case's result on one kernel: nothing if it passed, else why not.
 type Results = BTreeMap<String, Result<(), String>>;
@@ -75,8 +77,9 @@ impl Column {
     }
 
     fn linux(cpus: &str) -> Column {
-        let options = ["--cpus", cpus, "--kernel", "linux"].map(str::to_owned).to_vec();
-        Column { title: format!("Linux, {cpus} CPU"), options }
+        let options = ["--cpus", cpus, "--kernel", "linux"].into_iter();
+        let modules = LINUX_MODULES.iter().flat_map(|module| ["--module", module]);
+        Column { title: format!("Linux, {cpus} CPU"), options: options.chain(modules).map(str::to_owned).collect() }
     }
 
     fn run(&self, program: &Path, filter: Option<&str>) -> Results {

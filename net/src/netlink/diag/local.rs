@@ -1,17 +1,18 @@
-//! Sockets of this machine alone, and those below the Internet: unix, netlink and packet.
+//! Sockets of this machine alone, and those below the Internet: unix, netlink, packet and vsock.
 
 use core::any::Any;
 use core::sync::atomic::Ordering;
 
 use base::Result;
 
-use super::{AF_NETLINK, AF_PACKET, AF_UNIX, cookie, memory};
+use super::{AF_NETLINK, AF_PACKET, AF_UNIX, AF_VSOCK, cookie, memory};
 use crate::af_packet::PacketSocket;
 use crate::file::all;
 use crate::netlink::NetlinkSocket;
 use crate::netlink::message::{Reply, Request};
 use crate::socket::Socket;
 use crate::unix::UnixSocket;
+use crate::vsock::VsockSocket;
 
 const BY_FAMILY: u16 = 20;
 
@@ -120,6 +121,31 @@ pub(super) fn packet(request: &Request, reply: &mut Reply) -> Result<()> {
             let limits = (options.receive_buffer.load(Ordering::Relaxed), options.send_limit());
             put.put(MEMINFO, &memory(queued, limits.0, 0, limits.1));
         });
+    }
+    Ok(())
+}
+
+/// `struct vsock_diag_req`. `EINVAL`; `EOPNOTSUPP` for one socket instead of a list.
+pub(super) fn vsock(request: &Request, reply: &mut Reply) -> Result<()> {
+    const SIZE: usize = 24;
+    request.check_len(SIZE)?;
+    if !request.is_dump() {
+        return Err(base::Errno::EOPNOTSUPP);
+    }
+    let states = request.word(4);
+    for socket in VsockSocket::all() {
+        let summary = socket.summary();
+        if states & 1 << summary.state == 0 {
+            continue;
+        }
+        let inode = socket.options().inode.load(Ordering::Relaxed);
+        let mut fixed = alloc::vec![AF_VSOCK, socket.kind() as u8, summary.state, summary.shutdown];
+        let ends = [summary.local, summary.remote];
+        for word in ends.into_iter().flat_map(|end| [end.cid, end.port]).chain([inode as u32]) {
+            fixed.extend_from_slice(&word.to_ne_bytes());
+        }
+        fixed.extend_from_slice(&cookie(inode));
+        reply.message(BY_FAMILY, &fixed, |_| {});
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const AF_NETLINK: u8 = 16;
 const AF_PACKET: u8 = 17;
+const AF_VSOCK: u8 = 40;
 
 /// Answers a request. `EINVAL`, `ENOENT`, `EOPNOTSUPP`, `EPERM`.
 pub(super) fn answer(caller: &Authority, request: &Request, reply: &mut Reply) -> Result<()> {
@@ -35,6 +36,7 @@ pub(super) fn answer(caller: &Authority, request: &Request, reply: &mut Reply) -
         AF_UNIX => local::unix(request, reply),
         AF_NETLINK => local::netlink(request, reply),
         AF_PACKET => local::packet(request, reply),
+        AF_VSOCK => local::vsock(request, reply),
         _ => Err(Errno::ENOENT),
     }
 }
