@@ -176,6 +176,13 @@ impl PageCache {
         Some(page.frame.clone())
     }
 
+    /// How many of the `len` bytes from `offset` on are in pages that are there, up to the first that is not.
+    pub fn in_memory(&self, offset: u64, len: usize) -> usize {
+        let end = offset.saturating_add(len as u64);
+        let absent = (offset / PAGE..end.div_ceil(PAGE)).find(|&index| self.lookup(index).is_none());
+        (absent.map_or(end, |index| index * PAGE).max(offset) - offset) as usize
+    }
+
     /// Frees the pages from `first` to `last` and unmaps them everywhere.
     fn drop_pages(&self, first: u64, last: u64) {
         let mut next = first;

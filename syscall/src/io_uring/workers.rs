@@ -9,9 +9,10 @@ use base::{Errno, Result};
 use fs::OpenFile;
 use hal::regs::UserRegs;
 use hal::sync::SpinLock;
-use ipc::io_uring::abi::Setup;
+use ipc::io_uring::abi::{Setup, op};
 use process::Task;
-use sched::{Sleep, WaitQueue};
+use process::worker::Leaving;
+use sched::{Mutex, Sleep, WaitQueue};
 
 use super::request::{Request, Stage};
 use super::ring::{self, Ring};
@@ -71,6 +72,10 @@ pub(super) struct Workers {
     pub(super) entered_wait: WaitQueue,
     service_wait: WaitQueue,
     has_service: AtomicBool,
+    /// Held by the service thread as long as it carries something on.
+    serving: Mutex<()>,
+    /// Rings have their eventfds to be told.
+    owes_events: AtomicBool,
     /// What may block.
     jobs: SpinLock<VecDeque<Arc<Request>>>,
     jobs_wait: WaitQueue,
@@ -96,6 +101,8 @@ impl Workers {
             entered_wait: WaitQueue::new(),
             service_wait: WaitQueue::new(),
             has_service: AtomicBool::new(false),
+            serving: Mutex::default(),
+            owes_events: AtomicBool::new(false),
             jobs: SpinLock::new(VecDeque::new()),
             jobs_wait: WaitQueue::new(),
             idle: AtomicUsize::new(0),
@@ -120,10 +127,10 @@ impl Workers {
             return Err(Errno::ENOMEM);
         }
         let count = self.count.fetch_add(1, Ordering::SeqCst) + 1;
-        let room = self.ready.reserve(count).and_then(|()| match ring.defers() {
+        let room = self.ready.reserve(count).and_then(|()| {
             // Processes that share the ring have counts of their own.
-            true => ring.deferred.reserve(ring.live.lock().len() + 1),
-            false => Ok(()),
+            let on_ring = ring.live.lock().len() + 1;
+            ring.deferred.reserve(on_ring)
         });
         if room.is_err() {
             self.remove();
@@ -139,10 +146,15 @@ impl Workers {
     /// Puts a request on the list of those to carry on, and wakes who does that. Under locks, maybe in an interrupt.
     pub(super) fn push(&self, request: &Arc<Request>) {
         let ring = &request.ring;
-        if ring.defers() {
+        if ring.defers() || self.is_ending() {
             ring.deferred.push(request.clone());
             ring.rings.change_sq_flags(ring.taskrun_flag(), 0);
             ring.deferred_wait.wake_all();
+            if ring.completions.has_eventfd() {
+                ring.owes_event.store(true, Ordering::SeqCst);
+                self.owes_events.store(true, Ordering::SeqCst);
+                self.service_wait.wake_one();
+            }
             return;
         }
         self.ready.push(request.clone());
@@ -233,16 +245,35 @@ impl Workers {
         self.gone.wake_all();
     }
 
-    fn is_ending(&self) -> bool {
+    /// Does the process end?
+    pub(super) fn is_ending(&self) -> bool {
         self.ending.load(Ordering::SeqCst)
+    }
+
+    /// Carries on what is ready, and waits for what the service thread is about: what happened before is told when this returns.
+    pub(super) fn run_all(&self, cx: &mut Context) {
+        self.run_ready(cx);
+        drop(self.serving.lock());
+    }
+
+    fn signal_events(&self) {
+        if self.owes_events.swap(false, Ordering::SeqCst) {
+            for ring in ring::all().iter().filter(|ring| ring.owes_event.swap(false, Ordering::SeqCst)) {
+                ring.completions.signal(&ring.rings);
+            }
+        }
     }
 
     /// The service thread.
     fn serve(&self, cx: &mut Context) {
         while !self.is_ending() {
+            let serving = self.serving.lock();
             self.run_ready(cx);
+            drop(serving);
+            self.signal_events();
             let ready = || {
                 let work = self.entered.load(Ordering::SeqCst) == 0 && self.has_ready();
+                let work = work || self.owes_events.load(Ordering::SeqCst);
                 (work || self.is_ending()).then_some(())
             };
             let _ = self.service_wait.wait_exclusive(Sleep::Uninterruptible, None, ready);
@@ -322,8 +353,10 @@ impl Workers {
     }
 }
 
-/// A thread leaves its program; with the last, everything that worked for the process ends, and what it submitted is cancelled.
-pub(super) fn thread_leaves(task: &Task, whole: bool) {
+/// A thread leaves its program; with the last, everything that worked for the process ends, and what it submitted is cancelled. Timeouts
+/// outlive a process that ends, if the ring does.
+pub(super) fn thread_leaves(task: &Task, what: Leaving) {
+    let whole = what != Leaving::Thread;
     if whole {
         ipc::aio::leave(task.pid());
     }
@@ -337,13 +370,16 @@ pub(super) fn thread_leaves(task: &Task, whole: bool) {
         ring::all().iter().for_each(|ring| cancel::cancel_circular(ring, &workers, address));
         return;
     }
+    let outlives = |request: &Request| {
+        what == Leaving::Process && request.sqe.opcode == op::TIMEOUT && request.stage() == Stage::Waiting
+    };
     for ring in ring::all() {
         ring.end_sq_thread(&workers);
-        cancel::cancel_of(&ring, &workers);
+        cancel::cancel_of(&ring, &workers, outlives);
     }
     workers.end();
     for ring in ring::all() {
-        cancel::cancel_of(&ring, &workers);
+        cancel::cancel_of(&ring, &workers, outlives);
     }
     // What was woken too late has ended by now; left on the list, it would keep these workers as they keep it.
     while let Some(request) = workers.ready.pop() {
