@@ -95,20 +95,16 @@ impl SqThread {
         }
     }
 
-    /// One of its rings; none where it has no more.
-    fn ring(&self, index: usize) -> Option<Option<Arc<Ring>>> {
-        self.rings.lock().get(index).map(Weak::upgrade)
-    }
-
-    /// Is that so for one of its rings?
-    fn any(&self, mut is: impl FnMut(&Arc<Ring>) -> bool) -> bool {
-        (0..).map_while(|index| self.ring(index)).flatten().fold(false, |any, ring| is(&ring) || any)
+    /// Its rings, none of which is held while another is looked at.
+    fn rings(&self) -> impl Iterator<Item = Arc<Ring>> {
+        (0..).map_while(|index| self.rings.lock().get(index).map(Weak::upgrade)).flatten()
     }
 
     fn run(&self, cx: &mut Context) {
         let mut since = sched::time::now();
         while !self.ending.load(Ordering::SeqCst) {
-            if self.any(|ring| self.take(cx, ring)) {
+            let taken = self.rings().filter(|ring| self.take(cx, ring)).count();
+            if taken > 0 {
                 self.taken.wake_all();
                 since = sched::time::now();
             } else if sched::time::now() < since.saturating_add(self.idle.load(Ordering::Relaxed)) {
@@ -138,19 +134,13 @@ impl SqThread {
     /// Sleeps until it is told that there are submissions.
     fn sleep(&self) {
         self.awake.store(false, Ordering::SeqCst);
-        self.any(|ring| {
-            ring.rings.change_sq_flags(sq_flag::NEED_WAKEUP, 0);
-            false
-        });
+        self.rings().for_each(|ring| ring.rings.change_sq_flags(sq_flag::NEED_WAKEUP, 0));
         let wanted = || {
             let awake = self.awake.load(Ordering::SeqCst) || self.ending.load(Ordering::SeqCst);
-            (awake || self.any(waits)).then_some(())
+            (awake || self.rings().any(|ring| waits(&ring))).then_some(())
         };
         let _ = self.wanted.wait_until(Sleep::Uninterruptible, None, wanted);
-        self.any(|ring| {
-            ring.rings.change_sq_flags(0, sq_flag::NEED_WAKEUP);
-            false
-        });
+        self.rings().for_each(|ring| ring.rings.change_sq_flags(0, sq_flag::NEED_WAKEUP));
     }
 
     /// There are submissions.

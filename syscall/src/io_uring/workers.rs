@@ -5,13 +5,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use base::{Errno, Result};
+use base::{Errno, Nanos, Result};
 use fs::OpenFile;
 use hal::regs::UserRegs;
 use hal::sync::SpinLock;
 use ipc::io_uring::abi::{Setup, op};
-use process::Task;
 use process::worker::Leaving;
+use process::{Resource as Limit, Task};
 use sched::{Mutex, Sleep, WaitQueue};
 
 use super::request::{Request, Stage};
@@ -21,8 +21,8 @@ use crate::context::Context;
 
 /// The most requests that a process may have under way.
 const MOST_REQUESTS: usize = 1 << 17;
-/// The most workers that may block at a time, in one process.
-const MOST_WORKERS: usize = 64;
+/// How long a worker waits for more to do before it ends.
+const IDLE: Nanos = 5_000_000_000;
 
 /// A list with room for every request under way, so that interrupts can add to it.
 #[derive(Default)]
@@ -289,8 +289,10 @@ impl Workers {
             jobs.push_back(request.clone());
             jobs.len()
         };
+        // As many may block at a time as the user may have processes.
+        let most = usize::try_from(task.rlimit(Limit::Nproc).0).unwrap_or(usize::MAX).max(1);
         let working = self.working.load(Ordering::SeqCst);
-        if self.idle.load(Ordering::SeqCst) < waiting && working < MOST_WORKERS {
+        if self.idle.load(Ordering::SeqCst) < waiting && working < most {
             let me = self.clone();
             self.working.fetch_add(1, Ordering::SeqCst);
             let started = self.spawn(task, b"iou-wrk", move |task, regs| me.work(&mut Context { task, regs }));
@@ -314,12 +316,25 @@ impl Workers {
                 None if self.is_ending() => Some(None),
                 None => None,
             };
-            let request = self.jobs_wait.wait_exclusive(Sleep::Uninterruptible, None, next);
+            let until = sched::time::now() + IDLE;
+            let request = self.jobs_wait.wait_exclusive(Sleep::Uninterruptible, Some(until), next);
             self.idle.fetch_sub(1, Ordering::SeqCst);
-            let Ok(Some(request)) = request else { break };
-            run::block(cx, &request);
+            match request {
+                Ok(Some(request)) => run::block(cx, &request),
+                Ok(None) => {
+                    self.working.fetch_sub(1, Ordering::SeqCst);
+                    return;
+                }
+                Err(_) => {
+                    // Who gives a job counts on those who work.
+                    let jobs = self.jobs.lock();
+                    if jobs.is_empty() {
+                        self.working.fetch_sub(1, Ordering::SeqCst);
+                        return;
+                    }
+                }
+            }
         }
-        self.working.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// Takes a request away from the workers that none has begun; true if so.
