@@ -43,6 +43,18 @@ pub enum SeekFrom {
     Hole(i64),
 }
 
+impl SeekFrom {
+    /// Where it leads in a file that has a place for every 64-bit number and no end, as `/proc/PID/mem` is. `EINVAL` for places that only
+    /// an end or holes give.
+    pub fn in_endless(self, position: u64) -> Result<u64> {
+        match self {
+            SeekFrom::Start(at) => Ok(at as u64),
+            SeekFrom::Current(by) => Ok(position.wrapping_add_signed(by)),
+            SeekFrom::End(_) | SeekFrom::Data(_) | SeekFrom::Hole(_) => Err(Errno::EINVAL),
+        }
+    }
+}
+
 /// What mmap(2) maps of a file.
 pub enum Mapping {
     /// These pages.

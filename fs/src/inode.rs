@@ -127,8 +127,8 @@ pub trait InodeOps: Any + Send + Sync {
     /// fallocate(2) of a range that is not empty and whose end an offset can have. The inode's content is locked. `EOPNOTSUPP`, `ENOSPC`,
     /// `EFBIG`, `EPERM`, `EIO`.
     fn allocate(&self, inode: &Inode, mode: u32, offset: u64, len: u64) -> Result<()> {
-        let cache = self.page_cache().ok_or(Errno::EOPNOTSUPP)?;
-        crate::vfs::regular::allocate_pages(inode, cache, mode, offset, len)
+        let _ = (inode, mode, offset, len);
+        Err(Errno::EOPNOTSUPP)
     }
 
     /// The next offset from `offset` that has data (`data`) or is in a hole (`!data`); `None` past the end. `EIO`.

@@ -329,9 +329,9 @@ impl OpenFile {
             return Err(Errno::EPERM);
         }
         let pages = match self.file.mapping_of(offset, len)? {
-            Mapping::Zeros if !shared => return Ok(Backing::Anonymous),
-            Mapping::Zeros => PageCache::new(),
-            Mapping::Pages(pages) => pages,
+            Mapping::Zeros if shared => return Ok(Backing::Anonymous),
+            Mapping::Zeros => None,
+            Mapping::Pages(pages) => Some(pages),
         };
         let mut may_write = shared && self.access.contains(Access::WRITE);
         if shared && let Some(memfd) = self.inode.ops_as::<crate::tmpfs::Regular>() {
@@ -378,7 +378,7 @@ impl Drop for OpenFile {
 /// An open file as a mapping keeps it.
 pub struct MappedFile {
     open: Arc<OpenFile>,
-    pages: Arc<PageCache>,
+    pages: Option<Arc<PageCache>>,
     may_write: bool,
 }
 
@@ -390,7 +390,7 @@ impl MappedFile {
 }
 
 impl Mappable for MappedFile {
-    fn page_cache(&self) -> Arc<PageCache> {
+    fn page_cache(&self) -> Option<Arc<PageCache>> {
         self.pages.clone()
     }
 

@@ -24,8 +24,8 @@ bitflags! {
 
 /// What a file mapping keeps of its file (an open file of `fs` implements it).
 pub trait Mappable: Any + Send + Sync {
-    /// The pages to map.
-    fn page_cache(&self) -> Arc<PageCache>;
+    /// The pages to map; none where the mapping has fresh zeros, as a private one of `/dev/zero` has.
+    fn page_cache(&self) -> Option<Arc<PageCache>>;
     /// What `/proc/PID/maps` shows: device (major, minor), inode number, and path as seen from the root of the file system
     /// (with ` (deleted)` where it is).
     fn describe(&self) -> (u32, u32, u64, Vec<u8>);

@@ -181,9 +181,9 @@ pub(crate) fn schedule() {
     }
     if elsewhere {
         let mut entity = me.entity.lock();
-        if !entity.on_queue {
-            enqueue(&me, &mut entity, place(&me), now);
-        }
+        let told = if entity.on_queue { None } else { enqueue(&me, &mut entity, place(&me), now) };
+        drop(entity);
+        told.into_iter().for_each(request);
     }
     switch(here, me, now);
 }
@@ -221,8 +221,10 @@ fn switch(here: usize, me: Arc<Thread>, now: Nanos) {
     }
 }
 
-/// Puts a thread that is in no queue into processor `target`'s, and tells that processor. The entity is locked.
-fn enqueue(thread: &Arc<Thread>, entity: &mut Entity, target: usize, now: Nanos) {
+/// Puts a thread that is in no queue into processor `target`'s. The entity is locked. Gives the processor that is to be told of it
+/// ([`request`]) once the entity is unlocked: it needs that lock to run the thread, and telling takes long.
+#[must_use]
+fn enqueue(thread: &Arc<Thread>, entity: &mut Entity, target: usize, now: Nanos) -> Option<usize> {
     let processor = PROCESSORS.of(target);
     let mut queue = processor.queue.lock_irq();
     entity.on_queue = true;
@@ -237,9 +239,7 @@ fn enqueue(thread: &Arc<Thread>, entity: &mut Entity, target: usize, now: Nanos)
     processor.load.fetch_add(1, Ordering::SeqCst);
     drop(queue);
     // One interrupt gets an idle processor going, whoever else gives it threads meanwhile.
-    if processor.is_idle.swap(false, Ordering::SeqCst) || preempts {
-        request(target);
-    }
+    (processor.is_idle.swap(false, Ordering::SeqCst) || preempts).then_some(target)
 }
 
 /// What runs on each processor, as far as preemption has to know: its real-time priority (0: fair) and its virtual run time.
@@ -265,7 +265,7 @@ fn preempts(target: usize, entity: &Entity, queue: &RunQueue) -> bool {
 }
 
 /// Asks processor `target` to call [`schedule`] soon.
-fn request(target: usize) {
+pub(crate) fn request(target: usize) {
     if target == cpu::id() {
         if RUNNING.is_set() {
             with_current(|t| t.task().set_work(work::RESCHEDULE));
@@ -299,17 +299,19 @@ fn place(thread: &Thread) -> usize {
         .unwrap_or(0)
 }
 
-/// Makes a thread ready that was woken; its entity is locked and it is in no queue.
-pub(crate) fn enqueue_woken(thread: &Arc<Thread>, entity: &mut Entity) {
-    enqueue(thread, entity, place(thread), now());
+/// Makes a thread ready that was woken; its entity is locked and it is in no queue. Gives the processor to [`request`] when it is unlocked.
+#[must_use]
+pub(crate) fn enqueue_woken(thread: &Arc<Thread>, entity: &mut Entity) -> Option<usize> {
+    enqueue(thread, entity, place(thread), now())
 }
 
 /// Makes a new thread ready.
 pub(crate) fn enqueue_new(thread: &Arc<Thread>) {
     let mut entity = thread.entity.lock_irq();
     let now = now();
-    let target = place(thread);
-    enqueue(thread, &mut entity, target, now);
+    let told = enqueue(thread, &mut entity, place(thread), now);
+    drop(entity);
+    told.into_iter().for_each(request);
 }
 
 /// Changes what decides about a thread's place, wherever it is.
@@ -321,15 +323,16 @@ pub(crate) fn change(thread: &Arc<Thread>, change: impl FnOnce(&mut Entity)) {
         charge(PROCESSORS.of(home), &mut entity, now());
     }
     change(&mut entity);
-    if queued {
+    let told = if queued {
         PROCESSORS.of(home).load.fetch_sub(1, Ordering::SeqCst);
         let target = if thread.allowed_on(home) { home } else { place(thread) };
-        enqueue(thread, &mut entity, target, now());
-    } else if entity.on_queue {
-        // It runs: let its processor decide anew.
-        drop(entity);
-        request(home);
-    }
+        enqueue(thread, &mut entity, target, now())
+    } else {
+        // If it runs, let its processor decide anew.
+        entity.on_queue.then_some(home)
+    };
+    drop(entity);
+    told.into_iter().for_each(request);
     if !with_current(|me| core::ptr::eq(me, &raw const **thread)) {
         return;
     }

@@ -252,9 +252,9 @@ impl Thread {
         if self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, sleeps).is_err() {
             return false;
         }
-        if !entity.on_queue {
-            schedule::enqueue_woken(self, &mut entity);
-        }
+        let told = if entity.on_queue { None } else { schedule::enqueue_woken(self, &mut entity) };
+        drop(entity);
+        told.into_iter().for_each(schedule::request);
         true
     }
 

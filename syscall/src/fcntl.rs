@@ -357,6 +357,7 @@ pub(crate) fn fallocate(cx: &mut Context, a: Args) -> Result<usize> {
 pub(crate) fn allocate_in(cx: &Context, open: &OpenFile, a: Args) -> Result<usize> {
     let (offset, len) = (u64::try_from(a.offset(2)), u64::try_from(a.offset(3)));
     let (Ok(offset), Ok(len @ 1..)) = (offset, len) else { return Err(Errno::EINVAL) };
+    check_allocation_mode(a.uint(1))?;
     if !open.access().contains(Access::WRITE) {
         return Err(Errno::EBADF);
     }
@@ -370,6 +371,24 @@ pub(crate) fn allocate_in(cx: &Context, open: &OpenFile, a: Args) -> Result<usiz
         check_size_limit(cx, offset.saturating_add(len), open)?;
     }
     open.file().allocate(a.uint(1), offset, len).map(|()| 0)
+}
+
+/// Which modes go together, whatever the file can. `EOPNOTSUPP`, `EINVAL`.
+fn check_allocation_mode(mode: u32) -> Result<()> {
+    const KEEP_SIZE: u32 = 1;
+    const PUNCH_HOLE: u32 = 2;
+    const COLLAPSE_RANGE: u32 = 8;
+    const ZERO_RANGE: u32 = 16;
+    const INSERT_RANGE: u32 = 32;
+    const UNSHARE_RANGE: u32 = 64;
+    let has = |bit: u32| mode & bit != 0;
+    let known = KEEP_SIZE | PUNCH_HOLE | COLLAPSE_RANGE | ZERO_RANGE | INSERT_RANGE | UNSHARE_RANGE;
+    if mode & !known != 0 || has(PUNCH_HOLE) && (has(ZERO_RANGE) || !has(KEEP_SIZE)) {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    let alone = |bit: u32, others: u32| !has(bit) || mode & !(bit | others) == 0;
+    let good = alone(COLLAPSE_RANGE, 0) && alone(INSERT_RANGE, 0) && alone(UNSHARE_RANGE, KEEP_SIZE);
+    if good { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
 pub(crate) fn fadvise64(cx: &mut Context, a: Args) -> Result<usize> {

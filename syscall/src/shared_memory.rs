@@ -14,8 +14,8 @@ struct SharedMemory {
 }
 
 impl Mappable for SharedMemory {
-    fn page_cache(&self) -> Arc<PageCache> {
-        self.pages.clone()
+    fn page_cache(&self) -> Option<Arc<PageCache>> {
+        Some(self.pages.clone())
     }
 
     fn describe(&self) -> (u32, u32, u64, Vec<u8>) {

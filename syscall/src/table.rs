@@ -346,7 +346,7 @@ syscall_table! {
     (282, "signalfd", event::signalfd, Full, ""),
     (283, "timerfd_create", event::timerfd_create, Full, ""),
     (284, "eventfd", event::eventfd, Full, ""),
-    (285, "fallocate", fcntl::fallocate, Partial, "on tmpfs modes 0, KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE; on ext4 COLLAPSE_RANGE and INSERT_RANGE too; UNSHARE_RANGE gives EOPNOTSUPP"),
+    (285, "fallocate", fcntl::fallocate, Partial, "ENODEV for block devices"),
     (286, "timerfd_settime", event::timerfd_settime, Full, ""),
     (287, "timerfd_gettime", event::timerfd_gettime, Full, ""),
     (288, "accept4", socket::accept4, Full, ""),

@@ -86,14 +86,19 @@ fn page(date: &str, bench: Option<&Value>, icount: Option<&Value>, conformance: 
 
 fn suites_table(value: &Value) -> String {
     let mut text =
-        "| suite | passed on Linux | on both | only on Linux | expected to | share |\n|---|--:|--:|--:|--:|--:|\n"
+        "| suite | passed on Linux | on both | only on Linux | expected to | share | revision |\n|---|--:|--:|--:|--:|--:|---|\n"
             .to_owned();
     let mut failures = String::new();
     for (name, suite) in value["suites"].as_object().into_iter().flatten() {
+        let revision = suite["revision"].as_str().unwrap_or("unknown");
+        if let Some(why) = suite["not_run"].as_str() {
+            text += &format!("| {name} | not run: {} | | | | | {revision} |\n", why.lines().next().unwrap_or_default());
+            continue;
+        }
         let list = |key: &str| suite[key].as_array().cloned().unwrap_or_default();
         let (failed, expected) = (list("failures"), list("expected"));
         text += &format!(
-            "| {name} | {} of {} | {} | {} | {} | {} | {} |\n",
+            "| {name} | {} of {} items: {} | {} | {} | {} | {} | {revision} |\n",
             suite["items"],
             suite["items_there"],
             suite["linux_passed"],
@@ -168,7 +173,7 @@ mod tests {
         let conformance = json!({ "suites": { "cpython": suite }, "share": 0.5 });
         let text = page("1 May", Some(&bench), None, Some(&conformance), false);
         assert!(text.contains("| stat | 200 | missing | ns | missing |"), "{text}");
-        assert!(text.contains("| cpython | 1 of 3 | 2 | 1 | 1 | 0 | 50.0 % |"), "{text}");
+        assert!(text.contains("| cpython | 1 of 3 items: 2 | 1 | 1 | 0 | 50.0 % | unknown |"), "{text}");
         assert!(text.contains("a\\|b"), "{text}");
     }
 }

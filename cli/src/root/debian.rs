@@ -102,9 +102,10 @@ fn make(cache: &Cache, packages: &[String], place: &Path) -> Result<(), Failure>
                 .advise("`apt-get install mmdebstrap`, or run `cargo xtask setup`.")
         })?;
     if !status.success() {
-        return Err(Failure::new("mmdebstrap could not make the Debian root")
-            .because(status)
-            .advise("Its messages are above. As an ordinary user it needs user namespaces."));
+        return Err(Failure::new("mmdebstrap could not make the Debian root").because(status).advise(
+            "Its messages, above, say what failed: a mirror cannot be reached, a package does not exist or, for an \
+                     ordinary user, there are no user namespaces.",
+        ));
     }
     pack(folder.path())?;
     std::fs::rename(folder.path().join("root.ext4"), place).or_fail(|| format!("cannot make {}", place.display()))

@@ -1,9 +1,14 @@
-//! EROFS, read-only images whose files can be read where they lie (the kernel's erofs document, on-disk format of erofs_fs.h). Images
-//! with compressed files are refused.
+//! EROFS, read-only images whose files can be read where they lie (the kernel's erofs document, on-disk format of erofs_fs.h), as far as
+//! Linux 6.1 has it, on one device.
 //!
 //! Inodes are slots of 32 bytes in the metadata area; a file's content is blocks in a row, the end of which may follow the inode, or
 //! chunks that a list behind the inode names. Directories are files made of blocks of entries, sorted by name.
+//!
+//! Compressed files: [`index`] finds what of a file is where, [`compression`] decompresses it, [`content`] puts both together.
 
+mod compression;
+mod content;
+mod index;
 #[cfg(test)]
 mod tests;
 
@@ -13,15 +18,24 @@ use alloc::vec::Vec;
 use base::{Errno, Result};
 
 use crate::block::{BlockDev, BlockIo};
-use crate::image::{Image, Stat, Storage, buffer};
+use crate::image::{Cache, Image, Stat, Storage, buffer};
 use crate::{Attributes, DeviceNumber, DirEntry, FileKind, FileSystem, FsStats, Inode};
+use compression::Compression;
 
 /// `f_type` of statfs(2), and the superblock's magic number.
 const MAGIC: u32 = 0xe0f5_e1e2;
 const SUPERBLOCK_AT: u64 = 1024;
 const SUPERBLOCK: usize = 128;
-/// Features that change how images are read: of those, chunks alone are known (EROFS_FEATURE_INCOMPAT_CHUNKED_FILE).
+/// Features that change how images are read (EROFS_FEATURE_INCOMPAT_*); the last three are two features each, of which one does not matter
+/// to who reads: devices are counted elsewhere, and so is the second algorithm by the files that have it.
+const ZERO_PADDED: u32 = 1;
+const COMPRESSION_CONFIGURED: u32 = 2;
+const BIG_CLUSTERS: u32 = 2;
 const CHUNKED: u32 = 4;
+const SECOND_ALGORITHM: u32 = 8;
+const INLINE_TAILS: u32 = 0x10;
+const FRAGMENTS: u32 = 0x20;
+const KNOWN: u32 = ZERO_PADDED | COMPRESSION_CONFIGURED | CHUNKED | SECOND_ALGORITHM | INLINE_TAILS | FRAGMENTS;
 /// Bytes of an inode's slot, and of an entry of a directory.
 const SLOT: u64 = 32;
 const DIRENT: usize = 12;
@@ -31,6 +45,10 @@ const FIRST: u64 = 2;
 const TARGET_MAX: u64 = 4096;
 /// A chunk that is a hole.
 const HOLE: u32 = u32::MAX;
+/// Blocks of metadata that are kept, and decompressed extents, of which one can have megabytes.
+const METADATA_KEPT: usize = 64;
+const EXTENTS_KEPT: usize = 32;
+const EXTENT_BYTES_KEPT: usize = 4 << 20;
 
 fn u16_at(bytes: &[u8], at: usize) -> Result<u16> {
     Ok(u16::from_le_bytes(bytes.get(at..at + 2).and_then(|b| b.try_into().ok()).ok_or(Errno::EIO)?))
@@ -53,6 +71,8 @@ enum Place {
     Inline { first: u32, tail: u64 },
     /// In chunks of so many bits of size, which a list names in entries of so many bytes.
     Chunks { bits: u32, list: u64, entry: u64 },
+    /// Compressed, as the index there says.
+    Compressed { index: u64, compact: bool },
 }
 
 /// A file.
@@ -71,6 +91,13 @@ pub(crate) struct Erofs {
     blocks: u32,
     meta: u32,
     built: i64,
+    features: u32,
+    compression: Compression,
+    /// The file that has the ends of others.
+    packed: Option<u64>,
+    metadata: Cache<u64, Vec<u8>>,
+    /// By where their clusters are, and by how much of those they are.
+    extents: Cache<(u64, u64), Vec<u8>>,
 }
 
 impl Erofs {
@@ -79,11 +106,18 @@ impl Erofs {
         let storage = Storage::new(disk);
         let bytes = storage.read(SUPERBLOCK_AT, SUPERBLOCK).map_err(|_| Errno::EINVAL)?;
         let block_bits = u32::from(bytes[12]);
-        let incompatible = u32_at(&bytes, 80)?;
-        if u32_at(&bytes, 0)? != MAGIC || !(9..=16).contains(&block_bits) || incompatible & !CHUNKED != 0 {
+        let features = u32_at(&bytes, 80)?;
+        let other_devices = features & SECOND_ALGORITHM != 0 && u16_at(&bytes, 86)? != 0;
+        if u32_at(&bytes, 0)? != MAGIC || !(9..=16).contains(&block_bits) || features & !KNOWN != 0 || other_devices {
             return Err(Errno::EINVAL);
         }
+        let packed = u64_at(&bytes, 96)?;
         Ok(Erofs {
+            compression: Compression::read(&storage, &bytes, features).map_err(|_| Errno::EINVAL)?,
+            features,
+            packed: (features & FRAGMENTS != 0 && packed != 0).then_some(packed),
+            metadata: Cache::new(METADATA_KEPT, METADATA_KEPT << block_bits),
+            extents: Cache::new(EXTENTS_KEPT, EXTENT_BYTES_KEPT),
             block_bits,
             root: u16_at(&bytes, 14)?.into(),
             inodes: u64_at(&bytes, 16)?,
@@ -98,6 +132,33 @@ impl Erofs {
         1 << self.block_bits
     }
 
+    fn has(&self, feature: u32) -> bool {
+        self.features & feature != 0
+    }
+
+    /// Fills the buffer with metadata from `at` on, whose blocks are kept. `EIO`, `ENOMEM`.
+    fn fetch_into(&self, at: u64, buffer: &mut [u8]) -> Result<()> {
+        let mut done = 0;
+        while done < buffer.len() {
+            let from = at.checked_add(done as u64).ok_or(Errno::EIO)?;
+            let start = from & !(self.block() - 1);
+            let block = self.metadata.get(start, || {
+                self.storage.read(start, self.storage.size().saturating_sub(start).min(self.block()) as usize)
+            })?;
+            let there = block.get((from - start) as usize..).filter(|there| !there.is_empty()).ok_or(Errno::EIO)?;
+            let n = there.len().min(buffer.len() - done);
+            buffer[done..done + n].copy_from_slice(&there[..n]);
+            done += n;
+        }
+        Ok(())
+    }
+
+    fn fetch<const LEN: usize>(&self, at: u64) -> Result<[u8; LEN]> {
+        let mut bytes = [0; LEN];
+        self.fetch_into(at, &mut bytes)?;
+        Ok(bytes)
+    }
+
     /// Where an inode is. `EIO`.
     fn slot(&self, id: u64) -> Result<u64> {
         let offset = id.checked_mul(SLOT).ok_or(Errno::EIO)?;
@@ -106,10 +167,10 @@ impl Erofs {
 
     fn read_inode(&self, id: u64) -> Result<File> {
         let at = self.slot(id)?;
-        let short = self.storage.read(at, 32)?;
-        let format = u16_at(&short, 0)?;
+        let mut bytes = [0; 64];
+        let format = u16_at(&self.fetch::<2>(at)?, 0)?;
         let long = format & 1 != 0;
-        let bytes = if long { self.storage.read(at, 64)? } else { short };
+        self.fetch_into(at, &mut bytes[..if long { 64 } else { 32 }])?;
         let mode = u32::from(u16_at(&bytes, 4)?);
         let (size, uid, gid, nlink, time) = if long {
             let time =
@@ -135,7 +196,7 @@ impl Erofs {
                 let list = if indexed { behind.next_multiple_of(8) } else { behind };
                 Place::Chunks { bits: self.block_bits + (union & 0x1f), list, entry }
             }
-            // Compressed.
+            layout @ (1 | 3) => Place::Compressed { index: behind.next_multiple_of(8), compact: layout == 3 },
             _ => return Err(Errno::EOPNOTSUPP),
         };
         if matches!(place, Place::Chunks { bits, .. } if bits > 40) {
@@ -147,7 +208,10 @@ impl Erofs {
         let rdev = if is_device { DeviceNumber::decode(union) } else { DeviceNumber::default() };
         let number = u64::from(u32_at(&bytes, 20)?);
         let size = size.min(i64::MAX as u64);
-        Ok(File { stat: Stat { number: if number == 0 { id } else { number }, kind, rdev, attributes, size }, place })
+        let number = if number == 0 { id } else { number };
+        let blocks = if matches!(place, Place::Compressed { .. }) { union.into() } else { size.div_ceil(self.block()) };
+        let sectors = blocks << (self.block_bits - 9);
+        Ok(File { stat: Stat { number, kind, rdev, attributes, size, sectors }, place })
     }
 
     /// Where byte `offset` of a file is on the storage, and how many follow it there; `None` for a hole. `EIO`.
@@ -167,12 +231,31 @@ impl Erofs {
             Place::Chunks { bits, list, entry } => {
                 let (index, within) = (offset >> bits, offset & ((1 << bits) - 1));
                 let at = index.checked_mul(entry).and_then(|at| list.checked_add(at)).ok_or(Errno::EIO)?;
-                let bytes = self.storage.read(at, entry as usize)?;
-                let block = u32_at(&bytes, if entry == 8 { 4 } else { 0 })?;
+                let block = u32_at(&self.fetch::<4>(if entry == 8 { at + 4 } else { at })?, 0)?;
                 let len = left.min((1 << bits) - within);
                 Ok((if block == HOLE { None } else { Some((u64::from(block) << self.block_bits) + within) }, len))
             }
+            Place::Compressed { .. } => Err(Errno::EIO),
         }
+    }
+
+    /// Fills the buffer with what a file that is not compressed has from `offset` on, none of which is behind its end. `EIO`, `ENOMEM`.
+    fn read_plain(&self, file: &File, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let mut rest = buffer;
+        let mut at = offset;
+        while !rest.is_empty() {
+            let (place, len) = self.locate(file, at)?;
+            let (part, behind) = rest.split_at_mut(len.min(rest.len() as u64).min(1 << 20) as usize);
+            match place {
+                _ if part.is_empty() => return Err(Errno::EIO),
+                Some(place) if file.stat.kind == FileKind::Directory => self.fetch_into(place, part)?,
+                Some(place) => part.copy_from_slice(&self.storage.read(place, part.len())?),
+                None => part.fill(0),
+            }
+            at += part.len() as u64;
+            rest = behind;
+        }
+        Ok(())
     }
 
     /// Block `index` of a directory. `EIO`.
@@ -281,22 +364,18 @@ impl Image for Erofs {
     }
 
     fn read(&self, file: &File, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        buffer.fill(0);
-        let end = (offset + buffer.len() as u64).min(file.stat.size);
-        let mut at = offset;
-        while at < end {
-            let (place, len) = self.locate(file, at)?;
-            let len = len.min(end - at).min(1 << 20) as usize;
-            if len == 0 {
-                return Err(Errno::EIO);
-            }
-            if let Some(place) = place {
-                let bytes = self.storage.read(place, len)?;
-                buffer[(at - offset) as usize..][..len].copy_from_slice(&bytes);
-            }
-            at += len as u64;
+        let there = file.stat.size.saturating_sub(offset).min(buffer.len() as u64) as usize;
+        let (content, behind) = buffer.split_at_mut(there);
+        behind.fill(0);
+        if content.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        match file.place {
+            Place::Compressed { index, compact } => {
+                self.read_compressed(&self.index(index, compact, file.stat.size)?, offset, content)
+            }
+            _ => self.read_plain(file, offset, content),
+        }
     }
 
     fn link(&self, file: &File) -> Result<Vec<u8>> {

@@ -3,7 +3,7 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,7 +12,7 @@ use base::{Errno, Result};
 use dev::{Exchange, ExchangeDevice, Segment};
 use hal::frame::Frame;
 use hal::sync::SpinLock;
-use sched::Sleep;
+use sched::{Mutex, Sleep};
 
 use super::connection::{Connection, Request};
 use super::mount;
@@ -137,7 +137,12 @@ impl Carrier {
             frame.read(0, &mut len);
             u32::from_le_bytes(len) as usize
         });
-        let mut answer = alloc::vec![0; written.min(said)];
+        let mut answer = Vec::new();
+        if answer.try_reserve_exact(written.min(said)).is_err() {
+            self.connection.lost(&done.request);
+            return;
+        }
+        answer.resize(written.min(said), 0);
         for (frame, chunk) in done.reply.iter().zip(answer.chunks_mut(PAGE_SIZE)) {
             frame.read(0, chunk);
         }
@@ -148,6 +153,16 @@ impl Carrier {
         }
     }
 }
+
+/// A server's instance.
+struct Mounted {
+    tag: Vec<u8>,
+    connection: Weak<Connection>,
+    root: Weak<Inode>,
+}
+
+/// A server has one instance, however often it is mounted: a second greeting would end what the first began.
+static MOUNTED: Mutex<Vec<Mounted>> = Mutex::new(Vec::new());
 
 /// The kind "virtiofs" for mount(2), whose source is a server's tag.
 pub(crate) struct Kind;
@@ -163,9 +178,17 @@ impl FileSystem for Kind {
         }
         let named = |server: &&Arc<dyn ExchangeDevice>| server.tag() == source;
         let device = SERVERS.lock().iter().find(named).cloned().ok_or(Errno::EINVAL)?;
+        let mut mounted = MOUNTED.lock();
+        mounted.retain(|one| one.connection.upgrade().is_some_and(|connection| connection.is_readable().is_ok()));
+        if let Some(root) = mounted.iter().find(|one| one.tag == source).and_then(|one| one.root.upgrade()) {
+            return Ok(root);
+        }
         let connection = Connection::new()?;
         let carrier = Carrier { device, connection: connection.clone(), under_way: Vec::new() };
         sched::thread::spawn_kernel(&(String::from("virtiofs-") + &String::from_utf8_lossy(source)), || carrier.run());
-        mount::mount_server(&connection).inspect_err(|_| connection.abort())
+        let root = mount::mount_server(&connection).inspect_err(|_| connection.abort())?;
+        let tag = source.to_vec();
+        mounted.push(Mounted { tag, connection: Arc::downgrade(&connection), root: Arc::downgrade(&root) });
+        Ok(root)
     }
 }

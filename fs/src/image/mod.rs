@@ -4,6 +4,7 @@
 //! An [`Image`] knows how to find and read files on storage; what the VFS asks for is answered here, with the files' content in the page
 //! cache. What an image says is checked by who reads it: a wrong one is `EIO`, never more.
 
+mod cache;
 mod node;
 mod storage;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use hal::sync::Once;
 use crate::block::{BlockDev, BlockIo};
 use crate::inode_table::InodeTable;
 use crate::{Attributes, DeviceNumber, DirEntry, FileKind, FsStats, Inode, SuperBlock, SuperOps};
+pub(crate) use cache::Cache;
 pub(crate) use storage::{Storage, buffer};
 
 /// What all files have.
@@ -29,6 +31,8 @@ pub(crate) struct Stat {
     pub(crate) rdev: DeviceNumber,
     pub(crate) attributes: Attributes,
     pub(crate) size: u64,
+    /// What it takes on the image, in units of 512 bytes.
+    pub(crate) sectors: u64,
 }
 
 /// How files are found and read.

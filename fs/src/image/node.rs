@@ -83,7 +83,7 @@ impl<I: Image> InodeOps for Node<I> {
     }
 
     fn blocks(&self) -> u64 {
-        self.stat.size.div_ceil(512)
+        self.stat.sectors
     }
 
     fn xattrs(&self) -> Option<&dyn XattrStore> {

@@ -18,6 +18,11 @@ impl Storage {
         Storage(disk)
     }
 
+    /// How many bytes there are.
+    pub(crate) fn size(&self) -> u64 {
+        self.0.size()
+    }
+
     /// `len` bytes from `offset` on. `EIO` where they are not on the storage, `ENOMEM`.
     pub(crate) fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>> {
         let end = offset.checked_add(len as u64).filter(|&end| end <= self.0.size()).ok_or(Errno::EIO)?;

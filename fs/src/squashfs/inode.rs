@@ -99,7 +99,14 @@ impl Squashfs {
         };
         let size = fields.size.min(i64::MAX as u64);
         let number = u32_at(&header, 12)?.into();
-        let stat = Stat { number, kind, rdev: DeviceNumber::decode(fields.rdev), attributes, size };
+        let stat = Stat {
+            number,
+            kind,
+            rdev: DeviceNumber::decode(fields.rdev),
+            attributes,
+            size,
+            sectors: size.div_ceil(512),
+        };
         Ok(File { stat, body: fields.body, xattrs: fields.xattrs })
     }
 

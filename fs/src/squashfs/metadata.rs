@@ -4,7 +4,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use base::{Errno, Result};
-use hal::sync::SpinLock;
 
 use super::{Squashfs, u16_at};
 
@@ -22,37 +21,22 @@ pub(super) struct Position {
     pub(super) offset: usize,
 }
 
-/// What was decompressed last, by where it is on the storage.
-pub(super) struct Cache<T> {
-    kept: SpinLock<Vec<(u64, Arc<T>)>>,
-    most: usize,
+/// A block when it is decompressed.
+pub(super) struct Block {
+    content: Vec<u8>,
+    /// Where the next is on the storage.
+    next: u64,
 }
 
-impl<T> Cache<T> {
-    pub(super) fn new(most: usize) -> Cache<T> {
-        Cache { kept: SpinLock::new(Vec::new()), most }
-    }
-
-    /// What is kept of `place`, or what `make` makes of it. `ENOMEM`, and `make`'s errors.
-    pub(super) fn get(&self, place: u64, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
-        let known = self.kept.lock().iter().find(|(at, _)| *at == place).map(|(_, value)| value.clone());
-        if let Some(known) = known {
-            return Ok(known);
-        }
-        let made = Arc::new(make()?);
-        let mut kept = self.kept.lock();
-        kept.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-        let oldest = if kept.len() >= self.most { Some(kept.remove(0)) } else { None };
-        kept.push((place, made.clone()));
-        drop(kept);
-        drop(oldest);
-        Ok(made)
+impl AsRef<[u8]> for Block {
+    fn as_ref(&self) -> &[u8] {
+        &self.content
     }
 }
 
 impl Squashfs {
-    /// A block of the stream, and where the next begins. `EIO`, `ENOMEM`.
-    fn metadata_block(&self, at: u64) -> Result<Arc<(Vec<u8>, u64)>> {
+    /// A block of the stream. `EIO`, `ENOMEM`.
+    fn metadata_block(&self, at: u64) -> Result<Arc<Block>> {
         self.metadata.get(at, || {
             let header = u16_at(&self.storage.read(at, 2)?, 0)?;
             let len = usize::from(header & !PLAIN);
@@ -62,7 +46,7 @@ impl Squashfs {
             let bytes = self.storage.read(at + 2, len)?;
             let plain = header & PLAIN != 0;
             let content = if plain { bytes } else { self.layout.compression.decompress(&bytes, BLOCK)? };
-            Ok((content, at + 2 + len as u64))
+            Ok(Block { content, next: at + 2 + len as u64 })
         })
     }
 
@@ -72,7 +56,7 @@ impl Squashfs {
         bytes.try_reserve_exact(len).map_err(|_| Errno::ENOMEM)?;
         while bytes.len() < len {
             let block = self.metadata_block(position.block)?;
-            let (content, next) = &*block;
+            let Block { content, next } = &*block;
             let rest = content.get(position.offset..).ok_or(Errno::EIO)?;
             if rest.is_empty() && content.len() < BLOCK {
                 return Err(Errno::EIO);

@@ -18,11 +18,11 @@ use alloc::vec::Vec;
 use base::{Errno, Result};
 
 use crate::block::{BlockDev, BlockIo};
-use crate::image::{Image, Stat, Storage};
+use crate::image::{Cache, Image, Stat, Storage};
 use crate::{DirEntry, FileSystem, FsStats, Inode};
 use compression::Compression;
 use inode::File;
-use metadata::{Cache, Position};
+use metadata::{Block, Position};
 
 /// `s_magic`, and `f_type` of statfs(2).
 const MAGIC: u32 = 0x7371_7368;
@@ -97,10 +97,10 @@ impl Layout {
 pub(crate) struct Squashfs {
     storage: Storage,
     layout: Layout,
-    /// Decompressed blocks of metadata, each with where the next begins.
-    metadata: Cache<(Vec<u8>, u64)>,
+    /// Decompressed blocks of metadata.
+    metadata: Cache<u64, Block>,
     /// Decompressed blocks of content.
-    blocks: Cache<Vec<u8>>,
+    blocks: Cache<u64, Vec<u8>>,
 }
 
 impl Squashfs {
@@ -108,7 +108,8 @@ impl Squashfs {
     pub(crate) fn open(disk: Arc<dyn BlockIo>) -> Result<Squashfs> {
         let storage = Storage::new(disk);
         let layout = Layout::read(&storage.read(0, SUPERBLOCK).map_err(|_| Errno::EINVAL)?)?;
-        let (metadata, blocks) = (Cache::new(METADATA_KEPT), Cache::new(DATA_KEPT));
+        let metadata = Cache::new(METADATA_KEPT, METADATA_KEPT * metadata::BLOCK);
+        let blocks = Cache::new(DATA_KEPT, DATA_KEPT * layout.block_size as usize);
         Ok(Squashfs { storage, layout, metadata, blocks })
     }
 

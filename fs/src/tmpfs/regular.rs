@@ -87,6 +87,28 @@ impl Regular {
         if now { Err(Errno::EPERM) } else { Ok(false) }
     }
 
+    /// Sees to it that a range has pages. `EPERM` (it may not grow), `ENOSPC`, `ENOMEM`.
+    fn allocate_pages(&self, inode: &Inode, offset: u64, end: u64, keep_size: bool) -> Result<()> {
+        let grows = end > self.cache.size();
+        if grows && self.seals() & seal::GROW != 0 {
+            return Err(Errno::EPERM);
+        }
+        if let Some(slot) = &self.slot
+            && self.room(offset, end, slot.0.free())? < end
+        {
+            return Err(Errno::ENOSPC);
+        }
+        if grows && !keep_size {
+            inode.ops().may_resize(inode, end)?;
+            self.cache.resize(end)?;
+        }
+        for index in offset / PAGE..end.min(self.cache.size()).div_ceil(PAGE) {
+            self.cache.allocate(index)?;
+            sched::preempt_point();
+        }
+        Ok(())
+    }
+
     /// The byte up to which `offset..end` can be written with `free` pages left. Holes and bytes past the end need a page each.
     fn room(&self, offset: u64, end: u64, free: u64) -> Result<u64> {
         if end.div_ceil(PAGE) - offset / PAGE <= free {
@@ -134,6 +156,18 @@ impl InodeOps for Regular {
         let (seals, old) = (self.seals(), self.cache.size());
         let sealed = size < old && seals & seal::SHRINK != 0 || size > old && seals & seal::GROW != 0;
         if sealed { Err(Errno::EPERM) } else { Ok(()) }
+    }
+
+    fn allocate(&self, inode: &Inode, mode: u32, offset: u64, len: u64) -> Result<()> {
+        const KEEP_SIZE: u32 = 1;
+        const PUNCH_HOLE: u32 = 2;
+        let end = offset + len;
+        match mode {
+            0 | KEEP_SIZE => self.allocate_pages(inode, offset, end, mode == KEEP_SIZE),
+            _ if mode != PUNCH_HOLE | KEEP_SIZE => Err(Errno::EOPNOTSUPP),
+            _ if self.seals() & (seal::WRITE | seal::FUTURE_WRITE) != 0 => Err(Errno::EPERM),
+            _ => self.cache.punch_hole(offset, end.min(self.cache.size().max(offset))),
+        }
     }
 
     fn xattrs(&self) -> Option<&dyn XattrStore> {

@@ -232,44 +232,6 @@ impl File for RegularFile {
     }
 }
 
-const KEEP_SIZE: u32 = 1;
-const PUNCH_HOLE: u32 = 2;
-const ZERO_RANGE: u32 = 16;
-
-/// fallocate(2) where the page cache is the storage: the modes that tmpfs has on Linux, and ZERO_RANGE. `EOPNOTSUPP`, `EPERM`, `ENOSPC`,
-/// `ENOMEM`.
-pub(crate) fn allocate_pages(inode: &Inode, cache: &PageCache, mode: u32, offset: u64, len: u64) -> Result<()> {
-    let end = offset + len;
-    let known = [0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE, ZERO_RANGE | KEEP_SIZE];
-    if !known.contains(&mode) {
-        return Err(Errno::EOPNOTSUPP);
-    }
-    let ops = inode.ops();
-    let size = cache.size();
-    let grows = mode & KEEP_SIZE == 0 && end > size;
-    if grows {
-        ops.may_resize(inode, end)?;
-    }
-    let wanted = if mode & PUNCH_HOLE != 0 { offset } else { end };
-    if ops.reserve(inode, offset, wanted)? < wanted {
-        return Err(Errno::ENOSPC);
-    }
-    if mode & (PUNCH_HOLE | ZERO_RANGE) != 0 {
-        cache.punch_hole(offset, end.min(size.max(offset)))?;
-    }
-    if grows {
-        cache.resize(end)?;
-    }
-    if mode & PUNCH_HOLE == 0 {
-        let last = end.min(cache.size()).div_ceil(abi::PAGE_SIZE as u64);
-        for index in offset / abi::PAGE_SIZE as u64..last {
-            cache.page(index, true)?;
-            sched::preempt_point();
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

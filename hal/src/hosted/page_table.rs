@@ -40,6 +40,43 @@ impl PageTable {
     pub fn used_elsewhere(&self) -> bool {
         false
     }
+
+    /// Calls `f` on every entry that is in use in `start..end`.
+    pub fn for_each(&self, start: usize, end: usize, mut f: impl FnMut(&Mapped<'_>)) {
+        for (&va, (frame, flags)) in self.entries.lock().range(start..end) {
+            f(&Mapped { va, flags: *flags, holders: 1, frame: &|| frame.clone() });
+        }
+    }
+
+    /// Changes the flags of everything in `start..end`.
+    pub fn protect(
+        &self,
+        start: usize,
+        end: usize,
+        batch: &mut Batch,
+        mut change: impl FnMut(MapFlags) -> MapFlags,
+    ) -> Result<(), OutOfFrames> {
+        for (_, entry) in self.entries.lock().range_mut(start..end) {
+            entry.1 = change(entry.1);
+        }
+        batch.touch(start, end);
+        Ok(())
+    }
+
+    /// Makes pages of `start..end` that `which` chooses look as if nobody had used them.
+    pub fn forget_accesses(
+        &self,
+        start: usize,
+        end: usize,
+        batch: &mut Batch,
+        which: impl Fn(MapFlags) -> bool,
+    ) -> Result<(), OutOfFrames> {
+        for (_, (_, flags)) in self.entries.lock().range_mut(start..end).filter(|(_, (_, flags))| which(*flags)) {
+            *flags = flags.without(MapFlags::ACCESSED);
+        }
+        batch.touch(start, end);
+        Ok(())
+    }
 }
 
 /// A locked page table.
@@ -85,13 +122,6 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// Calls `f` on every entry that is in use in `start..end`.
-    pub fn for_each(&self, start: usize, end: usize, mut f: impl FnMut(&Mapped<'_>)) {
-        for (&va, (frame, flags)) in self.entries.range(start..end) {
-            f(&Mapped { va, flags: *flags, holders: 1, frame: &|| frame.clone() });
-        }
-    }
-
     /// Takes out everything in `start..end`.
     pub fn unmap(&mut self, start: usize, end: usize, batch: &mut Batch) -> Result<usize, OutOfFrames> {
         let pages: Vec<usize> = self.entries.range(start..end).map(|e| *e.0).collect();
@@ -103,36 +133,6 @@ impl Tables<'_> {
             }
         }
         Ok(end)
-    }
-
-    /// Changes the flags of everything in `start..end`.
-    pub fn protect(
-        &mut self,
-        start: usize,
-        end: usize,
-        batch: &mut Batch,
-        mut change: impl FnMut(MapFlags) -> MapFlags,
-    ) -> Result<(), OutOfFrames> {
-        for (_, entry) in self.entries.range_mut(start..end) {
-            entry.1 = change(entry.1);
-        }
-        batch.touch(start, end);
-        Ok(())
-    }
-
-    /// Makes pages of `start..end` that `which` chooses look as if nobody had used them.
-    pub fn forget_accesses(
-        &mut self,
-        start: usize,
-        end: usize,
-        batch: &mut Batch,
-        which: impl Fn(MapFlags) -> bool,
-    ) -> Result<(), OutOfFrames> {
-        for (_, (_, flags)) in self.entries.range_mut(start..end).filter(|(_, (_, flags))| which(*flags)) {
-            *flags = flags.without(MapFlags::ACCESSED);
-        }
-        batch.touch(start, end);
-        Ok(())
     }
 
     /// Moves the entries of `len` bytes from `old` to `new`.

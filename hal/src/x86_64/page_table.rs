@@ -12,9 +12,11 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use super::tlb;
 use crate::cpu;
 use crate::frame::Frame;
-use crate::paging::{Batch, MapFlags, Mapped, OutOfFrames};
+use crate::paging::{Batch, MapFlags, OutOfFrames};
 use crate::sync::{SpinGuard, SpinLock};
 use crate::user::USER_END;
+
+mod ranges;
 
 pub(super) const P: u64 = 1;
 pub(super) const W: u64 = 2;
@@ -158,57 +160,37 @@ fn clone_frame(entry: u64) -> Frame {
     (*owned).clone()
 }
 
+/// Flags that a bit of the entry stands for, whatever the others say.
+const MARKS: [(u64, MapFlags); 8] = [
+    (W, MapFlags::WRITE),
+    (D, MapFlags::DIRTY),
+    (SHARED, MapFlags::SHARED),
+    (FILE, MapFlags::FILE),
+    (GUARDED, MapFlags::GUARDED),
+    (UNCHANGED, MapFlags::UNCHANGED),
+    (ZEROS, MapFlags::ZEROS),
+    (SHMEM, MapFlags::SHMEM),
+];
+
 #[inline]
 fn encode(frame: usize, flags: MapFlags) -> u64 {
     let mut entry = (frame as u64) << 12 | HELD | U;
     if flags.has(MapFlags::READ) || flags.has(MapFlags::WRITE) || flags.has(MapFlags::EXEC) {
         entry |= P | A;
     }
-    if flags.has(MapFlags::WRITE) {
-        entry |= W;
-    }
-    if flags.has(MapFlags::DIRTY) {
-        entry |= D;
-    }
     if !flags.has(MapFlags::EXEC) {
         entry |= super::nx_bit();
     }
-    if flags.has(MapFlags::SHARED) {
-        entry |= SHARED;
-    }
-    if flags.has(MapFlags::FILE) {
-        entry |= FILE;
-    }
-    if flags.has(MapFlags::GUARDED) {
-        entry |= GUARDED;
-    }
-    if flags.has(MapFlags::UNCHANGED) {
-        entry |= UNCHANGED;
-    }
-    if flags.has(MapFlags::ZEROS) {
-        entry |= ZEROS;
-    }
-    if flags.has(MapFlags::SHMEM) {
-        entry |= SHMEM;
-    }
-    entry
+    MARKS.iter().fold(entry, |entry, &(bit, flag)| if flags.has(flag) { entry | bit } else { entry })
 }
 
 #[inline]
 fn decode(entry: u64) -> MapFlags {
-    let flag = |bits: u64, flag: MapFlags| if entry & bits != 0 { flag } else { MapFlags::NONE };
-    let executable = if entry & (P | NX) == P { MapFlags::EXEC } else { MapFlags::NONE };
-    flag(P, MapFlags::READ)
-        .with(flag(W, MapFlags::WRITE))
-        .with(executable)
-        .with(flag(SHARED, MapFlags::SHARED))
-        .with(flag(FILE, MapFlags::FILE))
-        .with(flag(GUARDED, MapFlags::GUARDED))
-        .with(flag(UNCHANGED, MapFlags::UNCHANGED))
-        .with(flag(ZEROS, MapFlags::ZEROS))
-        .with(flag(SHMEM, MapFlags::SHMEM))
-        .with(flag(D, MapFlags::DIRTY))
-        .with(flag(A, MapFlags::ACCESSED))
+    let flag = |is: bool, flag: MapFlags| if is { flag } else { MapFlags::NONE };
+    let flags = flag(entry & P != 0, MapFlags::READ)
+        .with(flag(entry & (P | NX) == P, MapFlags::EXEC))
+        .with(flag(entry & A != 0, MapFlags::ACCESSED));
+    MARKS.iter().fold(flags, |flags, &(bit, mark)| flags.with(flag(entry & bit != 0, mark)))
 }
 
 /// The page table of a user address space.
@@ -455,137 +437,6 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// Calls `f` on every last-level entry that is in use in `start..end`, skipping empty tables.
-    pub fn for_each(&self, start: usize, end: usize, mut f: impl FnMut(&Mapped<'_>)) {
-        let mut va = start;
-        while va < end {
-            let next = ((va & !(TABLE_SPAN - 1)) + TABLE_SPAN).min(end);
-            if let Some((table, _)) = self.find(va) {
-                let holders = super::frame_refs(super::virt_to_phys(table.0.cast()) / abi::PAGE_SIZE);
-                while va < next {
-                    let entry = table.load(index(va, 1));
-                    if entry != 0 {
-                        f(&Mapped { va, flags: decode(entry), holders, frame: &|| clone_frame(entry) });
-                    }
-                    va += abi::PAGE_SIZE;
-                }
-            }
-            va = next;
-        }
-    }
-
-    /// Takes out everything in `start..end` (page-aligned), into `batch`. Whole last-level tables go without being copied first.
-    /// Stops early when the batch is large: gives the address to go on from (`end` when done).
-    pub fn unmap(&mut self, start: usize, end: usize, batch: &mut Batch) -> Result<usize, OutOfFrames> {
-        let end = end.min(USER_END);
-        let mut va = start;
-        while va < end && !batch.is_large() {
-            let next = ((va & !(TABLE_SPAN - 1)) + TABLE_SPAN).min(end);
-            let Some(directory) = self.directory(va, false)? else {
-                va = ((va & !((1 << 30) - 1)) + (1 << 30)).min(end);
-                continue;
-            };
-            let entry = directory.load(index(va, 2));
-            if entry != 0 {
-                if next - va == TABLE_SPAN {
-                    self.unmap_table(&directory, index(va, 2), entry, batch);
-                } else {
-                    let table = self.own(va)?;
-                    (va..next).step_by(abi::PAGE_SIZE).for_each(|page| unmap_entry(&table, index(page, 1), batch));
-                }
-                batch.touch(va, next);
-            }
-            va = next;
-        }
-        Ok(va.min(end))
-    }
-
-    fn unmap_table(&mut self, directory: &Table, slot: usize, entry: u64, batch: &mut Batch) {
-        let table = Table::below(entry);
-        directory.store(slot, 0);
-        // SAFETY: the directory entry that owned this reference was just cleared.
-        let frame = unsafe { take_frame(entry) };
-        let shared = if frame.refs() == 1 { Some(frame) } else { try_unwrap_shared(frame) };
-        let last = shared.is_some();
-        table.for_each(|_, entry| {
-            count(entry, batch);
-            if last {
-                // SAFETY: the table is ours alone and about to be freed, so the reference passes to us.
-                batch.frames.push(unsafe { take_frame(entry) });
-            }
-        });
-        batch.frames.extend(shared);
-    }
-
-    /// Restricts or widens the flags of everything in `start..end`: `change(old flags) -> new flags`.
-    pub fn protect(
-        &mut self,
-        start: usize,
-        end: usize,
-        batch: &mut Batch,
-        mut change: impl FnMut(MapFlags) -> MapFlags,
-    ) -> Result<(), OutOfFrames> {
-        let mut va = start;
-        while va < end.min(USER_END) {
-            let next = ((va & !(TABLE_SPAN - 1)) + TABLE_SPAN).min(end);
-            if self.find(va).is_some() {
-                let table = self.own(va)?;
-                for page in (va..next).step_by(abi::PAGE_SIZE) {
-                    let old = table.load(index(page, 1));
-                    if old != 0 {
-                        let flags = change(decode(old));
-                        let new = encode(frame_of(old), flags.without(MapFlags::DIRTY)) & !A | old & (D | A);
-                        table.store(index(page, 1), new);
-                    }
-                }
-                batch.touch(va, next);
-            }
-            va = next;
-        }
-        Ok(())
-    }
-
-    /// Makes pages of `start..end` that `which` chooses look as if nobody had used them.
-    pub fn forget_accesses(
-        &mut self,
-        start: usize,
-        end: usize,
-        batch: &mut Batch,
-        which: impl Fn(MapFlags) -> bool,
-    ) -> Result<(), OutOfFrames> {
-        let mut va = start;
-        while va < end.min(USER_END) {
-            let next = ((va & !(TABLE_SPAN - 1)) + TABLE_SPAN).min(end);
-            if self.find(va).is_some() {
-                let table = self.own(va)?;
-                for slot in (va..next).step_by(abi::PAGE_SIZE).map(|page| index(page, 1)) {
-                    if which(decode(table.load(slot))) {
-                        table.entry(slot).fetch_and(!A, Ordering::AcqRel);
-                    }
-                }
-                batch.touch(va, next);
-            }
-            va = next;
-        }
-        Ok(())
-    }
-
-    /// Moves the entries of `len` bytes from `old` to `new` (both page-aligned, not overlapping, nothing mapped at `new`).
-    pub fn relocate(&mut self, old: usize, new: usize, len: usize, batch: &mut Batch) -> Result<(), OutOfFrames> {
-        for offset in (0..len).step_by(abi::PAGE_SIZE) {
-            if self.flags(old + offset).is_none() {
-                continue;
-            }
-            let target = self.own(new + offset)?;
-            let source = self.own(old + offset)?;
-            let entry = source.entry(index(old + offset, 1)).swap(0, Ordering::AcqRel);
-            // What moves counts as written.
-            target.put(index(new + offset, 1), entry & !UNCHANGED);
-        }
-        batch.touch(old, old + len);
-        Ok(())
-    }
-
     /// Gives `child` (empty) all that is mapped here, sharing the last-level tables, write-protected in both. The caller flushes this one.
     pub fn share_with(&mut self, child: &mut Tables<'_>) -> Result<(), OutOfFrames> {
         share_level(Table::of(&self.table.root), Table::of(&child.table.root), 4)
@@ -606,24 +457,4 @@ fn share_level(from: Table, to: Table, level: u32) -> Result<(), OutOfFrames> {
         frame.into_number();
         share_level(Table::below(entry), below, level - 1)
     })
-}
-
-fn unmap_entry(table: &Table, slot: usize, batch: &mut Batch) {
-    let entry = table.entry(slot).swap(0, Ordering::AcqRel);
-    if entry != 0 {
-        count(entry, batch);
-        // SAFETY: the entry was just taken out.
-        batch.frames.push(unsafe { take_frame(entry) });
-    }
-}
-
-/// As [`Batch::count`]: exits do little else, so only the bits that matter are looked at.
-#[inline]
-fn count(entry: u64, batch: &mut Batch) {
-    match entry & (FILE | SHMEM | ZEROS) {
-        0 => batch.anonymous += 1,
-        FILE => batch.file += 1,
-        ZEROS => {}
-        _ => batch.shmem += 1,
-    }
 }

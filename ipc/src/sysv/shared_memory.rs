@@ -61,8 +61,8 @@ pub struct Attachment {
 }
 
 impl Mappable for Attachment {
-    fn page_cache(&self) -> Arc<PageCache> {
-        self.entry.object.pages.clone()
+    fn page_cache(&self) -> Option<Arc<PageCache>> {
+        Some(self.entry.object.pages.clone())
     }
 
     fn describe(&self) -> (u32, u32, u64, Vec<u8>) {

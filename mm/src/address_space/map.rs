@@ -41,7 +41,7 @@ impl AddressSpace {
                 if request.shared && request.prot.contains(Prot::WRITE) && !file.may_write() {
                     return Err(Errno::EACCES);
                 }
-                Some((file.page_cache(), offset / PAGE_SIZE as u64))
+                file.page_cache().map(|pages| (pages, offset / PAGE_SIZE as u64))
             }
             (Backing::Anonymous, true) => {
                 let cache = PageCache::new();

@@ -76,7 +76,7 @@ impl AddressSpace {
                 let flags = if mapping.shared && !awaits_write(old) { shared } else { private };
                 flags.with(kept(old)).with(if keep_write { MapFlags::WRITE } else { MapFlags::NONE })
             };
-            self.page_table.lock().protect(from, to, &mut batch, change).map_err(no_memory)?;
+            self.page_table.protect(from, to, &mut batch, change).map_err(no_memory)?;
         }
         self.finish(&mut batch);
         result
@@ -121,7 +121,7 @@ impl AddressSpace {
                 let va = |i: u64| start + (i - index) as usize * PAGE_SIZE;
                 let flags = flags_of(mapping, false);
                 // Without memory for a table that a fork shares, the old entry stays: the page is only written once too rarely.
-                let _ = self.page_table.lock().protect(va(from), va(to), &mut batch, |old| flags.with(kept(old)));
+                let _ = self.page_table.protect(va(from), va(to), &mut batch, |old| flags.with(kept(old)));
             }
         }
         self.finish(&mut batch);
@@ -170,7 +170,7 @@ impl AddressSpace {
             let mapped = self.page_table.lock().flags(page).is_some();
             let cached = layout.find(page).is_some_and(|(start, m)| {
                 let index = |first: &u64| first + ((page - start) / PAGE_SIZE) as u64;
-                m.cache.as_ref().is_some_and(|(cache, first)| matches!(cache.page(index(first), false), Ok(Some(_))))
+                m.cache.as_ref().is_some_and(|(cache, first)| cache.is_resident(index(first)))
             });
             bytes.push(u8::from(mapped || cached));
         }

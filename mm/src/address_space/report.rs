@@ -137,7 +137,7 @@ impl AddressSpace {
     /// What is there of `start..end`.
     pub fn residency(&self, start: usize, end: usize) -> Residency {
         let mut sums = Residency::default();
-        self.page_table.lock().for_each(start, end, |page| sums.add_page(page));
+        self.page_table.for_each(start, end, |page| sums.add_page(page));
         sums
     }
 
@@ -147,7 +147,7 @@ impl AddressSpace {
         states.try_reserve_exact((end - start) / PAGE_SIZE).map_err(|_| Errno::ENOMEM)?;
         states.resize((end - start) / PAGE_SIZE, PageState::default());
         let layout = self.layout.read();
-        self.page_table.lock().for_each(start, end, |page| {
+        self.page_table.for_each(start, end, |page| {
             let zeros = page.flags.has(MapFlags::ZEROS);
             // Counted before there is another handle.
             let alone = !zeros && users(page) == 1;
@@ -178,7 +178,7 @@ impl AddressSpace {
         };
         for (&start, mapping) in &mut layout.mappings {
             mapping.changed = false;
-            self.page_table.lock().protect(start, mapping.end, &mut batch, protect).map_err(no_memory)?;
+            self.page_table.protect(start, mapping.end, &mut batch, protect).map_err(no_memory)?;
         }
         self.finish(&mut batch);
         Ok(())
@@ -194,7 +194,7 @@ impl AddressSpace {
                 Pages::Anonymous => !flags.has(MapFlags::FILE),
                 Pages::File => flags.has(MapFlags::FILE),
             };
-            self.page_table.lock().forget_accesses(start, mapping.end, &mut batch, meant).map_err(no_memory)?;
+            self.page_table.forget_accesses(start, mapping.end, &mut batch, meant).map_err(no_memory)?;
         }
         self.finish(&mut batch);
         Ok(())

@@ -122,7 +122,7 @@ impl AddressSpace {
     pub(super) fn unguard(&self, start: usize, end: usize) {
         let mut batch = Batch::new();
         // Without memory for a table that a fork shares the mark stays; where nothing is watched it means nothing.
-        let _ = self.page_table.lock().protect(start, end, &mut batch, |flags| flags.without(MapFlags::GUARDED));
+        let _ = self.page_table.protect(start, end, &mut batch, |flags| flags.without(MapFlags::GUARDED));
         self.finish(&mut batch);
     }
 
@@ -286,7 +286,7 @@ impl AddressSpace {
         }
         let mut batch = Batch::new();
         let protect = |flags: MapFlags| flags.without(MapFlags::WRITE).with(MapFlags::GUARDED);
-        self.page_table.lock().protect(start, end, &mut batch, protect).map_err(no_memory)?;
+        self.page_table.protect(start, end, &mut batch, protect).map_err(no_memory)?;
         self.finish(&mut batch);
         Ok(())
     }

@@ -170,9 +170,7 @@ impl PageCache {
     fn lookup(&self, index: u64) -> Option<Frame> {
         let mut pages = self.pages.lock();
         let page = pages.tree.get_mut(index).filter(|page| page.state & READING == 0)?;
-        if self.pager.is_some() {
-            page.state |= USED;
-        }
+        page.state |= USED;
         Some(page.frame.clone())
     }
 
@@ -181,6 +179,21 @@ impl PageCache {
         let end = offset.saturating_add(len as u64);
         let absent = (offset / PAGE..end.div_ceil(PAGE)).find(|&index| self.lookup(index).is_none());
         (absent.map_or(end, |index| index * PAGE).max(offset) - offset) as usize
+    }
+
+    /// Is the page at `index` there, as mincore(2) means it? What was allocated in advance and nobody touched is not.
+    pub(crate) fn is_resident(&self, index: u64) -> bool {
+        let used = |page: &Page| page.state & READING == 0 && (self.is_paged() || page.state & USED != 0);
+        self.pages.lock().tree.get(index).is_some_and(used)
+    }
+
+    /// Sees to it that there is a page at `index` of a cache without a pager, without touching it (fallocate(2)). `ENOMEM`, `ENOSPC`.
+    pub fn allocate(&self, index: u64) -> Result<()> {
+        if self.pages.lock().tree.get(index).is_some() {
+            return Ok(());
+        }
+        let frame = Frame::alloc_zeroed().ok_or(Errno::ENOMEM)?;
+        self.insert_new(index, Page { frame, state: 0 }, |_, _| {}).map(drop)
     }
 
     /// Frees the pages from `first` to `last` and unmaps them everywhere.
@@ -290,19 +303,20 @@ impl PageCache {
         let moved = source.take_frame(&frame, within, len)?;
         // A fault may have cut the copy short: what was not written must not show the frame's old contents.
         frame.zero_range(within + moved, len - moved);
-        self.insert_new(index, frame, |ours, theirs| copy_range(ours, theirs, within, moved))?;
+        self.insert_new(index, Page { frame, state: USED }, |ours, theirs| copy_range(ours, theirs, within, moved))?;
         Ok(moved)
     }
 
     /// Puts a page in unless another thread was faster, in which case `merge(ours, theirs)` decides what becomes of the data. `ENOSPC` where
     /// there is no room for it.
-    fn insert_new(&self, index: u64, frame: Frame, merge: impl FnOnce(&Frame, &Frame)) -> Result<Frame> {
+    fn insert_new(&self, index: u64, page: Page, merge: impl FnOnce(&Frame, &Frame)) -> Result<Frame> {
         self.take_room()?;
+        let frame = page.frame.clone();
         let other = {
             let mut pages = self.pages.lock();
             let other = pages.tree.get(index).map(|page| page.frame.clone());
             if other.is_none() {
-                pages.tree.insert(index, Page { frame: frame.clone(), state: 0 });
+                pages.tree.insert(index, page);
                 TOTAL.fetch_add(1, Ordering::Relaxed);
             }
             other
@@ -331,13 +345,13 @@ impl PageCache {
             return self.fill(index).map(Some);
         }
         let frame = Frame::alloc_zeroed().ok_or(Errno::ENOMEM)?;
-        self.insert_new(index, frame, |_, _| {}).map(Some)
+        self.insert_new(index, Page { frame, state: USED }, |_, _| {}).map(Some)
     }
 
     /// Puts a frame in as the page at `index` of a cache without a pager. `EEXIST` where there is one, `ENOSPC`.
     pub(crate) fn insert_if_absent(&self, index: u64, frame: Frame) -> Result<Frame> {
         let ours = frame.number();
-        let there = self.insert_new(index, frame, |_, _| {})?;
+        let there = self.insert_new(index, Page { frame, state: USED }, |_, _| {})?;
         if there.number() == ours { Ok(there) } else { Err(Errno::EEXIST) }
     }
 
@@ -346,7 +360,7 @@ impl PageCache {
     pub fn insert(&self, index: u64, frame: Frame) {
         // What has no limit has nothing to refuse.
         let _ = self.take_room();
-        let old = self.pages.lock().tree.insert(index, Page { frame, state: 0 });
+        let old = self.pages.lock().tree.insert(index, Page { frame, state: USED });
         if old.is_none() {
             TOTAL.fetch_add(1, Ordering::Relaxed);
         }

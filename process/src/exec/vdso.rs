@@ -13,8 +13,8 @@ use mm::{AddressSpace, Backing, MapRequest, Mappable, MappingName, PageCache, Pr
 struct Vdso(Arc<PageCache>);
 
 impl Mappable for Vdso {
-    fn page_cache(&self) -> Arc<PageCache> {
-        self.0.clone()
+    fn page_cache(&self) -> Option<Arc<PageCache>> {
+        Some(self.0.clone())
     }
 
     fn describe(&self) -> (u32, u32, u64, Vec<u8>) {

@@ -59,11 +59,7 @@ impl File for Memory {
     }
 
     fn seek(&self, to: SeekFrom, position: u64) -> Result<u64> {
-        match to {
-            SeekFrom::Start(at) => Ok(at as u64),
-            SeekFrom::Current(by) => Ok(position.wrapping_add_signed(by)),
-            _ => Err(Errno::EINVAL),
-        }
+        to.in_endless(position)
     }
 }
 

@@ -68,6 +68,8 @@ const NAME_COLUMN: usize = 73;
 fn line(mapping: &MappingInfo) -> Vec<u8> {
     let letter = |prot, letter| if mapping.prot.contains(prot) { letter } else { '-' };
     let (offset, (major, minor, inode, name)) = match &mapping.backing {
+        // Memory that is shared is a file of the kernel's own instance of tmpfs, which has always been called so.
+        Backing::Anonymous if mapping.shared => (0, (0, 1, 0, b"/dev/zero (deleted)".to_vec())),
         Backing::Anonymous => (0, (0, 0, 0, Vec::new())),
         Backing::File { file, offset } => (*offset, file.describe()),
     };

@@ -51,7 +51,8 @@ impl File for PageMap {
         let end = USER_END / PAGE_SIZE;
         let mut page = usize::try_from(io.offset / ENTRY as u64).unwrap_or(end);
         let mut done = 0;
-        while sink.remaining() > 0 && page < end {
+        let killed = || try_current().is_some_and(|task| task.is_dying());
+        while sink.remaining() > 0 && page < end && !killed() {
             let count = (sink.remaining() / ENTRY).min(CHUNK).min(end - page);
             for state in space.page_states(page * PAGE_SIZE, (page + count) * PAGE_SIZE)? {
                 done += sink.put(&entry(&state, self.numbers).to_ne_bytes())?;
@@ -67,11 +68,7 @@ impl File for PageMap {
     }
 
     fn seek(&self, to: SeekFrom, position: u64) -> Result<u64> {
-        match to {
-            SeekFrom::Start(at) => Ok(at as u64),
-            SeekFrom::Current(by) => Ok(position.wrapping_add_signed(by)),
-            _ => Err(Errno::EINVAL),
-        }
+        to.in_endless(position)
     }
 }
 

@@ -330,6 +330,40 @@ cases! {
         err!(libc::ftruncate(code.as_raw_fd(), 100), libc::EPERM);
     }
 
+    fn allocated_pages_of_a_file_in_memory_are_resident_once_they_are_used() {
+        use std::os::fd::AsRawFd;
+        let fd = own(ok!(libc::memfd_create(c"m".as_ptr(), 0)));
+        ok!(libc::fallocate(fd.as_raw_fd(), 0, 0, 4 * PAGE as i64));
+        let base: *mut u8 = unsafe { libc::mmap(null_mut(), 4 * PAGE, RW, libc::MAP_SHARED, fd.as_raw_fd(), 0) }.cast();
+        assert_eq!(resident(base, 4), [false; 4]);
+        put(base.wrapping_add(2 * PAGE), 1);
+        assert!(resident(base, 4)[2]);
+        let blocks = std::fs::metadata(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::blocks(&blocks), 32);
+    }
+
+    fn seals_and_allocation() {
+        use std::os::fd::AsRawFd;
+        const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        let sealed = |seals: i32| {
+            let fd = own(ok!(libc::memfd_create(c"m".as_ptr(), libc::MFD_ALLOW_SEALING)));
+            ok!(libc::ftruncate(fd.as_raw_fd(), PAGE as i64));
+            ok!(libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals));
+            fd
+        };
+        let allocate = |fd: &std::os::fd::OwnedFd, mode, len: usize| unsafe {
+            if libc::fallocate(fd.as_raw_fd(), mode, 0, len as i64) == 0 { 0 } else { errno() }
+        };
+        let written = sealed(libc::F_SEAL_WRITE);
+        let results = [allocate(&written, 0, 4 * PAGE), allocate(&written, PUNCH, PAGE), allocate(&written, 1, 8 * PAGE)];
+        assert_eq!(results, [0, libc::EPERM, 0]);
+        let grown = sealed(libc::F_SEAL_GROW);
+        let results = [allocate(&grown, 0, 2 * PAGE), allocate(&grown, 1, 2 * PAGE), allocate(&grown, 0, PAGE), allocate(&grown, PUNCH, PAGE)];
+        assert_eq!(results, [libc::EPERM, libc::EPERM, 0, 0]);
+        let unknown_to_memory = [2, 16, 18, 66, 64, 128, 8].map(|mode| allocate(&grown, mode, PAGE));
+        assert_eq!(unknown_to_memory, [libc::EOPNOTSUPP; 7]);
+    }
+
     fn memfd_is_a_file_without_a_name() {
         use std::os::fd::AsRawFd;
         let fd = own(ok!(libc::memfd_create(c"test".as_ptr(), libc::MFD_CLOEXEC)));

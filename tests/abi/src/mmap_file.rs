@@ -140,6 +140,23 @@ cases! {
         let base = map_file(&fd, PAGE, RW, libc::MAP_PRIVATE, 0);
         put(base, 3, 1);
         assert_eq!((get(base, 2), get(base, 3)), (0, 1));
+        let shared = map_file(&fd, PAGE, RW, libc::MAP_SHARED, 0);
+        let status = wait(child(|| {
+            put(shared, 3, 7);
+            0
+        }));
+        assert_eq!((status, get(shared, 3)), (0, 7));
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let name = |base: *mut u8| {
+            let line = maps.lines().find(|line| line.starts_with(&format!("{:08x}-", base.addr()))).expect("a line");
+            line.split_whitespace().skip(5).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!([name(base), name(shared)], ["/dev/zero", "/dev/zero (deleted)"]);
+        let anonymous = unsafe { libc::mmap(std::ptr::null_mut(), PAGE, RW, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1, 0) };
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        assert!(maps.lines().any(|line| {
+            line.starts_with(&format!("{:08x}-", anonymous.addr())) && line.ends_with(" /dev/zero (deleted)")
+        }));
     }
 
     fn dontneed_brings_the_file_back() {

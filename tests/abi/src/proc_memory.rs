@@ -101,6 +101,22 @@ cases! {
         }
     }
 
+    fn vast_and_empty_costs_nothing() {
+        const VAST: usize = 64 << 40;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let at: *mut u8 = unsafe { libc::mmap(std::ptr::null_mut(), VAST, libc::PROT_NONE, flags, -1, 0) }.cast();
+        assert_ne!(at.addr(), usize::MAX);
+        ok!(libc::mprotect(at.cast(), VAST, libc::PROT_READ));
+        let far = at.wrapping_add(VAST - PAGE);
+        look(far, 0);
+        assert_eq!([smaps(at, "Size"), smaps(at, "Rss")], [VAST / 1024, 0]);
+        assert_eq!(pagemap(far, 1)[0] & PRESENT, PRESENT);
+        clear_refs("1");
+        clear_refs("4");
+        ok!(libc::mprotect(at.cast(), VAST, libc::PROT_NONE));
+        ok!(libc::munmap(at.cast(), VAST));
+    }
+
     fn pagemap_shows_what_is_there() {
         let (private, shared) = (apart(3, libc::MAP_PRIVATE), apart(2, libc::MAP_SHARED));
         touch(private, [1]);

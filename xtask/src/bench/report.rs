@@ -5,7 +5,7 @@ use super::options::Options;
 use super::side::Side;
 use super::stats::{MISSING, Row, geometric_mean, median};
 use crate::guest::MODEL;
-use crate::workspace::root;
+use crate::workspace::{revision, root};
 use serde_json::{Map, Value, json};
 use std::process::Command;
 
@@ -70,7 +70,7 @@ pub(super) fn json(suites: &[Measured], sides: &[Side; 2], options: &Options) ->
         (suite.name.to_owned(), json!({ "geomean": geometric_mean(&suite.rows), "rows": rows }))
     };
     let mut versions = json!({
-        "quintet": said_by("git", &["describe", "--always", "--dirty", "--abbrev=12"]),
+        "quintet": revision(),
         "qemu": said_by("qemu-system-x86_64", &["--version"]),
     });
     let release = suites.iter().find_map(|suite| suite.releases[0].clone());

@@ -10,6 +10,7 @@ mod golang;
 mod guest;
 mod liburing;
 mod linux;
+mod record;
 mod report;
 mod runtimes;
 mod selftests;
@@ -19,8 +20,10 @@ mod verdict;
 use crate::guest::Kernel;
 use crate::workspace::root;
 use crate::{Failure, Outcome, build, setup};
+use expected::Known;
+use record::Record;
 use report::Comparison;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use suites::{Item, Suite};
 use verdict::Verdicts;
@@ -43,24 +46,37 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     setup::ensure(setup::RUN)?;
     build::all()?;
     let runner = build::for_guest("conformance-runner")?;
-    let mut comparisons = Vec::new();
+    let mut record = options.json.clone().map(Record::open);
+    let (mut comparisons, mut not_run) = (Vec::new(), Vec::new());
     for suite in suites::all().into_iter().filter(|suite| options.suites.contains(&suite.name.to_owned())) {
-        (suite.prepare)()?;
-        let all = (suite.items)()?;
-        let there = all.len();
-        let items = chosen(&suite, all, &options)?;
-        let machine = guest::Machine { suite: &suite, runner: &runner };
-        let on_linux = linux::verdicts(&machine, &items, options.fresh)?;
-        let (on_quintet, unsteady) = on_quintet(&machine, &items, &on_linux)?;
         let known = expected.get(suite.name).cloned().unwrap_or_default();
-        comparisons.push(Comparison::new(suite.name, [items.len(), there], &on_linux, &on_quintet, unsteady, &known));
+        let result = compare(&suite, &runner, &options, &known);
+        if let Some(record) = &mut record {
+            record.put(suite.name, &result)?;
+        }
+        match result {
+            Ok(comparison) => comparisons.push(comparison),
+            Err(why) => {
+                eprintln!("{}: {why}", suite.name);
+                not_run.push(format!("{}: {why}", suite.name));
+            }
+        }
     }
-    print!("{}", report::text(&comparisons));
-    if let Some(path) = &options.json {
-        std::fs::write(path, report::json(&comparisons)).map_err(|error| format!("{}: {error}", path.display()))?;
-    }
-    let good = comparisons.iter().all(Comparison::is_as_expected);
+    print!("{}", report::text(&comparisons, &not_run));
+    let good = not_run.is_empty() && comparisons.iter().all(Comparison::is_as_expected);
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs a suite on both kernels. It fails where the suite can't be had or no guest comes up.
+fn compare(suite: &Suite, runner: &Path, options: &Options, known: &Known) -> Result<Comparison, Failure> {
+    (suite.prepare)()?;
+    let all = (suite.items)()?;
+    let there = all.len();
+    let items = chosen(suite, all, options)?;
+    let machine = guest::Machine { suite, runner };
+    let on_linux = linux::verdicts(&machine, &items, options.fresh)?;
+    let (on_quintet, unsteady) = on_quintet(&machine, &items, &on_linux)?;
+    Ok(Comparison::new(suite.name, [items.len(), there], &on_linux, &on_quintet, unsteady, known))
 }
 
 /// Runs the items of which Linux passes anything, and what failed here but not there once more; the tests
