@@ -65,6 +65,8 @@ impl OpenFlags {
 
     /// Watchers hear nothing of what is done with the file: it was opened to tell of others. Not for users to ask for; Linux's bit.
     pub const UNHEARD: OpenFlags = OpenFlags::from_bits_retain(0x400_0000);
+    /// RWF_NOWAIT of a transfer, never of an open file: only what is in memory is read (preadv2(2)).
+    pub const NOWAIT: OpenFlags = OpenFlags::from_bits_retain(0x800_0000);
 
     /// What may be done through the descriptor. The access mode 3 (used with device ioctls) allows neither reading nor writing.
     pub fn access(self) -> Access {

@@ -7,8 +7,8 @@
 //! All locks but those inside devices are taken in threads only: interrupts just wake the network's thread. A packet is sent under whatever locks,
 //! since sending only queues it; it is received without any ([`backlog`]).
 //!
-//! Lock order (outermost first): a socket's reader and writer locks (sleep) -> abstract names -> a unix socket's state (two sockets: listener first,
-//! else never both) -> its inbox; a TCP request's progress -> a TCP or datagram socket's state (never two) -> its settings -> its inbox -> alarms ->
+//! Lock order (outermost first): a socket's reader and writer locks (sleep) -> abstract names -> a unix socket's state (never two)
+//! -> its inbox; a TCP request's progress -> a TCP or datagram socket's state (never two) -> its settings -> its inbox -> alarms ->
 //! interfaces, addresses, routes -> neighbours -> an interface's queue -> the backlog -> wait queues of sched. Tables of sockets and ports are leaves: nothing is
 //! called under them but scores. Files that were sent are never dropped under a lock.
 #![cfg_attr(not(test), no_std)]

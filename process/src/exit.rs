@@ -12,6 +12,7 @@ use crate::accounting::{Used, to_ticks};
 use crate::group::{Group, Life};
 use crate::signal::send::{self, end_all};
 use crate::signal::{SIGCHLD, SIGCONT, SIGHUP, SigFields, SigInfo, Signal, info_codes, mask, stop};
+use crate::worker::Leaving;
 use crate::{Pid, Process, Task, job_control, tree};
 
 /// The wait status of an exit with `code`.
@@ -48,7 +49,7 @@ fn leave(task: &Task) {
         return crate::worker::leave(task);
     }
     let process = task.process().clone();
-    crate::worker::thread_leaves(task, false);
+    crate::worker::thread_leaves(task, Leaving::Thread);
     task.exiting.store(true, Ordering::SeqCst);
     if task.traced.load(Ordering::SeqCst) {
         crate::ptrace::tracee_exits(task, task.exit_status());
@@ -135,7 +136,7 @@ fn leave_group(task: &Task, process: &Arc<Process>) -> Left {
 
 /// The last thread is gone: what the process as a whole owned.
 fn end_process(process: &Arc<Process>, status: i32) {
-    crate::with_current(|task| crate::worker::thread_leaves(task, true));
+    crate::with_current(|task| crate::worker::thread_leaves(task, Leaving::Process));
     process.timers.clear();
     crate::ptrace::tracer_exits(process);
     if let Some(space) = process.set_address_space(None) {

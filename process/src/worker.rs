@@ -20,8 +20,19 @@ use crate::signal::SigSet;
 use crate::task::TaskParts;
 use crate::{Process, Task};
 
-/// Called when a thread leaves a program: with `true` when it was the last, or calls exec and is alone.
-pub type LeaveHook = fn(&Task, bool);
+/// What leaves a program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Leaving {
+    /// One thread of several.
+    Thread,
+    /// The whole process, which calls exec.
+    Program,
+    /// The whole process, which ends.
+    Process,
+}
+
+/// Called when a thread leaves a program.
+pub type LeaveHook = fn(&Task, Leaving);
 
 static LEAVE_HOOK: Once<LeaveHook> = Once::new();
 
@@ -30,9 +41,9 @@ pub fn set_leave_hook(hook: LeaveHook) {
     assert!(LEAVE_HOOK.set(hook).is_ok(), "the hook for leaving threads is set twice");
 }
 
-pub(crate) fn thread_leaves(task: &Task, whole: bool) {
+pub(crate) fn thread_leaves(task: &Task, what: Leaving) {
     if let Some(hook) = LEAVE_HOOK.get() {
-        hook(task, whole);
+        hook(task, what);
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Knows nothing of processes: a thread carries an opaque extension for the layers above ([`Thread::ext`]). May depend on `hal`.
 //!
-//! Lock order (outermost first): sleeping locks -> wait queue -> timer queue -> thread state -> run queue (by processor number).
+//! Lock order (outermost first): sleeping locks -> threads that wait by the real-time clock -> wait queue -> timer queue -> thread state -> run queue (by processor number).
 //! All of these spin locks are taken with interrupts off, since interrupt handlers wake threads.
 #![cfg_attr(not(test), no_std)]
 extern crate alloc;

@@ -41,6 +41,8 @@ pub struct Thread {
     interrupts: AtomicU8,
     timed_out: AtomicBool,
     sleep_timer: Once<Arc<Timer>>,
+    /// A time that its sleeps may end at, and what that is on the real-time clock (see [`crate::time::Until`]).
+    follows: SpinLock<Option<(Nanos, Nanos)>>,
     cpu: AtomicUsize,
     affinity: AtomicU64,
     pub(crate) entity: SpinLock<Entity>,
@@ -181,6 +183,7 @@ impl Thread {
             interrupts: AtomicU8::new(0),
             timed_out: AtomicBool::new(false),
             sleep_timer: Once::new(),
+            follows: SpinLock::new(None),
             cpu: AtomicUsize::new(hal::cpu::id()),
             affinity: AtomicU64::new(affinity),
             entity: SpinLock::new(Entity {
@@ -332,6 +335,8 @@ impl Thread {
             schedule::schedule();
             return self.why_awake(interruptible, false);
         };
+        let follows = self.follows.lock().filter(|(at, _)| *at == deadline);
+        let deadline = follows.map_or(deadline, |(_, real)| crate::time::monotonic(real));
         if deadline <= crate::time::now() {
             self.cancel_sleep();
             return SleepEnd::TimedOut;
@@ -344,6 +349,11 @@ impl Thread {
         // The timer of an earlier sleep may have been on its way on another processor when that sleep ended: only the clock tells.
         let timed_out = self.timed_out.load(Ordering::SeqCst) && deadline <= crate::time::now();
         self.why_awake(interruptible, timed_out)
+    }
+
+    /// Has its sleeps until the first of these times end at the second, on the real-time clock.
+    pub(crate) fn follow(&self, times: Option<(Nanos, Nanos)>) {
+        *self.follows.lock() = times;
     }
 
     fn why_awake(&self, slept: u8, timed_out: bool) -> SleepEnd {

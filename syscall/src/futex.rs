@@ -7,6 +7,7 @@ use hal::user::UserPtr;
 use ipc::futex::{self, Wait, WakeOperation};
 use process::signal::Restart;
 use process::tree;
+use sched::time::Until;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::args::Args;
@@ -30,9 +31,9 @@ const FUTEX_PRIVATE_FLAG: u32 = 128;
 const FUTEX_CLOCK_REALTIME: u32 = 256;
 const MATCH_ANY: u32 = u32::MAX;
 
-/// When a wait until `time` on the clock that the flags name ends, on the monotonic clock.
-fn deadline(time: Nanos, realtime: bool) -> Nanos {
-    if realtime { sched::time::now().saturating_add(time.saturating_sub(sched::time::realtime())) } else { time }
+/// When a wait until `time` on the clock that the flags name ends.
+fn until(time: Nanos, realtime: bool) -> Until {
+    if realtime { Until::Real(time) } else { Until::Monotonic(time) }
 }
 
 pub(crate) fn futex(cx: &mut Context, a: Args) -> Result<usize> {
@@ -91,14 +92,14 @@ fn priority(cx: &Context, a: Args, command: u32) -> Result<usize> {
     let realtime = command == FUTEX_LOCK_PI || operation & FUTEX_CLOCK_REALTIME != 0;
     if command == FUTEX_WAIT_REQUEUE_PI {
         let timeout = Timespec::read_optional(a.ptr(3))?;
-        let end = timeout.map(|time| deadline(time, operation & FUTEX_CLOCK_REALTIME != 0));
+        let end = timeout.map(|time| until(time, operation & FUTEX_CLOCK_REALTIME != 0));
         let wait = Wait { word, value: a.uint(2), bits: MATCH_ANY, shared };
-        return futex::pi::wait_requeue(&caller, &wait, a.size(4), end).map(|()| 0);
+        return Until::follow(end, |end| futex::pi::wait_requeue(&caller, &wait, a.size(4), end)).map(|()| 0);
     }
     let only_try = command == FUTEX_TRYLOCK_PI;
     let timeout = if only_try { None } else { Timespec::read_optional(a.ptr(3))? };
-    let end = timeout.map(|time| deadline(time, realtime));
-    futex::pi::lock(&caller, word, shared, end, only_try).map(|()| 0)
+    let end = timeout.map(|time| until(time, realtime));
+    Until::follow(end, |end| futex::pi::lock(&caller, word, shared, end, only_try)).map(|()| 0)
 }
 
 /// At least one is woken, as on Linux.
@@ -115,17 +116,10 @@ fn wait(cx: &Context, a: Args, command: u32) -> Result<usize> {
     let timeout = Timespec::read_optional(a.ptr(3))?;
     let relative = command == FUTEX_WAIT;
     let end = timeout.map(|time| match relative {
-        true => sched::time::now().saturating_add(time),
-        false => deadline(time, operation & FUTEX_CLOCK_REALTIME != 0),
+        true => Until::Monotonic(sched::time::now().saturating_add(time)),
+        false => until(time, operation & FUTEX_CLOCK_REALTIME != 0),
     });
-    let wait = Wait { word: a.size(0), value, bits, shared: operation & FUTEX_PRIVATE_FLAG == 0 };
-    match (futex::wait(&cx.task.address_space(), &wait, end), end) {
-        (Err(Errno::ERESTARTSYS), Some(deadline)) => {
-            cx.task.set_restart(Restart::Futex { word: wait.word, value, bits, operation, deadline });
-            Err(Errno::ERESTART_RESTARTBLOCK)
-        }
-        (result, _) => result.map(|()| 0),
-    }
+    wait_until(cx, a.size(0), value, bits, operation, end)
 }
 
 /// restart_syscall(2) for a wait with a deadline.
@@ -135,15 +129,20 @@ pub(crate) fn wait_again(
     value: u32,
     bits: u32,
     operation: u32,
-    deadline: Nanos,
+    end: Until,
 ) -> Result<usize> {
+    wait_until(cx, word, value, bits, operation, Some(end))
+}
+
+fn wait_until(cx: &Context, word: usize, value: u32, bits: u32, operation: u32, end: Option<Until>) -> Result<usize> {
     let wait = Wait { word, value, bits, shared: operation & FUTEX_PRIVATE_FLAG == 0 };
-    match futex::wait(&cx.task.address_space(), &wait, Some(deadline)) {
-        Err(Errno::ERESTARTSYS) => {
-            cx.task.set_restart(Restart::Futex { word, value, bits, operation, deadline });
+    let result = Until::follow(end, |end| futex::wait(&cx.task.address_space(), &wait, end));
+    match (result, end) {
+        (Err(Errno::ERESTARTSYS), Some(end)) => {
+            cx.task.set_restart(Restart::Futex { word, value, bits, operation, end });
             Err(Errno::ERESTART_RESTARTBLOCK)
         }
-        result => result.map(|()| 0),
+        (result, _) => result.map(|()| 0),
     }
 }
 
@@ -166,7 +165,7 @@ pub(crate) fn futex_waitv(cx: &mut Context, a: Args) -> Result<usize> {
     }
     let end = match a.ptr::<Timespec>(3).non_null() {
         Some(_) if clock != 0 && clock != 1 => return Err(Errno::EINVAL),
-        Some(timeout) => Some(deadline(timeout.read()?.to_nanos()?, clock == 0)),
+        Some(timeout) => Some(until(timeout.read()?.to_nanos()?, clock == 0)),
         None => None,
     };
     let mut waits: Vec<Wait> = Vec::new();
@@ -179,7 +178,7 @@ pub(crate) fn futex_waitv(cx: &mut Context, a: Args) -> Result<usize> {
         let shared = wait.flags & FUTEX_PRIVATE_FLAG == 0;
         waits.push(Wait { word: wait.word as usize, value: wait.value as u32, bits: MATCH_ANY, shared });
     }
-    futex::wait_many(&cx.task.address_space(), &waits, end)
+    Until::follow(end, |end| futex::wait_many(&cx.task.address_space(), &waits, end))
 }
 
 /// Bytes in `struct robust_list_head`.

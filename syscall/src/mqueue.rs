@@ -10,6 +10,7 @@ use hal::user::UserPtr;
 use ipc::mqueue::{self, News, Notification, OpenRequest, Patience, Sender};
 use process::signal::info_codes::SI_MESGQ;
 use process::signal::{SigFields, SigInfo, Signal, send};
+use sched::time::Until;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::args::Args;
@@ -62,11 +63,9 @@ pub(crate) fn mq_unlink(cx: &mut Context, a: Args) -> Result<usize> {
     Ok(0)
 }
 
-/// An absolute time on the real-time clock, as one on the monotonic clock. `EINVAL`, `EFAULT`.
-fn deadline(at: UserPtr<Timespec>) -> Result<Option<Nanos>> {
-    let until = Timespec::read_optional(at)?;
-    let (real, now) = (sched::time::realtime(), sched::time::now());
-    Ok(until.map(|until| now.saturating_add(until.saturating_sub(real))))
+/// An absolute time on the real-time clock. `EINVAL`, `EFAULT`.
+fn deadline(at: UserPtr<Timespec>) -> Result<Option<Until>> {
+    Ok(Timespec::read_optional(at)?.map(Until::Real))
 }
 
 fn patience(open: &OpenFile, deadline: Option<Nanos>) -> Patience {
@@ -92,7 +91,7 @@ pub(crate) fn mq_timedsend(cx: &mut Context, a: Args) -> Result<usize> {
     text.resize(len, 0);
     hal::user::copy_in(&mut text, a.0[1])?;
     let sender = Sender { pid: cx.task.pid(), uid: cx.task.cred().uid };
-    queue.send(text, priority, sender, patience(&open, deadline))?;
+    Until::follow(deadline, |end| queue.send(text, priority, sender, patience(&open, end)))?;
     Ok(0)
 }
 
@@ -106,7 +105,7 @@ pub(crate) fn mq_timedreceive(cx: &mut Context, a: Args) -> Result<usize> {
     if a.size(2) < queue.attributes().size {
         return Err(Errno::EMSGSIZE);
     }
-    let (text, priority) = queue.receive(patience(&open, deadline))?;
+    let (text, priority) = Until::follow(deadline, |end| queue.receive(patience(&open, end)))?;
     hal::user::copy_out(a.0[1], &text)?;
     if let Some(at) = a.ptr::<u32>(3).non_null() {
         at.write(&priority)?;

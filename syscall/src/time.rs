@@ -209,8 +209,8 @@ fn sleep_on_processor_time(clock: &Clock, time: Nanos, absolute: bool) -> Result
 pub(crate) fn restart_syscall(cx: &mut Context, _: Args) -> Result<usize> {
     match cx.task.take_restart() {
         Some(Restart::Sleep { deadline, remaining }) => sleep(cx, deadline, remaining),
-        Some(Restart::Futex { word, value, bits, operation, deadline }) => {
-            crate::futex::wait_again(cx, word, value, bits, operation, deadline)
+        Some(Restart::Futex { word, value, bits, operation, end }) => {
+            crate::futex::wait_again(cx, word, value, bits, operation, end)
         }
         Some(Restart::Poll { fds, count, deadline }) => crate::poll::poll_again(cx, fds, count, deadline),
         None => Err(Errno::EINTR),

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use base::{Errno, Result};
-use fs::{Access, FileKind, OpenFile, OpenFlags};
+use fs::{Access, FileKind, Mapping, OpenFile, OpenFlags};
 use hal::user::{UserBuf, UserPtr};
 use ipc::pipe;
 use mm::{Sink, Source};
@@ -158,10 +158,11 @@ pub(crate) fn with_rwf(open: &OpenFile, bits: u32) -> Result<OpenFlags> {
     }
     let mut flags = open.flags();
     if bits & rwf::NOWAIT != 0 {
-        if open.inode().kind() == FileKind::Regular {
+        let regular = open.inode().kind() == FileKind::Regular;
+        if regular && !matches!(open.file().mapping(), Ok(Mapping::Pages(_))) {
             return Err(Errno::EOPNOTSUPP);
         }
-        flags |= OpenFlags::NONBLOCK;
+        flags |= if regular { OpenFlags::NOWAIT } else { OpenFlags::NONBLOCK };
     }
     if bits & rwf::APPEND != 0 {
         flags |= OpenFlags::APPEND;

@@ -35,7 +35,8 @@ pub(crate) fn for_guest(package: &'static str) -> Result<PathBuf, Failure> {
 pub(crate) fn lockdep_kernel() -> Result<PathBuf, Failure> {
     const FOLDER: &str = "target/lockdep";
     let mut command = kernel_in(FOLDER)?;
-    command.args(["--features", "lockdep"]);
+    // It is quick to build, not fast.
+    command.args(["--features", "lockdep"]).env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
     build(vec![("the kernel with lock checking", command)])?;
     Ok(root().join(FOLDER).join(KERNEL_TARGET).join("release/kernel"))
 }

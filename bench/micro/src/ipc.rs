@@ -1,6 +1,6 @@
 //! Pipes and sockets: a byte there and back, and many bytes one way.
 
-use crate::sys::{helper, pipe, socket_pair};
+use crate::sys::{eventfd, helper, pipe, socket_pair};
 use crate::timing::{bandwidth, batches, each};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -17,6 +17,24 @@ pub(crate) fn pipe_round_trip() -> f64 {
     let (back_end, back) = pipe();
     helper(|| echo(&mut File::from(there_end), &mut File::from(back)));
     ping(File::from(there), File::from(back_end))
+}
+
+/// Two processes that add to each other's eventfd(2).
+pub(crate) fn eventfd_round_trip() -> f64 {
+    let [there, back] = [0, 0].map(|count| File::from(eventfd(count)));
+    let one = 1u64.to_ne_bytes();
+    let (mut to, mut from) = (&there, &back);
+    helper(|| {
+        let (mut to, mut from) = (&back, &there);
+        loop {
+            from.read_exact(&mut [0; 8]).expect("a count there");
+            to.write_all(&one).expect("a count back");
+        }
+    });
+    each(|| {
+        to.write_all(&one).expect("a count there");
+        from.read_exact(&mut [0; 8]).expect("a count back");
+    })
 }
 
 pub(crate) fn unix_round_trip() -> f64 {

@@ -21,6 +21,7 @@ mod process;
 mod start;
 mod switching;
 mod timing;
+mod uring;
 
 use libc::c_int;
 use std::io::Write;
@@ -68,6 +69,7 @@ const ROWS: &[Row] = &[
     ns("epoll 10", || poll::epoll(10)),
     ns("epoll 100", || poll::epoll(100)),
     ns("epoll 500", || poll::epoll(500)),
+    ns("epoll 100 of 10,100", poll::epoll_of_many),
     ns("fault anonymous", memory::fault_anonymous),
     ns("fault file", memory::fault_file),
     ns("fault copy-on-write", memory::fault_copy_on_write),
@@ -88,6 +90,7 @@ const ROWS: &[Row] = &[
     ns("switch 16 p/16K", || switching::ring(16, 16 << 10)),
     ns("switch 16 p/64K", || switching::ring(16, 64 << 10)),
     ns("pipe round trip", ipc::pipe_round_trip),
+    ns("eventfd round trip", ipc::eventfd_round_trip),
     ns("unix round trip", ipc::unix_round_trip),
     ns("TCP round trip", ipc::tcp_round_trip),
     ns("UDP round trip", ipc::udp_round_trip),
@@ -98,6 +101,8 @@ const ROWS: &[Row] = &[
     ns("semaphore round trip", switching::semaphore_round_trip),
     ns("file read 4K", files::read_page),
     ns("file write 4K", files::write_page),
+    ns("io_uring nop", uring::nop),
+    ns("io_uring read 4K", uring::read_page),
     ns("fcntl lock+unlock", files::fcntl_lock),
     ns("create 0K", || files::create(0)),
     ns("delete 0K", || files::delete(0)),

@@ -91,6 +91,11 @@ pub(crate) fn pipe() -> (OwnedFd, OwnedFd) {
     (own(fds[0]), own(fds[1]))
 }
 
+/// eventfd(2).
+pub(crate) fn eventfd(count: u32) -> OwnedFd {
+    own(ok!(libc::eventfd(count, 0)))
+}
+
 /// socketpair(2) of two connected unix stream sockets.
 pub(crate) fn socket_pair() -> (OwnedFd, OwnedFd) {
     let mut fds = [0; 2];

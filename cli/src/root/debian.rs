@@ -41,13 +41,15 @@ const PACKAGES: [&str; 18] = [
     "xz-utils",
 ];
 
-const OPTIONS: [&str; 8] = [
+const OPTIONS: [&str; 9] = [
     "--variant=minbase",
     "--aptopt=Acquire::Languages \"none\"",
     "--dpkgopt=path-exclude=/usr/share/doc/*",
     "--dpkgopt=path-exclude=/usr/share/man/*",
     "--dpkgopt=path-exclude=/usr/share/info/*",
     "--dpkgopt=path-exclude=/usr/share/locale/*",
+    // Packages with alternatives (Java's) want to put links there.
+    "--essential-hook=for n in 1 2 3 4 5 6 7 8; do mkdir -p \"$1/usr/share/man/man$n\"; done",
     "--customize-hook=echo quintet > \"$1/etc/hostname\"",
     "--customize-hook=printf '127.0.0.1 localhost\\n127.0.1.1 quintet\\n::1 localhost\\n' > \"$1/etc/hosts\"",
 ];

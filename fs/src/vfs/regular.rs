@@ -100,6 +100,9 @@ impl RegularFile {
         if io.offset >= MAX_OFFSET {
             return Err(Errno::EFBIG);
         }
+        if io.flags.contains(OpenFlags::NOWAIT) && self.cache.is_paged() {
+            return Err(Errno::EOPNOTSUPP);
+        }
         let direct = self.is_direct(io);
         if direct {
             direct::check_alignment(DIRECT_BLOCK, io.offset, source.remaining())?;
@@ -122,6 +125,13 @@ impl RegularFile {
 
 impl File for RegularFile {
     fn read(&self, sink: &mut Sink, io: &mut Io) -> Result<usize> {
+        if io.flags.contains(OpenFlags::NOWAIT) && self.cache.is_paged() && io.offset < self.cache.size() {
+            let there = if self.is_direct(io) { 0 } else { self.cache.in_memory(io.offset, sink.remaining()) };
+            if there == 0 {
+                return Err(Errno::EAGAIN);
+            }
+            sink.limit(there);
+        }
         let n = if self.is_direct(io) {
             direct::check_alignment(DIRECT_BLOCK, io.offset, sink.remaining())?;
             self.cache.read_direct(io.offset, sink)?

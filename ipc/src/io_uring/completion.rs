@@ -4,7 +4,7 @@
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use base::Events;
 use fs::OpenFile;
@@ -30,6 +30,8 @@ pub struct Completions {
     posted: SpinLock<Posted>,
     /// Copy of `Posted::tail`.
     tail: AtomicU32,
+    /// Copy of whether there is `Posted::eventfd`.
+    has_eventfd: AtomicBool,
     /// Woken when completions were posted.
     pub waiters: Arc<WaitQueue>,
 }
@@ -41,6 +43,7 @@ impl Completions {
         Completions {
             posted: SpinLock::new(Posted { tail: 0, overflow: VecDeque::new(), eventfd: None }),
             tail: AtomicU32::new(0),
+            has_eventfd: AtomicBool::new(false),
             waiters: Arc::new(WaitQueue::new()),
         }
     }
@@ -115,11 +118,23 @@ impl Completions {
 
     /// Registers an eventfd (only for what completes asynchronously, if so) or none; the old one.
     pub fn set_eventfd(&self, event: Option<(Arc<OpenFile>, bool)>) -> Option<(Arc<OpenFile>, bool)> {
-        core::mem::replace(&mut self.posted.lock().eventfd, event)
+        let mut posted = self.posted.lock();
+        self.has_eventfd.store(event.is_some(), Ordering::SeqCst);
+        core::mem::replace(&mut posted.eventfd, event)
     }
 
     /// Is an eventfd registered?
     pub fn has_eventfd(&self) -> bool {
-        self.posted.lock().eventfd.is_some()
+        self.has_eventfd.load(Ordering::SeqCst)
+    }
+
+    /// Tells the eventfd that there is something to be had by io_uring_enter(2).
+    pub fn signal(&self, rings: &Rings) {
+        let event = self.posted.lock().eventfd.clone();
+        if let Some((event, _)) = event
+            && rings.wants_events()
+        {
+            eventfd::signal(&event);
+        }
     }
 }

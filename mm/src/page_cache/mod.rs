@@ -174,6 +174,13 @@ impl PageCache {
         Some(page.frame.clone())
     }
 
+    /// How many of the `len` bytes from `offset` on are in pages that are there, up to the first that is not.
+    pub fn in_memory(&self, offset: u64, len: usize) -> usize {
+        let end = offset.saturating_add(len as u64);
+        let absent = (offset / PAGE..end.div_ceil(PAGE)).find(|&index| self.lookup(index).is_none());
+        (absent.map_or(end, |index| index * PAGE).max(offset) - offset) as usize
+    }
+
     /// Is the page at `index` there, as mincore(2) means it? What was allocated in advance and nobody touched is not.
     pub(crate) fn is_resident(&self, index: u64) -> bool {
         let used = |page: &Page| page.state & READING == 0 && (self.is_paged() || page.state & USED != 0);

@@ -1,8 +1,9 @@
 //! Ports: who holds which, and whether they may be shared (SO_REUSEADDR, SO_REUSEPORT: socket(7)).
 
-use alloc::sync::{Arc, Weak};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
+use core::ops::Deref;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use base::{Errno, Result};
@@ -13,7 +14,7 @@ use crate::hash::Table;
 
 /// The ports of a protocol.
 pub struct Ports {
-    held: SpinLock<Option<Table<u16, Vec<Weak<Binding>>>>>,
+    held: SpinLock<Option<Table<u16, Vec<Arc<Holder>>>>>,
 }
 
 /// What a binding asks for.
@@ -38,6 +39,11 @@ pub struct Claim {
 /// A port that is held, until this is dropped. Connections that a listener accepted share its binding.
 pub struct Binding {
     ports: &'static Ports,
+    holder: Arc<Holder>,
+}
+
+/// What a protocol knows of a [`Binding`].
+pub struct Holder {
     /// The port.
     pub port: u16,
     /// As it was bound.
@@ -48,6 +54,22 @@ pub struct Binding {
     pub automatic: bool,
     /// What chooses among the sockets that share the port at this address (SO_REUSEPORT).
     pub steering: Option<Arc<Steering>>,
+}
+
+impl Deref for Binding {
+    type Target = Holder;
+
+    fn deref(&self) -> &Holder {
+        &self.holder
+    }
+}
+
+/// Why a port was not given.
+enum Refusal {
+    /// Someone else has it.
+    Taken,
+    /// Only connections have it, which share it towards other destinations.
+    Shared,
 }
 
 /// The first and the last port that the system chooses (`net.ipv4.ip_local_port_range`).
@@ -92,7 +114,7 @@ fn overlaps(a: &Claim, b: &Claim) -> bool {
 
 impl Claim {
     /// May both be held at the same time?
-    fn conflicts(&self, other: &Binding, listening: bool) -> bool {
+    fn conflicts(&self, other: &Holder, listening: bool) -> bool {
         let theirs = &other.claim;
         if self.device != 0 && theirs.device != 0 && self.device != theirs.device || !overlaps(self, theirs) {
             return false;
@@ -108,13 +130,13 @@ impl Claim {
     }
 
     /// What chooses among those who are to get the same packets, of which there may be some already.
-    fn join(&self, others: &[Weak<Binding>]) -> Option<Arc<Steering>> {
-        let same = |other: &Arc<Binding>| {
+    fn join(&self, others: &[Arc<Holder>]) -> Option<Arc<Steering>> {
+        let same = |other: &&Arc<Holder>| {
             let theirs = &other.claim;
             self.shares(theirs) && (self.ip, self.device, self.v6_only) == (theirs.ip, theirs.device, theirs.v6_only)
         };
         let fresh = || self.steering.clone().or_else(|| self.reuse_port.then(Arc::default));
-        others.iter().filter_map(Weak::upgrade).find(same).map_or_else(fresh, |other| other.steering.clone())
+        others.iter().find(same).map_or_else(fresh, |other| other.steering.clone())
     }
 }
 
@@ -132,33 +154,32 @@ impl Ports {
 
     /// Holds a port. `EADDRINUSE`.
     pub fn bind(&'static self, port: u16, claim: Claim) -> Result<Arc<Binding>> {
-        self.hold(port, claim, false, |_| false)
+        self.hold(port, claim, false, false).map_err(|_| Errno::EADDRINUSE)
     }
 
+    /// Holds a port, for a connection (`automatic`) also together with others (`sharing`).
     fn hold(
         &'static self,
         port: u16,
         claim: Claim,
         automatic: bool,
-        share: impl FnOnce(u16) -> bool,
-    ) -> Result<Arc<Binding>> {
+        sharing: bool,
+    ) -> core::result::Result<Arc<Binding>, Refusal> {
         let mut held = self.held.lock();
-        let held = held.get_or_insert_with(Table::default);
-        let holders = held.entry(port).or_default();
-        let mut shareable = automatic && !holders.is_empty();
-        let mut conflict = false;
-        for other in holders.iter().filter_map(Weak::upgrade) {
-            shareable &= other.automatic;
-            conflict |= claim.conflicts(&other, false);
-        }
-        if conflict && !(shareable && share(port)) {
-            return Err(Errno::EADDRINUSE);
+        let holders = held.get_or_insert_with(Table::default).entry(port).or_default();
+        if holders.iter().any(|other| claim.conflicts(other, false)) {
+            let shareable = automatic && holders.iter().all(|other| other.automatic);
+            match shareable {
+                true if sharing => {}
+                true => return Err(Refusal::Shared),
+                false => return Err(Refusal::Taken),
+            }
         }
         let listening = AtomicBool::new(false);
         let steering = claim.join(holders);
-        let binding = Arc::new(Binding { ports: self, port, claim, listening, automatic, steering });
-        holders.push(Arc::downgrade(&binding));
-        Ok(binding)
+        let holder = Arc::new(Holder { port, claim, listening, automatic, steering });
+        holders.push(holder.clone());
+        Ok(Arc::new(Binding { ports: self, holder }))
     }
 
     /// Holds a free port of the system's choice: from a random one on, so that strangers can't guess it. For connections, `share` says
@@ -180,7 +201,12 @@ impl Ports {
                 if odd != (for_connection ^ (round == 1)) {
                     continue;
                 }
-                if let Ok(binding) = self.hold(port, claim.clone(), for_connection, &share) {
+                let held = match self.hold(port, claim.clone(), for_connection, false) {
+                    // What `share` looks at has locks of its own.
+                    Err(Refusal::Shared) if share(port) => self.hold(port, claim.clone(), for_connection, true),
+                    other => other,
+                };
+                if let Ok(binding) = held {
                     return Ok(binding);
                 }
             }
@@ -191,17 +217,16 @@ impl Ports {
 
 impl Binding {
     /// Becomes a listener's. `EADDRINUSE` where another holder forbids that.
-    pub fn listen(self: &Arc<Binding>) -> Result<()> {
-        let mut held = self.ports.held.lock();
-        let holders = held.as_mut().and_then(|held| held.get(&self.port));
-        let others = holders.into_iter().flatten().filter_map(Weak::upgrade);
-        for other in others {
-            if !Arc::ptr_eq(&other, self)
+    pub fn listen(&self) -> Result<()> {
+        let held = self.ports.held.lock();
+        let mut others = held.iter().filter_map(|held| held.get(&self.port)).flatten();
+        let forbids = |other: &Arc<Holder>| {
+            !Arc::ptr_eq(other, &self.holder)
                 && other.listening.load(Ordering::Relaxed)
-                && self.claim.conflicts(&other, true)
-            {
-                return Err(Errno::EADDRINUSE);
-            }
+                && self.claim.conflicts(other, true)
+        };
+        if others.any(forbids) {
+            return Err(Errno::EADDRINUSE);
         }
         self.listening.store(true, Ordering::Relaxed);
         Ok(())
@@ -213,8 +238,7 @@ impl Drop for Binding {
         let mut held = self.ports.held.lock();
         let Some(table) = held.as_mut() else { return };
         if let Some(holders) = table.get_mut(&self.port) {
-            // Ours has no strong reference any more.
-            holders.retain(|other| other.strong_count() > 0);
+            holders.retain(|other| !Arc::ptr_eq(other, &self.holder));
             if holders.is_empty() {
                 table.remove(&self.port);
             }

@@ -51,9 +51,14 @@ pub(super) fn connect(socket: &UnixSocket, caller: &Caller, address: &[u8], nonb
     let deadline = socket.options.send_deadline();
     // The end that accept(2) will give: bound to the listener's address, knowing who connected.
     let other = UnixSocket::new(socket.kind, own_credentials(caller));
+    let address = listener.state.lock().address.clone();
+    {
+        let mut theirs = other.state.lock();
+        theirs.address = address;
+        theirs.join(&me, own_credentials(caller));
+    }
     let attempt = || {
         let mut state = listener.state.lock();
-        let address = state.address.clone();
         let credentials = state.own_credentials.clone();
         let refused = listener.inbox.lock().refuses;
         let Some(backlog) = state.backlog.as_mut().filter(|_| !refused) else { return Some(Err(Errno::ECONNREFUSED)) };
@@ -62,11 +67,6 @@ pub(super) fn connect(socket: &UnixSocket, caller: &Caller, address: &[u8], nonb
         }
         if backlog.waiting.try_reserve(1).is_err() {
             return Some(Err(Errno::ENOMEM));
-        }
-        {
-            let mut theirs = other.state.lock();
-            theirs.address = address;
-            theirs.join(&me, own_credentials(caller));
         }
         backlog.waiting.push_back(other.clone());
         Some(Ok(credentials))

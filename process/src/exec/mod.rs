@@ -74,7 +74,7 @@ pub fn exec(task: &Task, regs: &mut UserRegs, request: Request) -> Result<()> {
     exit::end_other_threads(task)?;
     let old_tid = task.tid();
     exit::become_leader(task);
-    crate::worker::thread_leaves(task, true);
+    crate::worker::thread_leaves(task, crate::worker::Leaving::Program);
     if let Some(own) = own {
         drop(task.set_files(Some(own)));
     }

@@ -2,6 +2,7 @@
 
 use base::{Errno, Nanos};
 use hal::regs::UserRegs;
+use sched::time::Until;
 
 use super::Action;
 use super::action::SA_RESTART;
@@ -30,7 +31,7 @@ pub enum Restart {
         /// When it ends, on the monotonic clock.
         deadline: Option<Nanos>,
     },
-    /// futex(2)'s FUTEX_WAIT with a relative timeout.
+    /// futex(2)'s FUTEX_WAIT with a timeout.
     Futex {
         /// The word.
         word: usize,
@@ -40,8 +41,8 @@ pub enum Restart {
         bits: u32,
         /// The operation with its flags.
         operation: u32,
-        /// When it ends, on the monotonic clock.
-        deadline: Nanos,
+        /// When it ends.
+        end: Until,
     },
 }
 

@@ -86,7 +86,7 @@ pub(super) fn cancel_wanted(
     };
     if let (Some(by), 0) = (by, wanted.flags) {
         // The plain case: no need to look at more than the first that fits.
-        let target = find(ring, by, |other| other.user_data() == wanted.user_data).ok_or(Errno::ENOENT)?;
+        let target = find(ring, by, wanted.user_data, |_| true).ok_or(Errno::ENOENT)?;
         return cancel(&target).map(|()| 0);
     }
     let many = wanted.flags & (ALL | ANY) != 0;
@@ -110,14 +110,23 @@ fn candidates(ring: &Ring, by: Option<&Arc<Request>>) -> Vec<Arc<Request>> {
     let live = ring.live.lock();
     let is_other = |request: &&Arc<Request>| by.is_none_or(|by| !Arc::ptr_eq(by, request));
     let running = |request: &&Arc<Request>| matches!(request.stage(), Stage::Waiting | Stage::Worker);
-    live.values().filter(is_other).filter(running).cloned().collect()
+    let mut found: Vec<_> = live.values().filter(is_other).filter(running).cloned().collect();
+    drop(live);
+    found.sort_unstable_by_key(|request| request.number);
+    found
 }
 
-/// The first such request that waits.
-pub(super) fn find(ring: &Ring, by: &Arc<Request>, is: impl Fn(&Request) -> bool) -> Option<Arc<Request>> {
+/// The first such request of that name which waits or which a worker has; not `by` itself.
+pub(super) fn find(
+    ring: &Ring,
+    by: &Arc<Request>,
+    user_data: u64,
+    is: impl Fn(&Request) -> bool,
+) -> Option<Arc<Request>> {
     let live = ring.live.lock();
     let running = |request: &&Arc<Request>| matches!(request.stage(), Stage::Waiting | Stage::Worker);
-    live.values().filter(running).find(|request| is(request) && !Arc::ptr_eq(by, request)).cloned()
+    let named = live.range((user_data, 0)..=(user_data, u64::MAX)).map(|(_, request)| request);
+    named.filter(running).find(|request| is(request) && !Arc::ptr_eq(by, request)).cloned()
 }
 
 /// Cancels a request that waits, or that a worker has. `EALREADY` where it is being carried on, and may complete all the same.
@@ -145,9 +154,9 @@ pub(super) fn cancel(target: &Arc<Request>) -> Result<()> {
     }
 }
 
-/// A process ends: its requests on the ring do.
-pub(super) fn cancel_of(ring: &Arc<Ring>, workers: &Arc<Workers>) {
-    end(ring, |request| Arc::ptr_eq(&request.workers, workers), true);
+/// A process ends: its requests on the ring do, but for those that outlive it.
+pub(super) fn cancel_of(ring: &Arc<Ring>, workers: &Arc<Workers>, outlives: impl Fn(&Request) -> bool) {
+    end(ring, |request| Arc::ptr_eq(&request.workers, workers) && !outlives(request), true);
 }
 
 /// A thread ends: its requests that are about rings do.

@@ -138,14 +138,14 @@ fn finish(cx: &mut Context, a: Args, ring: &Arc<Ring>, wanted: u32, flags: u32, 
 
 /// Carries on what is ready to be, on this ring and others of the process.
 fn run_ready(cx: &mut Context, ring: &Ring, workers: &Workers) {
-    if ring.defers() {
+    if !ring.deferred.is_empty() {
         ring.rings.change_sq_flags(0, ring.taskrun_flag());
         while let Some(request) = ring.deferred.pop() {
             request.hook.unqueued();
             run::carry_on(cx, &request);
         }
     }
-    workers.run_ready(cx);
+    workers.run_all(cx);
     ring.completions.flush(&ring.rings);
 }
 

@@ -36,7 +36,9 @@ pub(super) fn prepare(_: &mut Context, request: &Arc<Request>, body: &mut Body) 
 pub(super) fn issue(_: &mut Context, request: &Arc<Request>, body: &mut Body, _: Mode) -> Step {
     let Some(file) = &body.file else { return Step::Done(Err(Errno::EBADF)) };
     let wanted = body.events;
-    let ready = file.open().poll(&mut PollTable::ask()) & wanted;
+    // What it was woken for counts even if somebody has taken it meanwhile.
+    let told = Events::from_bits_retain(request.told.swap(0, Ordering::SeqCst));
+    let ready = (file.open().poll(&mut PollTable::ask()) | told) & wanted;
     if request.sqe.len & MULTI == 0 {
         return if ready.is_empty() { Step::Wait(wanted) } else { Step::Done(Ok(ready.bits() as usize)) };
     }
@@ -80,8 +82,8 @@ pub(super) fn remove(_: &mut Context, request: &Arc<Request>, _: &mut Body, _: M
 
 fn remove_now(request: &Arc<Request>) -> Result<()> {
     let sqe = &request.sqe;
-    let is = |other: &Request| other.sqe.opcode == op::POLL_ADD && other.user_data() == sqe.addr;
-    let target = cancel::find(&request.ring, request, is).ok_or(Errno::ENOENT)?;
+    let is = |other: &Request| other.sqe.opcode == op::POLL_ADD;
+    let target = cancel::find(&request.ring, request, sqe.addr, is).ok_or(Errno::ENOENT)?;
     if sqe.len & (UPDATE_EVENTS | UPDATE_USER_DATA) == 0 {
         return cancel::cancel(&target);
     }
@@ -93,7 +95,7 @@ fn remove_now(request: &Arc<Request>) -> Result<()> {
         body.events = events(sqe.op_flags);
     }
     if sqe.len & UPDATE_USER_DATA != 0 {
-        target.user_data.store(sqe.off, Ordering::Relaxed);
+        target.rename(sqe.off);
     }
     body.again = false;
     drop(body.table.take());

@@ -167,6 +167,10 @@ fn set_eventfd(cx: &Context, ring: &Ring, at: usize, asynchronous: bool) -> Resu
     if !ipc::eventfd::is_eventfd(&open) {
         return Err(Errno::EINVAL);
     }
+    if ring.defers() {
+        // It tells of what is ready: that can't be done where it becomes so, under the locks of wait queues.
+        Workers::of(cx.task).need_service(cx.task)?;
+    }
     drop(ring.completions.set_eventfd(Some((open, asynchronous))));
     Ok(0)
 }

@@ -117,6 +117,8 @@ pub(super) struct Request {
     pub(super) cancelled: AtomicBool,
     /// Something woke it since it last looked.
     pub(super) woken: AtomicBool,
+    /// The events that it was woken for, where those are known.
+    pub(super) told: AtomicU32,
     /// Its timer ran out.
     pub(super) expired: AtomicBool,
     pub(super) hook: Arc<Hook>,
@@ -153,6 +155,7 @@ impl Request {
             stage: AtomicU8::new(Stage::Issuing as u8),
             cancelled: AtomicBool::new(false),
             woken: AtomicBool::new(false),
+            told: AtomicU32::new(0),
             expired: AtomicBool::new(false),
             hook: Arc::new(Hook { request: SpinLock::new(None), queued: AtomicBool::new(false) }),
             worker: SpinLock::new(None),
@@ -202,6 +205,15 @@ impl Request {
         self.cancelled.load(Ordering::SeqCst)
     }
 
+    /// Gives it another name. It must be one that waits.
+    pub(super) fn rename(self: &Arc<Request>, user_data: u64) {
+        let mut live = self.ring.live.lock();
+        let old = self.user_data.swap(user_data, Ordering::Relaxed);
+        if let Some(request) = live.remove(&(old, self.number)) {
+            live.insert((user_data, self.number), request);
+        }
+    }
+
     /// Has it carried on, soon, by whoever does that for its process.
     pub(super) fn wake(&self) {
         self.hook.wake();
@@ -239,6 +251,16 @@ impl Hook {
         }
     }
 
+    /// A wait queue woke it for these; all of them where the queue does not know.
+    fn notify(&self, events: Events) {
+        if events != Events::all()
+            && let Some(request) = &*self.request.lock_irq()
+        {
+            request.told.fetch_or(events.bits(), Ordering::SeqCst);
+        }
+        self.wake();
+    }
+
     fn expire(&self) {
         if let Some(request) = &*self.request.lock_irq() {
             request.expired.store(true, Ordering::SeqCst);
@@ -269,7 +291,7 @@ impl Notify for FileHook {
         if !events.intersects(self.events | Events::ALWAYS) {
             return false;
         }
-        self.hook.wake();
+        self.hook.notify(events);
         true
     }
 }

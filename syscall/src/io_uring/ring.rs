@@ -55,8 +55,8 @@ pub(super) struct Ring {
     pub(super) disabled: AtomicBool,
     /// The address of the task that may submit (SINGLE_ISSUER); 0 for any.
     pub(super) issuer: AtomicUsize,
-    /// Requests under way, by number.
-    pub(super) live: SpinLock<BTreeMap<u64, Arc<Request>>>,
+    /// Requests under way, by what the program calls them and number.
+    pub(super) live: SpinLock<BTreeMap<(u64, u64), Arc<Request>>>,
     pub(super) next_number: AtomicU64,
     /// Requests that have been begun and not completed: what a drain waits for.
     pub(super) begun: AtomicUsize,
@@ -73,9 +73,11 @@ pub(super) struct Ring {
     pub(super) counted: SpinLock<Vec<Arc<Request>>>,
     /// How many timeouts have completed: completions that timeouts don't count.
     pub(super) timeouts: AtomicU32,
-    /// What is ready to be carried on in io_uring_enter(2) (DEFER_TASKRUN), and who waits there.
+    /// What is ready to be carried on in io_uring_enter(2) (DEFER_TASKRUN, or because its process has ended), and who waits there.
     pub(super) deferred: ReadyList,
     pub(super) deferred_wait: WaitQueue,
+    /// The program's eventfd is to be told of that.
+    pub(super) owes_event: AtomicBool,
     pub(super) sq_thread: SpinLock<Option<Arc<SqThread>>>,
     /// The program's last descriptor and mapping are gone.
     pub(super) closed: AtomicBool,
@@ -115,6 +117,7 @@ impl Ring {
             timeouts: AtomicU32::new(0),
             deferred: ReadyList::default(),
             deferred_wait: WaitQueue::new(),
+            owes_event: AtomicBool::new(false),
             sq_thread: SpinLock::new(None),
             closed: AtomicBool::new(false),
             max_workers: [const { AtomicI32::new(0) }; 2],
@@ -182,7 +185,7 @@ impl File for RingFile {
         self.0.closed.store(true, Ordering::SeqCst);
         let thread = self.0.sq_thread.lock().take();
         if let Some(thread) = thread {
-            thread.end();
+            thread.detach(&self.0);
         }
         cancel::close(&self.0);
         let resources = core::mem::take(&mut *self.0.resources.lock());

@@ -52,6 +52,10 @@ pub(super) fn begin(cx: &mut Context, request: &Arc<Request>) {
 /// Carries a request on that something woke.
 pub(super) fn carry_on(cx: &mut Context, request: &Arc<Request>) {
     let follows = request.stage() == Stage::Issuing;
+    if follows && request.workers.is_ending() {
+        // Who is here has other files and memory than the process that it was for.
+        return fail_chain(request.clone(), Errno::ECANCELED, false);
+    }
     if follows {
         return begin(cx, request);
     }
@@ -144,7 +148,7 @@ fn hand_over(cx: &Context, request: &Arc<Request>) -> Result<()> {
 }
 
 fn ensure_service(cx: &Context, request: &Request) -> Result<()> {
-    if request.ring.defers() { Ok(()) } else { request.workers.need_service(cx.task) }
+    if request.ring.defers() || request.workers.is_ending() { Ok(()) } else { request.workers.need_service(cx.task) }
 }
 
 /// Puts hooks into the file's wait queues; true if it is ready now. With `keep`, hooks for the same events stay as they are, and
@@ -253,7 +257,7 @@ pub(super) fn code(result: Result<usize>) -> i32 {
 /// Tells the program, and goes on with what waited for it.
 fn complete(request: &Arc<Request>, result: Result<usize>, flags: u32, failed: bool) {
     let ring = &request.ring;
-    let removed = ring.live.lock().remove(&request.number);
+    let removed = ring.live.lock().remove(&(request.user_data(), request.number));
     let skips = request.has(SqeFlags::CQE_SKIP_SUCCESS);
     let silent = skips && !failed || request.silent.load(Ordering::Relaxed);
     if request.sqe.opcode == op::TIMEOUT && result != Err(Errno::ECANCELED) {

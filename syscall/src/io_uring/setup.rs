@@ -35,10 +35,13 @@ pub(crate) fn io_uring_setup(cx: &mut Context, a: Args) -> Result<usize> {
     let flags = Setup::from_bits(params.flags).ok_or(Errno::EINVAL)?;
     let sizes = sizes(a.uint(0), &params, flags)?;
     check(flags, &params)?;
-    if flags.contains(Setup::ATTACH_WQ) {
-        let other = cx.task.files().get(params.wq_fd as i32).map_err(|_| Errno::ENXIO)?;
-        Ring::of(&other).map_err(|_| Errno::EINVAL)?;
-    }
+    let other = match flags.contains(Setup::ATTACH_WQ) {
+        true => {
+            let open = cx.task.files().get(params.wq_fd as i32).map_err(|_| Errno::ENXIO)?;
+            Some(Ring::of(&open).map_err(|_| Errno::EINVAL)?)
+        }
+        false => None,
+    };
     (params.sq, params.cq) = Default::default();
     let rings = Rings::new(sizes, flags, &mut params)?;
     params.features = FEATURES;
@@ -48,7 +51,7 @@ pub(crate) fn io_uring_setup(cx: &mut Context, a: Args) -> Result<usize> {
     }
     let open = open_anonymous(Arc::new(RingFile(ring.clone())), "[io_uring]", OpenFlags::RDWR);
     if flags.contains(Setup::SQPOLL) {
-        sq_thread::start(cx, &ring, &params)?;
+        sq_thread::start(cx, &ring, &params, other.as_deref())?;
     }
     pointer.write(&params)?;
     crate::open::install(cx.task, open, true)

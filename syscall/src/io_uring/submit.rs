@@ -68,7 +68,7 @@ fn one(cx: &mut Context, ring: &Arc<Ring>, workers: &Arc<Workers>, chain: &mut C
     let number = ring.next_number.fetch_add(1, Ordering::Relaxed);
     let parts = (ring.clone(), workers.clone());
     let request = Request::new(parts, number, cx.task, cred, sqe, flags);
-    ring.live.lock().insert(number, request.clone());
+    ring.live.lock().insert((sqe.user_data, number), request.clone());
     ring.begun.fetch_add(1, Ordering::SeqCst);
     let checked = if sqe.personality != 0 && personality.is_none() {
         Err(Errno::EINVAL)

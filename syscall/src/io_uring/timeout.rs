@@ -162,8 +162,8 @@ pub(super) fn remove(_: &mut Context, request: &Arc<Request>, body: &mut Body, _
 fn remove_now(request: &Arc<Request>, body: &Body) -> Result<()> {
     let sqe = &request.sqe;
     let opcode = if sqe.op_flags & LINK_UPDATE != 0 { op::LINK_TIMEOUT } else { op::TIMEOUT };
-    let is = |other: &Request| other.sqe.opcode == opcode && other.user_data() == sqe.addr;
-    let target = cancel::find(&request.ring, request, is).ok_or(Errno::ENOENT)?;
+    let is = |other: &Request| other.sqe.opcode == opcode;
+    let target = cancel::find(&request.ring, request, sqe.addr, is).ok_or(Errno::ENOENT)?;
     if sqe.op_flags & (UPDATE | LINK_UPDATE) == 0 {
         return cancel::cancel(&target);
     }

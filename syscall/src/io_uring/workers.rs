@@ -5,13 +5,14 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use base::{Errno, Result};
+use base::{Errno, Nanos, Result};
 use fs::OpenFile;
 use hal::regs::UserRegs;
 use hal::sync::SpinLock;
-use ipc::io_uring::abi::Setup;
-use process::Task;
-use sched::{Sleep, WaitQueue};
+use ipc::io_uring::abi::{Setup, op};
+use process::worker::Leaving;
+use process::{Resource as Limit, Task};
+use sched::{Mutex, Sleep, WaitQueue};
 
 use super::request::{Request, Stage};
 use super::ring::{self, Ring};
@@ -20,8 +21,8 @@ use crate::context::Context;
 
 /// The most requests that a process may have under way.
 const MOST_REQUESTS: usize = 1 << 17;
-/// The most workers that may block at a time, in one process.
-const MOST_WORKERS: usize = 64;
+/// How long a worker waits for more to do before it ends.
+const IDLE: Nanos = 5_000_000_000;
 
 /// A list with room for every request under way, so that interrupts can add to it.
 #[derive(Default)]
@@ -71,6 +72,10 @@ pub(super) struct Workers {
     pub(super) entered_wait: WaitQueue,
     service_wait: WaitQueue,
     has_service: AtomicBool,
+    /// Held by the service thread as long as it carries something on.
+    serving: Mutex<()>,
+    /// Rings have their eventfds to be told.
+    owes_events: AtomicBool,
     /// What may block.
     jobs: SpinLock<VecDeque<Arc<Request>>>,
     jobs_wait: WaitQueue,
@@ -96,6 +101,8 @@ impl Workers {
             entered_wait: WaitQueue::new(),
             service_wait: WaitQueue::new(),
             has_service: AtomicBool::new(false),
+            serving: Mutex::default(),
+            owes_events: AtomicBool::new(false),
             jobs: SpinLock::new(VecDeque::new()),
             jobs_wait: WaitQueue::new(),
             idle: AtomicUsize::new(0),
@@ -120,10 +127,10 @@ impl Workers {
             return Err(Errno::ENOMEM);
         }
         let count = self.count.fetch_add(1, Ordering::SeqCst) + 1;
-        let room = self.ready.reserve(count).and_then(|()| match ring.defers() {
+        let room = self.ready.reserve(count).and_then(|()| {
             // Processes that share the ring have counts of their own.
-            true => ring.deferred.reserve(ring.live.lock().len() + 1),
-            false => Ok(()),
+            let on_ring = ring.live.lock().len() + 1;
+            ring.deferred.reserve(on_ring)
         });
         if room.is_err() {
             self.remove();
@@ -139,10 +146,15 @@ impl Workers {
     /// Puts a request on the list of those to carry on, and wakes who does that. Under locks, maybe in an interrupt.
     pub(super) fn push(&self, request: &Arc<Request>) {
         let ring = &request.ring;
-        if ring.defers() {
+        if ring.defers() || self.is_ending() {
             ring.deferred.push(request.clone());
             ring.rings.change_sq_flags(ring.taskrun_flag(), 0);
             ring.deferred_wait.wake_all();
+            if ring.completions.has_eventfd() {
+                ring.owes_event.store(true, Ordering::SeqCst);
+                self.owes_events.store(true, Ordering::SeqCst);
+                self.service_wait.wake_one();
+            }
             return;
         }
         self.ready.push(request.clone());
@@ -233,16 +245,35 @@ impl Workers {
         self.gone.wake_all();
     }
 
-    fn is_ending(&self) -> bool {
+    /// Does the process end?
+    pub(super) fn is_ending(&self) -> bool {
         self.ending.load(Ordering::SeqCst)
+    }
+
+    /// Carries on what is ready, and waits for what the service thread is about: what happened before is told when this returns.
+    pub(super) fn run_all(&self, cx: &mut Context) {
+        self.run_ready(cx);
+        drop(self.serving.lock());
+    }
+
+    fn signal_events(&self) {
+        if self.owes_events.swap(false, Ordering::SeqCst) {
+            for ring in ring::all().iter().filter(|ring| ring.owes_event.swap(false, Ordering::SeqCst)) {
+                ring.completions.signal(&ring.rings);
+            }
+        }
     }
 
     /// The service thread.
     fn serve(&self, cx: &mut Context) {
         while !self.is_ending() {
+            let serving = self.serving.lock();
             self.run_ready(cx);
+            drop(serving);
+            self.signal_events();
             let ready = || {
                 let work = self.entered.load(Ordering::SeqCst) == 0 && self.has_ready();
+                let work = work || self.owes_events.load(Ordering::SeqCst);
                 (work || self.is_ending()).then_some(())
             };
             let _ = self.service_wait.wait_exclusive(Sleep::Uninterruptible, None, ready);
@@ -258,8 +289,10 @@ impl Workers {
             jobs.push_back(request.clone());
             jobs.len()
         };
+        // As many may block at a time as the user may have processes.
+        let most = usize::try_from(task.rlimit(Limit::Nproc).0).unwrap_or(usize::MAX).max(1);
         let working = self.working.load(Ordering::SeqCst);
-        if self.idle.load(Ordering::SeqCst) < waiting && working < MOST_WORKERS {
+        if self.idle.load(Ordering::SeqCst) < waiting && working < most {
             let me = self.clone();
             self.working.fetch_add(1, Ordering::SeqCst);
             let started = self.spawn(task, b"iou-wrk", move |task, regs| me.work(&mut Context { task, regs }));
@@ -283,12 +316,25 @@ impl Workers {
                 None if self.is_ending() => Some(None),
                 None => None,
             };
-            let request = self.jobs_wait.wait_exclusive(Sleep::Uninterruptible, None, next);
+            let until = sched::time::now() + IDLE;
+            let request = self.jobs_wait.wait_exclusive(Sleep::Uninterruptible, Some(until), next);
             self.idle.fetch_sub(1, Ordering::SeqCst);
-            let Ok(Some(request)) = request else { break };
-            run::block(cx, &request);
+            match request {
+                Ok(Some(request)) => run::block(cx, &request),
+                Ok(None) => {
+                    self.working.fetch_sub(1, Ordering::SeqCst);
+                    return;
+                }
+                Err(_) => {
+                    // Who gives a job counts on those who work.
+                    let jobs = self.jobs.lock();
+                    if jobs.is_empty() {
+                        self.working.fetch_sub(1, Ordering::SeqCst);
+                        return;
+                    }
+                }
+            }
         }
-        self.working.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// Takes a request away from the workers that none has begun; true if so.
@@ -322,8 +368,10 @@ impl Workers {
     }
 }
 
-/// A thread leaves its program; with the last, everything that worked for the process ends, and what it submitted is cancelled.
-pub(super) fn thread_leaves(task: &Task, whole: bool) {
+/// A thread leaves its program; with the last, everything that worked for the process ends, and what it submitted is cancelled. Timeouts
+/// outlive a process that ends, if the ring does.
+pub(super) fn thread_leaves(task: &Task, what: Leaving) {
+    let whole = what != Leaving::Thread;
     if whole {
         ipc::aio::leave(task.pid());
     }
@@ -337,13 +385,16 @@ pub(super) fn thread_leaves(task: &Task, whole: bool) {
         ring::all().iter().for_each(|ring| cancel::cancel_circular(ring, &workers, address));
         return;
     }
+    let outlives = |request: &Request| {
+        what == Leaving::Process && request.sqe.opcode == op::TIMEOUT && request.stage() == Stage::Waiting
+    };
     for ring in ring::all() {
         ring.end_sq_thread(&workers);
-        cancel::cancel_of(&ring, &workers);
+        cancel::cancel_of(&ring, &workers, outlives);
     }
     workers.end();
     for ring in ring::all() {
-        cancel::cancel_of(&ring, &workers);
+        cancel::cancel_of(&ring, &workers, outlives);
     }
     // What was woken too late has ended by now; left on the list, it would keep these workers as they keep it.
     while let Some(request) = workers.ready.pop() {

@@ -7,42 +7,42 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
-struct Params {
-    sq_entries: u32,
-    cq_entries: u32,
-    flags: u32,
-    cpu: u32,
-    idle: u32,
-    features: u32,
-    wq_fd: u32,
-    reserved: [u32; 3],
-    sq: [u32; 10],
-    cq: [u32; 10],
+pub(crate) struct Params {
+    pub(crate) sq_entries: u32,
+    pub(crate) cq_entries: u32,
+    pub(crate) flags: u32,
+    pub(crate) cpu: u32,
+    pub(crate) idle: u32,
+    pub(crate) features: u32,
+    pub(crate) wq_fd: u32,
+    pub(crate) reserved: [u32; 3],
+    pub(crate) sq: [u32; 10],
+    pub(crate) cq: [u32; 10],
 }
 
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
-struct Sqe {
-    opcode: u8,
-    flags: u8,
-    ioprio: u16,
-    fd: i32,
-    off: u64,
-    addr: u64,
-    len: u32,
-    op_flags: u32,
-    user_data: u64,
-    buf: u16,
-    personality: u16,
-    file_index: i32,
-    rest: [u64; 2],
+pub(crate) struct Sqe {
+    pub(crate) opcode: u8,
+    pub(crate) flags: u8,
+    pub(crate) ioprio: u16,
+    pub(crate) fd: i32,
+    pub(crate) off: u64,
+    pub(crate) addr: u64,
+    pub(crate) len: u32,
+    pub(crate) op_flags: u32,
+    pub(crate) user_data: u64,
+    pub(crate) buf: u16,
+    pub(crate) personality: u16,
+    pub(crate) file_index: i32,
+    pub(crate) rest: [u64; 2],
 }
 
-const NOP: u8 = 0;
+pub(crate) const NOP: u8 = 0;
 const READV: u8 = 1;
-const POLL_ADD: u8 = 6;
+pub(crate) const POLL_ADD: u8 = 6;
 const POLL_REMOVE: u8 = 7;
-const TIMEOUT: u8 = 11;
+pub(crate) const TIMEOUT: u8 = 11;
 const CANCEL: u8 = 14;
 const LINK_TIMEOUT: u8 = 15;
 const READ: u8 = 22;
@@ -62,20 +62,20 @@ const SKIP: u8 = 64;
 
 const CQSIZE: u32 = 8;
 const R_DISABLED: u32 = 64;
-const MORE: u32 = 2;
+pub(crate) const MORE: u32 = 2;
 
-struct Ring {
-    fd: OwnedFd,
-    params: Params,
-    ring: *mut u8,
-    sqes: *mut Sqe,
+pub(crate) struct Ring {
+    pub(crate) fd: OwnedFd,
+    pub(crate) params: Params,
+    pub(crate) ring: *mut u8,
+    pub(crate) sqes: *mut Sqe,
 }
 
 fn setup(entries: u32, params: &mut Params) -> i64 {
     unsafe { libc::syscall(libc::SYS_io_uring_setup, entries, params) }
 }
 
-fn enter(fd: i32, submit: u32, wait: u32, flags: u32) -> i64 {
+pub(crate) fn enter(fd: i32, submit: u32, wait: u32, flags: u32) -> i64 {
     unsafe { libc::syscall(libc::SYS_io_uring_enter, fd, submit, wait, flags, null::<u8>(), 8usize) }
 }
 
@@ -84,11 +84,11 @@ fn register<T>(ring: &Ring, opcode: u32, at: *const T, count: u32) -> i64 {
 }
 
 impl Ring {
-    fn new(entries: u32, flags: u32) -> Ring {
+    pub(crate) fn new(entries: u32, flags: u32) -> Ring {
         Ring::with(entries, Params { flags, ..Params::default() })
     }
 
-    fn with(entries: u32, mut params: Params) -> Ring {
+    pub(crate) fn with(entries: u32, mut params: Params) -> Ring {
         let fd = ok!(setup(entries, &mut params)) as i32;
         let shared = |length: usize, offset: i64| {
             let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
@@ -103,11 +103,11 @@ impl Ring {
         Ring { fd: unsafe { OwnedFd::from_raw_fd(fd) }, params, ring, sqes }
     }
 
-    fn word(&self, offset: u32) -> &AtomicU32 {
+    pub(crate) fn word(&self, offset: u32) -> &AtomicU32 {
         unsafe { &*self.ring.add(offset as usize).cast() }
     }
 
-    fn push(&self, sqe: Sqe) {
+    pub(crate) fn push(&self, sqe: Sqe) {
         let tail = self.word(self.params.sq[1]);
         let at = tail.load(Ordering::Relaxed);
         let index = at & (self.params.sq_entries - 1);
@@ -116,12 +116,12 @@ impl Ring {
         tail.store(at + 1, Ordering::Release);
     }
 
-    fn submit(&self, count: u32, wait: u32) -> i64 {
+    pub(crate) fn submit(&self, count: u32, wait: u32) -> i64 {
         ok!(enter(self.fd.as_raw_fd(), count, wait, 1))
     }
 
     /// The next completion: user data, result, flags.
-    fn reap(&self) -> Option<(u64, i32, u32)> {
+    pub(crate) fn reap(&self) -> Option<(u64, i32, u32)> {
         let head = self.word(self.params.cq[0]);
         let at = head.load(Ordering::Relaxed);
         if at == self.word(self.params.cq[1]).load(Ordering::Acquire) {
@@ -133,7 +133,7 @@ impl Ring {
         Some(cqe)
     }
 
-    fn wait(&self) -> (u64, i32, u32) {
+    pub(crate) fn wait(&self) -> (u64, i32, u32) {
         loop {
             if let Some(cqe) = self.reap() {
                 return cqe;
@@ -142,7 +142,7 @@ impl Ring {
         }
     }
 
-    fn run(&self, sqes: &[Sqe]) -> Vec<(u64, i32)> {
+    pub(crate) fn run(&self, sqes: &[Sqe]) -> Vec<(u64, i32)> {
         sqes.iter().for_each(|sqe| self.push(*sqe));
         self.submit(sqes.len() as u32, sqes.len() as u32);
         let mut all: Vec<_> = std::iter::from_fn(|| self.reap()).map(|(data, result, _)| (data, result)).collect();
@@ -166,7 +166,7 @@ fn transfer(opcode: u8, fd: &OwnedFd, buffer: &mut [u8], data: u64) -> Sqe {
     }
 }
 
-fn timeout(opcode: u8, time: &[i64; 2], data: u64) -> Sqe {
+pub(crate) fn timeout(opcode: u8, time: &[i64; 2], data: u64) -> Sqe {
     Sqe { opcode, addr: time.as_ptr() as u64, len: 1, user_data: data, fd: -1, ..Sqe::default() }
 }
 
@@ -187,7 +187,7 @@ pub(crate) fn leave_requests() {
     std::mem::forget((ring, reader, writer));
 }
 
-const SOON: [i64; 2] = [0, 20_000_000];
+pub(crate) const SOON: [i64; 2] = [0, 20_000_000];
 const LATER: [i64; 2] = [100, 0];
 
 cases! {

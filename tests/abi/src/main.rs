@@ -3,7 +3,7 @@
 //! `abi-tests [--list] [--jobs N] [--scale N] [FILTER]` runs the cases, each in a process of its
 //! own with a folder of its own, and prints `ok NAME` or `not ok NAME: why` for each.
 //! `abi-tests fuzz SECONDS [SEED]` makes random system calls (see [`fuzz`]), `abi-tests leaks [PASSES]` looks what cases leave behind (see
-//! [`leak`]).
+//! [`leak`]), `abi-tests clock` sets the clock (see [`clock`]).
 //!
 //! To add a case, add a function to a `cases!` block. It passes if it returns and fails if it
 //! panics or takes too long; `ok!` and `err!` check a system call's result.
@@ -19,6 +19,7 @@ mod sysv_shared_memory;
 
 mod acl;
 mod aio;
+mod clock;
 mod cred;
 mod epoll;
 mod exec;
@@ -31,6 +32,7 @@ mod futex;
 mod futex_pi;
 mod identity;
 mod io_uring;
+mod io_uring_process;
 mod landlock;
 mod leak;
 mod lease;
@@ -87,6 +89,7 @@ const THEMES: &[&[Case]] = &[
     identity::CASES,
     loop_device::CASES,
     io_uring::CASES,
+    io_uring_process::CASES,
     landlock::CASES,
     leak::CASES,
     lease::CASES,
@@ -132,6 +135,7 @@ fn main() -> ExitCode {
         // What some cases execute: this program under another role.
         Some("role") => exec::play_role(&arguments[1..]),
         Some("fuzz") => fuzz::run(&arguments[1..]),
+        Some("clock") => clock::run(),
         Some("leaks") => leak::run(THEMES, &arguments[1..]),
         _ => harness::run(THEMES, &arguments),
     }

@@ -23,7 +23,10 @@ type Results = BTreeMap<String, Result<(), String>>;
 /// The stage of `cargo xtask test`.
 pub(super) fn run(selection: &Selection) -> Result<Tally, Failure> {
     let cpu_counts = if selection.quick { &["2"] } else { CPU_COUNTS };
-    let columns: Vec<Column> = cpu_counts.iter().map(|cpus| Column::quintet(cpus)).collect();
+    let mut columns: Vec<Column> = cpu_counts.iter().map(|cpus| Column::quintet(cpus)).collect();
+    if !selection.quick {
+        columns.push(Column::lockdep("2", &build::lockdep_kernel()?));
+    }
     compare(selection.filter.as_deref(), &columns)
 }
 

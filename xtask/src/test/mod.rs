@@ -1,6 +1,7 @@
 //! `cargo xtask test`: host tests, then programs in the guest, then the ABI tests on both kernels.
 
 pub(crate) mod abi;
+mod alone;
 mod debian_root;
 mod disk;
 mod file_systems;
@@ -74,6 +75,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     build::all()?;
     stage("programs in the guest", &mut tally, || guest::run(&selection))?;
     stage("questions about a guest", &mut tally, || inquiry::run(&selection))?;
+    stage("machines of one's own", &mut tally, || alone::run(&selection))?;
     stage("disks in the guest", &mut tally, || disk::run(&selection))?;
     stage("file systems in the guest", &mut tally, || file_systems::run(&selection))?;
     stage("machines on one link", &mut tally, || Ok(network(&selection)))?;
