@@ -39,7 +39,7 @@ pub mod event {
 pub struct Happening<'a> {
     /// What, in the bits of [`event`].
     pub mask: u32,
-    /// The file that it is about; for a change of a directory's entries the file of that name, where it is known.
+    /// The file that it is about; for a change of a directory's entries the file of that name.
     pub object: Option<&'a Arc<Inode>>,
     /// The directory that it has a name in, and the name.
     pub parent: Option<(&'a Arc<Inode>, &'a [u8])>,
@@ -147,11 +147,11 @@ pub fn inode_event(inode: &Arc<Inode>, mask: u32) {
     }
 }
 
-/// `mask` happened to `name` (a directory if `is_dir`) in the directory.
-pub fn name_event(dir: &Arc<Inode>, mask: u32, name: &[u8], is_dir: bool, cookie: u32) {
+/// `mask` happened to `name`, which is or was that of `object`, in the directory.
+pub fn name_event(dir: &Arc<Inode>, mask: u32, name: &[u8], object: &Arc<Inode>, cookie: u32) {
     if TOTAL.load(Ordering::Relaxed) != 0 {
-        let mask = with_kind(mask, is_dir);
-        tell(&Happening { mask, object: None, parent: Some((dir, name)), of_entry: true, path: None, cookie });
+        let (mask, parent) = (with_kind(mask, object.is_dir()), Some((dir, name)));
+        tell(&Happening { mask, object: Some(object), parent, of_entry: true, path: None, cookie });
     }
 }
 

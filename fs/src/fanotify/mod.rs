@@ -81,6 +81,8 @@ bitflags! {
         const REPORT_DIR_FID = 0x400;
         /// FAN_REPORT_NAME.
         const REPORT_NAME = 0x800;
+        /// FAN_REPORT_TARGET_FID.
+        const REPORT_TARGET_FID = 0x1000;
     }
 }
 
@@ -139,6 +141,8 @@ pub fn create(cx: &FsContext, flags: u32, event_flags: u32) -> Result<Arc<OpenFi
     }
     let both = |one, other| asked.contains(one) && asked.contains(other);
     let named = asked.contains(GroupFlags::REPORT_NAME) && !asked.contains(GroupFlags::REPORT_DIR_FID);
+    let whole = GroupFlags::REPORT_FID | GroupFlags::REPORT_NAME;
+    let targeted = asked.contains(GroupFlags::REPORT_TARGET_FID) && !asked.contains(whole);
     let class = GroupFlags::CLASS_CONTENT | GroupFlags::CLASS_PRE_CONTENT;
     let wrong = GroupFlags::from_bits(flags).is_none()
         || both(GroupFlags::REPORT_PIDFD, GroupFlags::REPORT_TID)
@@ -146,6 +150,7 @@ pub fn create(cx: &FsContext, flags: u32, event_flags: u32) -> Result<Arc<OpenFi
         || event_flags & abi::general::O_ACCMODE == abi::general::O_ACCMODE
         || tells_handles && asked.intersects(class)
         || named
+        || targeted
         || asked.contains(class)
         || asked.contains(GroupFlags::ENABLE_AUDIT);
     if wrong {

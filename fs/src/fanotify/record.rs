@@ -47,7 +47,7 @@ impl Files {
         };
         // Entries are told by their directory; without FAN_REPORT_DIR_FID that is the object.
         let object = match (what.of_entry, dirs) {
-            (true, true) => None,
+            (true, true) => what.object.filter(|_| flags.contains(GroupFlags::REPORT_TARGET_FID)).cloned(),
             (true, false) => what.parent.map(|(dir, _)| dir.clone()),
             (false, true) if !flags.contains(GroupFlags::REPORT_FID) || of_dir.is_some() => None,
             (false, _) => what.object.cloned(),

@@ -84,7 +84,7 @@ pub(crate) fn removed(dir: &Path, dentry: &Arc<Dentry>, name: &[u8], inode: &Arc
     dir.dentry.remove_child(dentry);
     if let Ok(dir_inode) = dir.inode() {
         dir_inode.modified();
-        notify::name_event(dir_inode, event::DELETE, name, inode.is_dir(), 0);
+        notify::name_event(dir_inode, event::DELETE, name, inode, 0);
     }
     notify::inode_event(inode, if inode.nlink() == 0 { event::DELETE_SELF } else { event::ATTRIB });
 }

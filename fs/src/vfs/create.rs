@@ -43,8 +43,8 @@ fn make_entry(
     permission::check_path(cx, &dir, Access::WRITE | Access::EXEC)?;
     let made = make(&dir, &inode, name)?;
     inode.modified();
-    let dentry = dir.dentry.instantiate(name, made);
-    notify::name_event(&inode, event::CREATE, name, is_dir, 0);
+    let dentry = dir.dentry.instantiate(name, made.clone());
+    notify::name_event(&inode, event::CREATE, name, &made, 0);
     Ok(Path { mount: dir.mount, dentry })
 }
 

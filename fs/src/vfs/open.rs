@@ -157,8 +157,8 @@ fn create_file(cx: &FsContext, dir: &Path, name: &[u8], how: OpenHow) -> Result<
     let new = NewInode { kind: FileKind::Regular, mode, uid, gid, rdev: DeviceNumber::default(), target: b"" };
     let made = permission::create(inode, name, &new, how.mode)?;
     inode.modified();
-    let dentry = dir.dentry.instantiate(name, made);
-    notify::name_event(inode, event::CREATE, name, false, 0);
+    let dentry = dir.dentry.instantiate(name, made.clone());
+    notify::name_event(inode, event::CREATE, name, &made, 0);
     Ok(Some(dentry))
 }
 

@@ -225,7 +225,7 @@ fn after(
     to.inode.modified();
     moved.changed();
     let cookie = notify::next_cookie();
-    notify::name_event(&from.inode, event::MOVED_FROM, from.name, moved.is_dir(), cookie);
-    notify::name_event(&to.inode, event::MOVED_TO, to.name, moved.is_dir(), cookie);
+    notify::name_event(&from.inode, event::MOVED_FROM, from.name, moved, cookie);
+    notify::name_event(&to.inode, event::MOVED_TO, to.name, moved, cookie);
     notify::inode_event(moved, event::MOVE_SELF);
 }

@@ -313,6 +313,31 @@ cases! {
         assert_eq!(told, expected, "alike but for what happened");
     }
 
+    fn the_file_of_a_changed_name_is_told_on_request() {
+        alone();
+        fs::create_dir("folder").unwrap();
+        let all = libc::FAN_REPORT_FID | libc::FAN_REPORT_DIR_FID | libc::FAN_REPORT_NAME;
+        for without in [libc::FAN_REPORT_FID, libc::FAN_REPORT_NAME] {
+            err!(libc::fanotify_init(libc::FAN_REPORT_TARGET_FID | all & !without, 0), libc::EINVAL);
+        }
+        let group = init(libc::FAN_REPORT_TARGET_FID | all);
+        let wanted = libc::FAN_CREATE | libc::FAN_DELETE | libc::FAN_MOVED_FROM | libc::FAN_MOVED_TO;
+        add(&group, 0, wanted | libc::FAN_ONDIR, "folder");
+        fs::write("folder/new", "").unwrap();
+        fs::create_dir("folder/sub").unwrap();
+        fs::rename("folder/new", "folder/newer").unwrap();
+        let told = events(&group);
+        let masks: Vec<u64> = told.iter().map(|event| event.mask).collect();
+        let both = libc::FAN_CREATE | libc::FAN_MOVED_FROM;
+        assert_eq!(masks, [both, libc::FAN_CREATE | libc::FAN_ONDIR, libc::FAN_MOVED_TO], "one name of one file is one event");
+        for (event, name) in told.iter().zip(["newer", "sub", "newer"]) {
+            let first = usize::from(event.records[2]);
+            assert_eq!((event.records[0], event.records[first]), (2, 1), "directory and name, then the file");
+            let (file, _) = handle(&format!("folder/{name}"), 128, 0).unwrap();
+            assert_eq!(&event.records[first + 12..], &file[..]);
+        }
+    }
+
     fn a_marked_file_system_tells_of_changes_anywhere() {
         alone();
         fs::create_dir_all("a/b").unwrap();
