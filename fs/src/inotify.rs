@@ -193,6 +193,9 @@ impl Inotify {
 impl Watcher for Inotify {
     /// A directory hears of its files first, with their names, then the file.
     fn event(&self, what: &Happening) {
+        if what.mask & event::RENAME != 0 {
+            return;
+        }
         if let Some((dir, name)) = what.parent {
             self.watched_event(dir, what.mask, Some(name), what.cookie);
         }

@@ -31,6 +31,8 @@ pub mod event {
     pub const ACCESS_PERM: u32 = 0x2_0000;
     pub const OPEN_EXEC_PERM: u32 = 0x4_0000;
     pub const UNMOUNT: u32 = 0x2000;
+    /// Both halves of a rename at once; only for fanotify(7).
+    pub const RENAME: u32 = 0x1000_0000;
     pub const ISDIR: u32 = 0x4000_0000;
 }
 
@@ -43,6 +45,8 @@ pub struct Happening<'a> {
     pub object: Option<&'a Arc<Inode>>,
     /// The directory that it has a name in, and the name.
     pub parent: Option<(&'a Arc<Inode>, &'a [u8])>,
+    /// The directory and the name that a rename led to.
+    pub moved: Option<(&'a Arc<Inode>, &'a [u8])>,
     /// Is it about the directory's entry rather than the file?
     pub of_entry: bool,
     /// How the file was reached, if that is known.
@@ -100,7 +104,7 @@ pub fn unwatch(what: &impl Watched, watcher: &Arc<dyn Watcher>) {
 }
 
 /// A cookie for the two halves of a rename.
-pub fn next_cookie() -> u32 {
+fn next_cookie() -> u32 {
     COOKIE.fetch_add(1, Ordering::Relaxed)
 }
 
@@ -116,8 +120,8 @@ fn collect(of: &impl Watched, found: &mut Vec<Arc<dyn Watcher>>) {
 /// Everybody whom it concerns, each once.
 fn concerned(what: &Happening) -> Vec<Arc<dyn Watcher>> {
     let mut found = Vec::new();
-    if let Some((dir, _)) = what.parent {
-        collect(&**dir, &mut found);
+    for (dir, _) in what.parent.iter().chain(&what.moved) {
+        collect(&***dir, &mut found);
     }
     if let Some(object) = what.object.filter(|_| !what.of_entry) {
         collect(&**object, &mut found);
@@ -143,7 +147,15 @@ fn with_kind(mask: u32, is_dir: bool) -> u32 {
 pub fn inode_event(inode: &Arc<Inode>, mask: u32) {
     if TOTAL.load(Ordering::Relaxed) != 0 {
         let mask = with_kind(mask, inode.is_dir());
-        tell(&Happening { mask, object: Some(inode), parent: None, of_entry: false, path: None, cookie: 0 });
+        tell(&Happening {
+            mask,
+            object: Some(inode),
+            parent: None,
+            moved: None,
+            of_entry: false,
+            path: None,
+            cookie: 0,
+        });
     }
 }
 
@@ -151,8 +163,28 @@ pub fn inode_event(inode: &Arc<Inode>, mask: u32) {
 pub fn name_event(dir: &Arc<Inode>, mask: u32, name: &[u8], object: &Arc<Inode>, cookie: u32) {
     if TOTAL.load(Ordering::Relaxed) != 0 {
         let (mask, parent) = (with_kind(mask, object.is_dir()), Some((dir, name)));
-        tell(&Happening { mask, object: Some(object), parent, of_entry: true, path: None, cookie });
+        tell(&Happening { mask, object: Some(object), parent, moved: None, of_entry: true, path: None, cookie });
     }
+}
+
+/// `object` was renamed: from a directory and the name there, to others.
+pub fn rename_event(object: &Arc<Inode>, from: (&Arc<Inode>, &[u8]), to: (&Arc<Inode>, &[u8])) {
+    if TOTAL.load(Ordering::Relaxed) == 0 {
+        return;
+    }
+    let mask = with_kind(event::RENAME, object.is_dir());
+    tell(&Happening {
+        mask,
+        object: Some(object),
+        parent: Some(from),
+        moved: Some(to),
+        of_entry: true,
+        path: None,
+        cookie: 0,
+    });
+    let cookie = next_cookie();
+    name_event(from.0, event::MOVED_FROM, from.1, object, cookie);
+    name_event(to.0, event::MOVED_TO, to.1, object, cookie);
 }
 
 /// Calls `act` with what happens to the file that the dentry names.
@@ -166,7 +198,7 @@ fn with_dentry<R>(
     let mask = with_kind(mask, inode.is_dir());
     let place = dentry.place();
     let parent = place.as_ref().and_then(|(parent, name)| Some((parent.inode()?, name.as_slice())));
-    Some(act(&Happening { mask, object: Some(inode), parent, of_entry: false, path, cookie: 0 }))
+    Some(act(&Happening { mask, object: Some(inode), parent, moved: None, of_entry: false, path, cookie: 0 }))
 }
 
 fn tell_of_dentry(dentry: &Arc<Dentry>, mask: u32, path: Option<&Path>) {

@@ -362,7 +362,7 @@ syscall_table! {
     (298, "perf_event_open", missing, Error, "not implemented"),
     (299, "recvmmsg", message::recvmmsg, Partial, "no out-of-band data on unix sockets"),
     (300, "fanotify_init", fanotify::fanotify_init, Partial, "no FAN_ENABLE_AUDIT"),
-    (301, "fanotify_mark", fanotify::fanotify_mark, Partial, "no FAN_RENAME and FAN_FS_ERROR"),
+    (301, "fanotify_mark", fanotify::fanotify_mark, Partial, "no FAN_FS_ERROR"),
     (302, "prlimit64", resource::prlimit64, Full, ""),
     (303, "name_to_handle_at", fanotify::name_to_handle_at, Full, ""),
     (304, "open_by_handle_at", fanotify::open_by_handle_at, Full, ""),

@@ -122,6 +122,8 @@ struct Mark {
 enum Role {
     Object,
     Parent,
+    /// Where a rename led.
+    Destination,
     Whole,
 }
 
@@ -134,7 +136,8 @@ impl Mark {
                 if what.object.filter(|_| !what.of_entry).as_ref().is_some_and(is) {
                     return Some(Role::Object);
                 }
-                what.parent.map(|(dir, _)| dir).as_ref().is_some_and(is).then_some(Role::Parent)
+                let parent = what.parent.map(|(dir, _)| dir).as_ref().is_some_and(is).then_some(Role::Parent);
+                parent.or(what.moved.map(|(dir, _)| dir).as_ref().is_some_and(is).then_some(Role::Destination))
             }
             Target::Mount(mount) => what
                 .path
@@ -222,6 +225,20 @@ impl Marks {
             ignored |= Mark::counts(mark.ignored, role, what);
         }
         what.mask & wanted & !ignored & told
+    }
+
+    /// Which ends of a rename the group watches, for whatever: the old name, the new one. Of others it learns nothing.
+    pub(super) fn ends_of_rename(&self, what: &Happening) -> (bool, bool) {
+        let within = what.parent.zip(what.moved).is_some_and(|((from, _), (to, _))| Arc::ptr_eq(from, to));
+        let roles = self.0.iter().filter_map(|mark| {
+            let role = mark.role(what)?;
+            (Mark::counts(mark.wanted, role, what) != 0).then_some(role)
+        });
+        roles.fold((false, false), |(old, new), role| match role {
+            Role::Whole => (true, true),
+            Role::Destination => (old, true),
+            Role::Object | Role::Parent => (true, new || within),
+        })
     }
 
     /// The lines of `/proc/PID/fdinfo/FD`.

@@ -44,7 +44,7 @@ pub mod mask {
     /// What happens to an open file.
     pub const OF_FILES: u32 = 0x103b;
     /// What happens to a directory's entries.
-    pub const OF_ENTRIES: u32 = 0x3c0;
+    pub const OF_ENTRIES: u32 = 0x3c0 | RENAME;
     /// What happens to an inode without its being open.
     pub const OF_INODES: u32 = 0xc04;
     /// What somebody waits for an answer to.
@@ -197,6 +197,9 @@ impl Group {
         if events & mask::QUESTIONS != 0 && !asks {
             return Err(Errno::EINVAL);
         }
+        if events & mask::RENAME != 0 && !self.flags.contains(GroupFlags::REPORT_NAME) {
+            return Err(Errno::EINVAL);
+        }
         if only_handles && (!self.tells_handles() || flags.contains(MarkFlags::MOUNT)) {
             return Err(Errno::EINVAL);
         }
@@ -260,7 +263,7 @@ impl Group {
             return None;
         }
         let about = if self.tells_handles() {
-            About::Files(record::Files::of(what, self.flags))
+            About::Files(record::Files::of(what, self.flags, self.marks.lock().ends_of_rename(what)))
         } else {
             // Others than files and directories are not opened again for who listens.
             let opens = |path: &&Path| {

@@ -7,7 +7,7 @@ use base::Result;
 
 use super::GroupFlags;
 use super::question::Question;
-use crate::notify::Happening;
+use crate::notify::{self, Happening};
 use crate::vfs::handle;
 use crate::{Fd, Inode, Path};
 
@@ -25,17 +25,21 @@ const INFO_FID: u8 = 1;
 const INFO_DFID_NAME: u8 = 2;
 const INFO_DFID: u8 = 3;
 const INFO_PIDFD: u8 = 4;
+const INFO_OLD_DFID_NAME: u8 = 10;
+const INFO_NEW_DFID_NAME: u8 = 12;
 
 /// The files that an event tells handles of.
 pub(super) struct Files {
     object: Option<Arc<Inode>>,
     /// The directory and the name in it, which is empty where no names are told.
     parent: Option<(Arc<Inode>, Vec<u8>)>,
+    /// The directory and the name that a rename led to.
+    moved: Option<(Arc<Inode>, Vec<u8>)>,
 }
 
 impl Files {
-    /// What a group with these flags is told.
-    pub(super) fn of(what: &Happening, flags: GroupFlags) -> Files {
+    /// What a group with these flags is told; of the ends of a rename, the old and the new, those that it watches.
+    pub(super) fn of(what: &Happening, flags: GroupFlags, (old, new): (bool, bool)) -> Files {
         let dirs = flags.contains(GroupFlags::REPORT_DIR_FID);
         let named = flags.contains(GroupFlags::REPORT_NAME);
         let name = |name: &[u8]| if named { name.to_vec() } else { Vec::new() };
@@ -52,7 +56,9 @@ impl Files {
             (false, true) if !flags.contains(GroupFlags::REPORT_FID) || of_dir.is_some() => None,
             (false, _) => what.object.cloned(),
         };
-        Files { object, parent }
+        let renamed = what.mask & notify::event::RENAME != 0;
+        let moved = what.moved.filter(|_| new).map(|(dir, in_it)| (dir.clone(), name(in_it)));
+        Files { object, parent: parent.filter(|_| old || !renamed), moved }
     }
 
     fn same(&self, other: &Files) -> bool {
@@ -60,11 +66,11 @@ impl Files {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
             (one, other) => one.is_none() && other.is_none(),
         };
-        let parents = match (&self.parent, &other.parent) {
+        let entry = |one: &Option<(Arc<Inode>, Vec<u8>)>, other: &Option<(Arc<Inode>, Vec<u8>)>| match (one, other) {
             (Some((dir, name)), Some((other_dir, other_name))) => Arc::ptr_eq(dir, other_dir) && name == other_name,
             (one, other) => one.is_none() && other.is_none(),
         };
-        parents && same(&self.object, &other.object)
+        entry(&self.parent, &other.parent) && entry(&self.moved, &other.moved) && same(&self.object, &other.object)
     }
 }
 
@@ -93,13 +99,12 @@ impl Event {
         Event { mask: super::mask::Q_OVERFLOW, pid: 0, about: About::Nothing, question: None }
     }
 
-    /// Can the other be told with this one? Where handles are told, directories and files stay apart, and so does what happens to
-    /// entries: its order counts.
+    /// Can the other be told with this one? Where handles are told, directories and files stay apart, and renames from all else.
     pub(super) fn merges(&self, other: &Event) -> bool {
-        let dirs = super::mask::ONDIR;
+        let apart = super::mask::ONDIR | notify::event::RENAME;
         let about = match (&self.about, &other.about) {
             (About::Path(one), About::Path(other)) => one == other,
-            (About::Files(one), About::Files(two)) => one.same(two) && self.mask & dirs == other.mask & dirs,
+            (About::Files(one), About::Files(two)) => one.same(two) && self.mask & apart == other.mask & apart,
             _ => false,
         };
         about && self.pid == other.pid && self.question.is_none() && other.question.is_none()
@@ -123,7 +128,15 @@ pub(super) fn details(event: &Event, flags: GroupFlags) -> Result<Vec<u8>> {
     let About::Files(files) = &event.about else { return Ok(bytes) };
     if let Some((dir, name)) = &files.parent {
         let named = flags.contains(GroupFlags::REPORT_NAME);
-        put_file(&mut bytes, if named { INFO_DFID_NAME } else { INFO_DFID }, dir, named.then_some(name.as_slice()))?;
+        let kind = match named {
+            true if event.mask & notify::event::RENAME != 0 => INFO_OLD_DFID_NAME,
+            true => INFO_DFID_NAME,
+            false => INFO_DFID,
+        };
+        put_file(&mut bytes, kind, dir, named.then_some(name.as_slice()))?;
+    }
+    if let Some((dir, name)) = &files.moved {
+        put_file(&mut bytes, INFO_NEW_DFID_NAME, dir, Some(name))?;
     }
     if let Some(object) = &files.object {
         put_file(&mut bytes, INFO_FID, object, None)?;

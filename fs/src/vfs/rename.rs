@@ -224,8 +224,6 @@ fn after(
     from.inode.modified();
     to.inode.modified();
     moved.changed();
-    let cookie = notify::next_cookie();
-    notify::name_event(&from.inode, event::MOVED_FROM, from.name, moved, cookie);
-    notify::name_event(&to.inode, event::MOVED_TO, to.name, moved, cookie);
+    notify::rename_event(moved, (&from.inode, from.name), (&to.inode, to.name));
     notify::inode_event(moved, event::MOVE_SELF);
 }

@@ -338,6 +338,47 @@ cases! {
         }
     }
 
+    fn a_rename_is_told_with_the_names_that_are_watched() {
+        const OLD: u8 = 10;
+        const NEW: u8 = 12;
+        alone();
+        for folder in ["one", "two"] {
+            fs::create_dir(folder).unwrap();
+        }
+        let unnamed = init(libc::FAN_REPORT_DIR_FID);
+        assert_eq!(mark(&unnamed, libc::FAN_MARK_ADD, libc::FAN_RENAME, "one"), libc::EINVAL);
+        let all = libc::FAN_REPORT_FID | libc::FAN_REPORT_DIR_FID | libc::FAN_REPORT_NAME;
+        let records = |group: &OwnedFd| -> Vec<Vec<(u8, String)>> {
+            let told = events(group).into_iter().map(|event| {
+                assert_eq!(event.mask & !libc::FAN_ONDIR, libc::FAN_RENAME);
+                let (mut rest, mut found) = (&event.records[..], Vec::new());
+                while !rest.is_empty() {
+                    let len = usize::from(u16::from_ne_bytes([rest[2], rest[3]]));
+                    let handle = u32::from_ne_bytes(rest[12..16].try_into().unwrap()) as usize;
+                    let name = rest[20 + handle..len].split(|&b| b == 0).next().unwrap();
+                    found.push((rest[0], String::from_utf8(name.to_vec()).unwrap()));
+                    rest = &rest[len..];
+                }
+                found
+            });
+            told.collect()
+        };
+        let groups = [init(all), init(all), init(all)];
+        add(&groups[0], 0, libc::FAN_RENAME, "one");
+        add(&groups[1], 0, libc::FAN_RENAME, "two");
+        add(&groups[2], libc::FAN_MARK_FILESYSTEM, libc::FAN_RENAME | libc::FAN_ONDIR, ".");
+        fs::write("one/a", "").unwrap();
+        fs::create_dir("one/sub").unwrap();
+        fs::rename("one/a", "one/b").unwrap();
+        fs::rename("one/b", "two/c").unwrap();
+        fs::rename("one/sub", "two/sub").unwrap();
+        let (old, new) = (|name: &str| (OLD, name.to_owned()), |name: &str| (NEW, name.to_owned()));
+        assert_eq!(records(&groups[0]), [vec![old("a"), new("b")], vec![old("b")]]);
+        assert_eq!(records(&groups[1]), [vec![new("c")]]);
+        let expected = [vec![old("a"), new("b")], vec![old("b"), new("c")], vec![old("sub"), new("sub")]];
+        assert_eq!(records(&groups[2]), expected);
+    }
+
     fn a_marked_file_system_tells_of_changes_anywhere() {
         alone();
         fs::create_dir_all("a/b").unwrap();
