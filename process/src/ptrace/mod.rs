@@ -31,7 +31,7 @@ pub mod options {
     pub const TRACESECCOMP: u32 = 1 << 7;
     pub const EXITKILL: u32 = 1 << 20;
     pub const SUSPEND_SECCOMP: u32 = 1 << 21;
-    /// All that are accepted. Exit events are accepted, and not sent.
+    /// All that are accepted.
     pub const ALL: u32 = 0xff | EXITKILL | SUSPEND_SECCOMP;
 }
 
@@ -44,6 +44,7 @@ pub(crate) enum Event {
     Clone = 3,
     Exec = 4,
     VforkDone = 5,
+    Exit = 6,
     Seccomp = 7,
     Stop = 128,
 }
@@ -206,7 +207,7 @@ fn stop(task: &Task, regs: &mut UserRegs, code: i32, info: Option<SigInfo>, poin
     if let Some(tracer) = tracer {
         tell(&tracer, task, code & 0x7f);
     }
-    wait_for_tracer(task);
+    wait_for_tracer(task, code >> 8 == Event::Exit as i32);
     take_back(task, regs)
 }
 
@@ -227,16 +228,18 @@ fn tell(tracer: &Arc<Process>, task: &Task, status: i32) {
     tracer.child_wait.wake_all();
 }
 
-fn wait_for_tracer(task: &Task) {
+/// Waits until the tracer lets go, or for what kills the thread, unless it `ends` anyway.
+fn wait_for_tracer(task: &Task, ends: bool) {
+    let sleep = if ends { Sleep::Uninterruptible } else { Sleep::Killable };
     // Ends for SIGKILL too, which `is_dying` then shows.
-    let _ = task.trace_wait.wait_until(Sleep::Killable, None, || {
+    let _ = task.trace_wait.wait_until(sleep, None, || {
         let slot = task.trace.lock_irq();
         let stopped = slot.as_ref().and_then(|trace| trace.stopped.as_ref());
         let goes_on = match stopped {
             None => true,
             Some(stopped) => stopped.listening && !task.process().stop_requested.load(Ordering::SeqCst),
         };
-        (goes_on || task.is_dying()).then_some(())
+        (goes_on || !ends && task.is_dying()).then_some(())
     });
 }
 
@@ -350,6 +353,14 @@ pub(crate) fn event(task: &Task, regs: &mut UserRegs, event: Event, message: u64
         }
     }
     wanted
+}
+
+/// A traced thread is about to end; its memory and registers can still be looked at (PTRACE_EVENT_EXIT).
+pub(crate) fn exit_event(task: &Task, regs: &mut UserRegs) {
+    if task.traced.load(Ordering::SeqCst) {
+        let status = task.process().group.lock_irq().exit.unwrap_or(task.exit_status());
+        event(task, regs, Event::Exit, status as u64);
+    }
 }
 
 /// Did the tracer ask for an event?

@@ -13,7 +13,13 @@ use crate::{Task, exit, ptrace, rseq};
 /// Everything that a thread has to do before user mode: exit if it must, stop if its process is stopped, take signals, restart the
 /// interrupted system call, fix up restartable sequences. The hook for hal.
 pub fn before_user(regs: &mut UserRegs) {
-    let exits = crate::with_current(|task| work(task, regs));
+    let exits = crate::with_current(|task| {
+        let exits = work(task, regs);
+        if exits {
+            ptrace::exit_event(task, regs);
+        }
+        exits
+    });
     if exits {
         exit::exit_thread();
     }

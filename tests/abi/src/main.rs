@@ -52,6 +52,7 @@ mod port_sharing;
 mod proc_memory;
 mod process;
 mod procfs;
+mod ptrace;
 mod pty;
 mod resource;
 mod sched;
@@ -109,6 +110,7 @@ const THEMES: &[&[Case]] = &[
     port_sharing::CASES,
     proc_memory::CASES,
     process::CASES,
+    ptrace::CASES,
     procfs::CASES,
     pty::CASES,
     resource::CASES,
