@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use base::{Errno, Events, Result};
 use hal::sync::{Once, SpinLock};
-use mm::{Backing, Mappable, PageCache, Sink, Source};
+use mm::{Backing, FramePart, Mappable, PageCache, Sink, Source};
 
 use crate::async_notify::{self, AsyncOwner, Notifier, OwnerCell};
 use crate::directory_notify::DirectoryWatch;
@@ -215,6 +215,38 @@ impl OpenFile {
             notify::open_file_event(self, event::ACCESS);
         }
         Ok(n)
+    }
+
+    /// As [`OpenFile::read_at`], but puts references to pages of the cache into `parts`, as many as there is room for; how many bytes. `None`
+    /// where only reading helps: the file has no such pages, or a hole there.
+    pub fn parts_at(&self, offset: u64, len: usize, parts: &mut Vec<FramePart>) -> Result<Option<usize>> {
+        self.readable()?;
+        let flags = self.flags();
+        let Ok(Mapping::Pages(pages)) = self.file.mapping() else { return Ok(None) };
+        if flags.contains(OpenFlags::DIRECT) {
+            return Ok(None);
+        }
+        notify::ask(&self.path, flags, event::ACCESS_PERM)?;
+        let mut total = 0;
+        while parts.len() < parts.capacity() {
+            match pages.part(offset + total as u64, len - total) {
+                Ok(Some(part)) => {
+                    total += part.len;
+                    parts.push(part);
+                }
+                Err(error) if total == 0 => return Err(error),
+                _ => break,
+            }
+        }
+        if total == 0 {
+            let ends = len == 0 || offset >= pages.size();
+            return Ok(ends.then_some(0));
+        }
+        if !flags.contains(OpenFlags::NOATIME) {
+            self.inode.accessed();
+        }
+        notify::open_file_event(self, event::ACCESS);
+        Ok(Some(total))
     }
 
     /// write(2): at the position, or at the end with O_APPEND. `EBADF` if not open for writing, and what the file gives.

@@ -207,6 +207,14 @@ impl Frame {
         unsafe { arch::copy_bytes(self.base().add(offset), src.as_ptr(), src.len()) }
     }
 
+    /// Copies `len` bytes of `other`, from its `start` on, to `offset`. Panics where either range exceeds its page.
+    pub fn copy_part(&self, offset: usize, other: &Frame, start: usize, len: usize) {
+        assert!(offset.max(start) <= PAGE_SIZE && len <= PAGE_SIZE - offset.max(start));
+        // SAFETY: both ranges are inside frames that handles keep allocated; the rest as for `read`. Ranges of one frame that overlap may
+        // tear, as if a user's write had raced.
+        unsafe { arch::copy_bytes(self.base().add(offset), other.base().add(start), len) }
+    }
+
     /// Reads the 32-bit word at `offset` at once, ordered before what is read after it. Panics where it is not aligned or not in the page.
     #[inline]
     pub fn load_u32(&self, offset: usize) -> u32 {

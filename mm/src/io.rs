@@ -154,12 +154,56 @@ impl<'a> Sink<'a> {
     }
 }
 
+/// A part of a page.
+#[derive(Clone, Debug)]
+pub struct FramePart {
+    /// The page.
+    pub frame: Frame,
+    /// Where it begins in the page.
+    pub offset: usize,
+    /// Bytes, of which the last is in the page.
+    pub len: usize,
+}
+
+/// Parts of pages in a row, of which the first so many bytes are gone.
+struct FrameParts<'a> {
+    parts: &'a [FramePart],
+    gone: usize,
+}
+
+impl FrameParts<'_> {
+    /// Takes up to `max` bytes off the front, of one part.
+    fn next(&mut self, max: usize) -> Option<FramePart> {
+        let first = self.parts.first()?;
+        let len = (first.len - self.gone).min(max);
+        let part = FramePart { frame: first.frame.clone(), offset: first.offset + self.gone, len };
+        self.gone += len;
+        if self.gone == first.len {
+            (self.parts, self.gone) = (&self.parts[1..], 0);
+        }
+        Some(part)
+    }
+
+    /// Takes `len` bytes, part by part, each with its place among them.
+    fn each(&mut self, len: usize, mut f: impl FnMut(usize, &FramePart)) -> usize {
+        let mut done = 0;
+        while done < len
+            && let Some(part) = self.next(len - done)
+        {
+            f(done, &part);
+            done += part.len;
+        }
+        done
+    }
+}
+
 enum From<'a> {
     User(UserBuffers<'a>),
     Kernel(&'a [u8]),
+    Frames(FrameParts<'a>),
 }
 
-/// Where bytes come from: user buffers or a kernel slice.
+/// Where bytes come from: user buffers, a kernel slice, or parts of pages.
 pub struct Source<'a> {
     from: From<'a>,
     progress: Progress,
@@ -176,6 +220,23 @@ impl<'a> Source<'a> {
     /// A kernel buffer.
     pub fn kernel(buffer: &'a [u8]) -> Source<'a> {
         Source { progress: Progress { remaining: buffer.len(), done: 0 }, from: From::Kernel(buffer) }
+    }
+
+    /// Parts of pages in turn, none of them empty.
+    pub fn frames(parts: &'a [FramePart]) -> Source<'a> {
+        let len = parts.iter().map(|part| part.len).sum();
+        Source { progress: Progress { remaining: len, done: 0 }, from: From::Frames(FrameParts { parts, gone: 0 }) }
+    }
+
+    /// Takes up to `max` of the next bytes where they are, if they are in a page that may be kept: `None` means that they have to be
+    /// copied. The owner of the page may still change them.
+    pub fn take_part(&mut self, max: usize) -> Option<FramePart> {
+        let max = max.min(self.remaining());
+        let From::Frames(frames) = &mut self.from else { return None };
+        let part = frames.next(max).filter(|_| max > 0)?;
+        self.progress.remaining -= part.len;
+        self.progress.done += part.len;
+        Some(part)
     }
 
     /// How many bytes are left.
@@ -205,6 +266,9 @@ impl<'a> Source<'a> {
                 bytes[..len].copy_from_slice(slice.split_off(..len).unwrap_or_default());
                 len
             }
+            From::Frames(frames) => {
+                frames.each(len, |at, part| part.frame.read(part.offset, &mut bytes[at..at + part.len]))
+            }
         };
         self.progress.moved(moved, len)
     }
@@ -218,6 +282,9 @@ impl<'a> Source<'a> {
             From::Kernel(slice) => {
                 frame.write(start, slice.split_off(..len).unwrap_or_default());
                 len
+            }
+            From::Frames(frames) => {
+                frames.each(len, |at, part| frame.copy_part(start + at, &part.frame, part.offset, part.len))
             }
         };
         self.progress.moved(moved, len)

@@ -20,7 +20,7 @@ pub mod userfault;
 pub use address_space::{
     AddressSpace, CleanDirty, FaultError, Fill, Limits, MapRequest, PageState, Pages, Range, Residency, Usage,
 };
-pub use io::{Sink, Source};
+pub use io::{FramePart, Sink, Source};
 pub use mapping::{AccessOrder, Backing, Lock, Mappable, MappingInfo, MappingName, Prot};
 pub use page_cache::{
     Figures as DirtyFigures, PageCache, Pager, Pattern, Room, drop_clean, figures as dirty_figures, shrink,

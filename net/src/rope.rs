@@ -1,4 +1,5 @@
-//! The bytes that packets and sockets carry: references to parts of pages, so that data is copied once from the sender and once to the receiver.
+//! The bytes that packets and sockets carry: references to parts of pages, so that data is copied once from the sender (not even that where it is a
+//! file's) and once to the receiver.
 
 use alloc::collections::VecDeque;
 
@@ -9,7 +10,7 @@ use hal::frame::Frame;
 use hal::sync::SpinLock;
 use mm::{Sink, Source};
 
-/// Bytes that are written once and then only referred to: a part of a page.
+/// Bytes that are only referred to: a part of a page. What was copied in is never written again; a file's page may be, as on Linux.
 #[derive(Clone, Debug)]
 pub struct Piece {
     frame: Frame,
@@ -273,8 +274,20 @@ impl Filler {
         self.page.as_ref().ok_or(Errno::ENOBUFS)
     }
 
-    /// Takes up to `len` bytes of a user's data. May sleep. `EFAULT` and `ENOBUFS` only if nothing was taken.
+    /// Takes up to `len` bytes for a stream: a reference where they are in pages that may be kept, a copy of a user's data. May sleep.
+    /// `EFAULT` and `ENOBUFS` only if nothing was taken.
     pub fn take(&mut self, source: &mut Source, len: usize) -> Result<Rope> {
+        let mut rope = Rope::new();
+        while rope.len() < len
+            && let Some(part) = source.take_part(len - rope.len())
+        {
+            rope.push(Piece::new(part.frame, part.offset, part.len));
+        }
+        if rope.is_empty() { self.copy(source, len) } else { Ok(rope) }
+    }
+
+    /// Copies up to `len` bytes. May sleep. `EFAULT` and `ENOBUFS` only if nothing was taken.
+    fn copy(&mut self, source: &mut Source, len: usize) -> Result<Rope> {
         let mut rope = Rope::new();
         let len = len.min(source.remaining());
         while rope.len() < len {
@@ -312,7 +325,7 @@ impl Filler {
         if len == 0 {
             return Ok(Rope::new());
         }
-        let rope = self.take(source, len)?;
+        let rope = self.copy(source, len)?;
         if rope.len() < len { Err(Errno::EFAULT) } else { Ok(rope) }
     }
 

@@ -217,28 +217,35 @@ pub(crate) fn pwritev2(cx: &mut Context, a: Args) -> Result<usize> {
     write_vector(cx, a, offset2(a)?, a.uint(5))
 }
 
-/// Copies up to `len` bytes from file to file through a page. Offsets are advanced; without one a file's own position is.
+/// Pages that are handed on at a time.
+const PARTS: usize = 16;
+
+/// Moves up to `len` bytes from file to file: by pages of the cache, which the target may keep or copy, or through a page. Offsets are
+/// advanced; without one a file's own position is.
 fn copy(
     cx: &Context,
     (from, mut from_at): (&Arc<OpenFile>, Option<&mut u64>),
     (to, mut to_at): (&Arc<OpenFile>, Option<&mut u64>),
     len: usize,
 ) -> Result<usize> {
+    let mut parts = Vec::new();
+    parts.try_reserve_exact(PARTS).map_err(|_| Errno::ENOMEM)?;
     let mut page = Vec::new();
-    page.try_reserve_exact(abi::PAGE_SIZE).map_err(|_| Errno::ENOMEM)?;
-    page.resize(abi::PAGE_SIZE, 0);
     let mut total = 0;
     while total < len {
-        let want = (len - total).min(page.len());
         let start = from_at.as_ref().map_or_else(|| from.position(), |at| **at);
-        let read = from.read_at(start, &mut Sink::kernel(&mut page[..want]));
-        let n = match read {
+        parts.clear();
+        let got = match from.parts_at(start, len - total, &mut parts) {
+            Ok(None) => read_page(from, start, len - total, &mut page),
+            got => got.map(Option::unwrap_or_default),
+        };
+        let n = match got {
             Ok(0) => break,
             Ok(n) => n,
             Err(_) if total > 0 => break,
             Err(error) => return Err(error),
         };
-        let mut source = Source::kernel(&page[..n]);
+        let mut source = if parts.is_empty() { Source::kernel(&page[..n]) } else { Source::frames(&parts) };
         let written = match write_source(cx, to, to_at.as_ref().map(|at| **at), &mut source, to.flags()) {
             Ok(written) => written,
             Err(_) if total > 0 => break,
@@ -258,6 +265,16 @@ fn copy(
         sched::preempt_point();
     }
     counted_write(counted_read(Ok(total)))
+}
+
+/// Reads up to a page of a file that has no pages to refer to.
+fn read_page(from: &OpenFile, start: u64, len: usize, page: &mut Vec<u8>) -> Result<usize> {
+    if page.is_empty() {
+        page.try_reserve_exact(abi::PAGE_SIZE).map_err(|_| Errno::ENOMEM)?;
+        page.resize(abi::PAGE_SIZE, 0);
+    }
+    let want = len.min(page.len());
+    from.read_at(start, &mut Sink::kernel(&mut page[..want]))
 }
 
 pub(crate) fn sendfile(cx: &mut Context, a: Args) -> Result<usize> {

@@ -8,7 +8,7 @@ use base::{Errno, Result};
 use fs::{Mapping, OpenFile, OpenFlags, SeekFrom};
 use hal::frame::Frame;
 use hal::user::UserBuf;
-use mm::{Sink, Source};
+use mm::{FramePart, Sink, Source};
 
 use super::{Buffer, Pipe, PipeEnd};
 
@@ -80,13 +80,7 @@ fn read_piece(from: &Arc<OpenFile>, offset: Option<&mut u64>, len: usize) -> Res
     if let (Some(at), Ok(Mapping::Pages(pages))) = (&offset, from.file().mapping())
         && from.access().contains(fs::Access::READ)
     {
-        let within = (**at % PAGE_SIZE as u64) as usize;
-        let left = usize::try_from(pages.size().saturating_sub(**at)).unwrap_or(usize::MAX);
-        let len = len.min(PAGE_SIZE - within).min(left);
-        if len == 0 {
-            return Ok(None);
-        }
-        if let Some(frame) = pages.page(**at / PAGE_SIZE as u64, true)? {
+        if let Some(FramePart { frame, offset: within, len }) = pages.part(**at, len)? {
             if let Some(at) = offset {
                 *at += len as u64;
             }
@@ -121,7 +115,7 @@ pub fn splice_out(
 ) -> Result<usize> {
     let mut total = 0;
     while total < len {
-        let taken = pipe.with_ring(|ring| ring.pop((len - total).min(1024)));
+        let taken = pipe.with_ring(|ring| ring.pop(len - total));
         let Some(buffer) = taken else {
             if total > 0 || !pipe.has_writers() {
                 break;
@@ -149,10 +143,8 @@ pub fn splice_out(
 }
 
 fn write_piece(buffer: &Buffer, to: &Arc<OpenFile>, offset: Option<&mut u64>, nonblocking: bool) -> Result<usize> {
-    let mut bytes = [0; 1024];
-    let bytes = &mut bytes[..buffer.len];
-    buffer.frame.read(buffer.offset, bytes);
-    let mut source = Source::kernel(bytes);
+    let part = FramePart { frame: buffer.frame.clone(), offset: buffer.offset, len: buffer.len };
+    let mut source = Source::frames(core::slice::from_ref(&part));
     let flags = if nonblocking { to.flags() | OpenFlags::NONBLOCK } else { to.flags() };
     match offset {
         Some(at) => {

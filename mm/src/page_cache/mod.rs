@@ -30,7 +30,7 @@ use hal::sync::SpinLock;
 use sched::WaitQueue;
 
 use crate::radix_tree::RadixTree;
-use crate::{AddressSpace, Sink, Source};
+use crate::{AddressSpace, FramePart, Sink, Source};
 
 pub use fill::{Pattern, start_read_ahead};
 pub use pager::Pager;
@@ -303,8 +303,23 @@ impl PageCache {
         let moved = source.take_frame(&frame, within, len)?;
         // A fault may have cut the copy short: what was not written must not show the frame's old contents.
         frame.zero_range(within + moved, len - moved);
-        self.insert_new(index, Page { frame, state: USED }, |ours, theirs| copy_range(ours, theirs, within, moved))?;
+        self.insert_new(index, Page { frame, state: USED }, |ours, theirs| {
+            theirs.copy_part(within, ours, within, moved);
+        })?;
         Ok(moved)
+    }
+
+    /// The bytes from `offset` on where they are: up to the end of their page, of the file, and `len`. `None` at the end, and in a hole of a
+    /// cache without a pager. `EIO`, `ENOMEM`.
+    pub fn part(&self, offset: u64, len: usize) -> Result<Option<FramePart>> {
+        let within = (offset % PAGE) as usize;
+        let left = usize::try_from(self.size().saturating_sub(offset)).unwrap_or(usize::MAX);
+        let len = len.min(PAGE_SIZE - within).min(left);
+        if len == 0 {
+            return Ok(None);
+        }
+        let frame = self.page_to_read(offset / PAGE)?;
+        Ok(frame.map(|frame| FramePart { frame, offset: within, len }))
     }
 
     /// Puts a page in unless another thread was faster, in which case `merge(ours, theirs)` decides what becomes of the data. `ENOSPC` where
@@ -448,17 +463,6 @@ impl Pages {
             write_back::give_up_dirty(1);
         }
         self.tree.remove(index)
-    }
-}
-
-fn copy_range(from: &Frame, to: &Frame, start: usize, len: usize) {
-    let mut buffer = [0; 256];
-    let mut done = 0;
-    while done < len {
-        let n = (len - done).min(buffer.len());
-        from.read(start + done, &mut buffer[..n]);
-        to.write(start + done, &buffer[..n]);
-        done += n;
     }
 }
 

@@ -14,7 +14,7 @@ use hal::frame::Frame;
 use hal::sync::SpinLock;
 use sched::transfers;
 
-use super::{DIRTY, PAGE, Page, PageCache, RESERVED, TOTAL, USED, WRITING, copy_range};
+use super::{DIRTY, PAGE, Page, PageCache, RESERVED, TOTAL, USED, WRITING};
 use crate::Source;
 
 /// Pages that go to the pager at a time (1 MiB).
@@ -187,7 +187,7 @@ impl PageCache {
         if moved < len && old_end > 0 {
             // Of what was to be overwritten, a part has to stay.
             let page = self.make_dirty(index)?;
-            copy_range(&frame, &page, within, moved);
+            page.copy_part(within, &frame, within, moved);
             self.touch(index);
             return Ok(moved);
         }
@@ -209,7 +209,7 @@ impl PageCache {
                 pager.release(1);
             }
             let page = self.make_dirty(index)?;
-            copy_range(&frame, &page, within, moved);
+            page.copy_part(within, &frame, within, moved);
             self.touch(index);
         }
         Ok(moved)

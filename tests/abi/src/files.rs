@@ -186,6 +186,53 @@ cases! {
         err!(libc::utimensat(libc::AT_FDCWD, c"f".as_ptr(), bad.as_ptr(), 0), libc::EINVAL);
     }
 
+    fn files_go_to_sockets_whole() {
+        use std::io::Read;
+        use std::net::{TcpListener, TcpStream};
+        const LEN: usize = 300_001;
+        // The middle is a hole.
+        let pattern = |at: usize| if (100_000..200_000).contains(&at) { 0 } else { (at * 31 / 7) as u8 | 1 };
+        let expected: Vec<u8> = (0..LEN).map(pattern).collect();
+        let file = open("sent", libc::O_RDWR | libc::O_CREAT);
+        ok!(libc::pwrite(file.as_raw_fd(), expected.as_ptr().cast(), 100_000, 0));
+        ok!(libc::pwrite(file.as_raw_fd(), expected[200_000..].as_ptr().cast(), LEN - 200_000, 200_000));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let (unix, other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let collect = |mut stream: Box<dyn Read + Send>| std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).unwrap();
+            bytes
+        });
+        let readers = [collect(Box::new(accepted)), collect(Box::new(other))];
+        for out in [tcp.as_raw_fd(), unix.as_raw_fd()] {
+            let mut offset = 5000i64;
+            // A length beyond the end.
+            while offset < LEN as i64 {
+                assert!(ok!(libc::sendfile(out, file.as_raw_fd(), &raw mut offset, 2 * LEN)) > 0);
+            }
+            assert_eq!(ok!(libc::sendfile(out, file.as_raw_fd(), &raw mut offset, 10)), 0, "at the end");
+            // The rest by way of a pipe, by pieces that do not fit pages.
+            let (reader, writer) = pipe();
+            let mut at = 1i64;
+            while at < 5000 {
+                let want = (5000 - at).min(1777) as usize;
+                let moved = ok!(libc::splice(file.as_raw_fd(), &raw mut at, writer.as_raw_fd(), std::ptr::null_mut(), want, 0));
+                let mut left = moved as usize;
+                while left > 0 {
+                    left -= ok!(libc::splice(reader.as_raw_fd(), std::ptr::null_mut(), out, std::ptr::null_mut(), left, 0)) as usize;
+                }
+            }
+        }
+        drop((tcp, unix));
+        let sent = [&expected[5000..], &expected[1..5000]].concat();
+        for reader in readers {
+            assert!(reader.join().unwrap() == sent);
+        }
+        assert_eq!(ok!(libc::lseek(file.as_raw_fd(), 0, libc::SEEK_CUR)), 0, "its position stays");
+    }
+
     fn sendfile_copies() {
         file("f", &[5u8; 100_000]);
         let (from, to) = (open("f", libc::O_RDONLY), open("g", libc::O_RDWR | libc::O_CREAT));
