@@ -1,5 +1,7 @@
 //! sysfs: the little of `/sys` that programs ask for: processors, disks, and directories for others to mount upon.
 
+mod cpu_cache;
+
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec;
@@ -59,7 +61,11 @@ fn topology(cpu: usize) -> Node {
 impl ProcDir for Cpus {
     fn lookup(&self, name: &[u8]) -> Option<Node> {
         let fixed = self.0.iter().find(|(n, _)| n.as_bytes() == name).map(|(_, node)| node.clone());
-        fixed.or_else(|| cpu_number(name).map(|cpu| dir(vec![("online", text("1\n")), ("topology", topology(cpu))])))
+        fixed.or_else(|| {
+            cpu_number(name).map(|cpu| {
+                dir(vec![("online", text("1\n")), ("topology", topology(cpu)), ("cache", cpu_cache::directory(cpu))])
+            })
+        })
     }
 
     fn list(&self, position: u64, emit: &mut dyn FnMut(&Listed) -> bool) -> u64 {

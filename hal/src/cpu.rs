@@ -98,6 +98,48 @@ impl<T> PerCpu<T> {
     }
 }
 
+/// A cache of this processor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cache {
+    /// 1 is the nearest.
+    pub level: u32,
+    /// What it holds.
+    pub kind: CacheKind,
+    /// Bytes of a line.
+    pub line: u32,
+    /// Lines that a tag stands for.
+    pub partitions: u32,
+    /// Lines that a place in memory may be in.
+    pub ways: u32,
+    /// Sets of so many lines.
+    pub sets: u32,
+    /// Processors that share one, at most.
+    pub sharers: u32,
+}
+
+impl Cache {
+    /// Bytes.
+    pub fn size(&self) -> u64 {
+        [self.partitions, self.ways, self.sets].into_iter().fold(u64::from(self.line), |size, n| size * u64::from(n))
+    }
+}
+
+/// What a cache holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CacheKind {
+    /// Data.
+    Data,
+    /// Instructions.
+    Instruction,
+    /// Both.
+    Unified,
+}
+
+/// The caches of this processor, those of all others being alike; none where it does not tell.
+pub fn caches() -> alloc::vec::Vec<Cache> {
+    arch::caches()
+}
+
 /// What user programs may use, as AT_HWCAP (CPUID leaf 1, EDX) and AT_HWCAP2 (bit 1: FSGSBASE) tell them.
 pub fn user_capabilities() -> [u64; 2] {
     arch::user_capabilities()

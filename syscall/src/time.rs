@@ -240,8 +240,12 @@ struct Timex {
 fn adjust(cx: &Context, at: UserPtr<Timex>) -> Result<usize> {
     const STA_UNSYNC: i32 = 0x40;
     const TIME_ERROR: usize = 5;
+    /// What adjtime(3) has left to adjust.
+    const ADJ_OFFSET_SS_READ: u32 = 0xa001;
     let mut timex = at.read()?;
-    if timex.modes != 0 {
+    if timex.modes == ADJ_OFFSET_SS_READ {
+        timex.offset = 0;
+    } else if timex.modes != 0 {
         // The clock runs at the hardware's rate: there is nothing to steer.
         let privileged = cx.task.cred().capable(Capability::SysTime);
         return Err(if privileged { Errno::EOPNOTSUPP } else { Errno::EPERM });

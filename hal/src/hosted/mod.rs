@@ -111,6 +111,10 @@ pub(crate) fn halt_with_interrupts() {
 pub(crate) fn send_reschedule(_: usize) {}
 pub(crate) fn barrier_everywhere() {}
 
+pub(crate) fn caches() -> Vec<crate::cpu::Cache> {
+    Vec::new()
+}
+
 pub(crate) fn user_capabilities() -> [u64; 2] {
     [0; 2]
 }

@@ -4,6 +4,7 @@ mod acpi;
 mod apic;
 mod boot;
 mod boot_asm;
+mod caches;
 mod cpu_regs;
 mod descriptors;
 mod features;
@@ -156,6 +157,11 @@ pub(crate) fn backtrace(mut f: impl FnMut(usize)) {
         }
         frame = next;
     }
+}
+
+/// [`crate::cpu::caches`].
+pub(crate) fn caches() -> alloc::vec::Vec<crate::cpu::Cache> {
+    caches::read()
 }
 
 /// [`crate::cpu::user_capabilities`].

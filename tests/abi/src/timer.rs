@@ -45,6 +45,12 @@ fn posix_timer(signal: i32) -> libc::timer_t {
 }
 
 cases! {
+    fn what_adjtime_has_left_is_told() {
+        let mut left = libc::timeval { tv_sec: 1, tv_usec: 1 };
+        ok!(libc::adjtime(std::ptr::null(), &raw mut left));
+        assert!(left.tv_sec.abs() <= 1 && left.tv_usec.abs() < 1_000_000);
+    }
+
     fn clocks_go_forward() {
         for clock in [libc::CLOCK_MONOTONIC, libc::CLOCK_REALTIME, libc::CLOCK_BOOTTIME, libc::CLOCK_MONOTONIC_RAW, libc::CLOCK_MONOTONIC_COARSE] {
             let mut last = now(clock);
