@@ -1,6 +1,6 @@
 //! Figures for `/proc/stat` and `/proc/loadavg`.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use base::Nanos;
 use hal::cpu::PerCpu;
@@ -20,8 +20,8 @@ struct PerProcessor {
     user: AtomicU64,
     nice: AtomicU64,
     system: AtomicU64,
-    idle: AtomicU64,
-    idle_since: AtomicU64,
+    /// How long it was idle; while it is, less the time since when, and one more: negative then.
+    idle: AtomicI64,
     switches: AtomicU64,
     deferred: [AtomicU64; DEFERRED.len()],
 }
@@ -57,8 +57,7 @@ static FIGURES: PerCpu<PerProcessor> = hal::per_cpu!(PerProcessor {
     user: AtomicU64::new(0),
     nice: AtomicU64::new(0),
     system: AtomicU64::new(0),
-    idle: AtomicU64::new(0),
-    idle_since: AtomicU64::new(0),
+    idle: AtomicI64::new(0),
     switches: AtomicU64::new(0),
     deferred: [const { AtomicU64::new(0) }; DEFERRED.len()],
 });
@@ -82,14 +81,7 @@ pub struct CpuTimes {
 pub fn cpu_times(cpu: usize) -> CpuTimes {
     let figures = FIGURES.of(cpu);
     let get = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
-    let since = get(&figures.idle_since);
-    let now_idle = if since != 0 { crate::time::now().saturating_sub(since) } else { 0 };
-    CpuTimes {
-        user: get(&figures.user),
-        nice: get(&figures.nice),
-        system: get(&figures.system),
-        idle: get(&figures.idle) + now_idle,
-    }
+    CpuTimes { user: get(&figures.user), nice: get(&figures.nice), system: get(&figures.system), idle: figures.idle() }
 }
 
 /// Context switches since boot, all processors.
@@ -108,14 +100,26 @@ pub fn load_averages() -> [u64; 3] {
     [0, 1, 2].map(|i| LOAD[i].load(Ordering::Relaxed) * 100 / ONE)
 }
 
+impl PerProcessor {
+    /// How long it has been idle until now; never less than it was before.
+    fn idle(&self) -> Nanos {
+        loop {
+            let figure = self.idle.load(Ordering::SeqCst);
+            let now = crate::time::now().cast_signed();
+            if self.idle.load(Ordering::SeqCst) == figure {
+                let idle = if figure < 0 { figure + 1 + now } else { figure };
+                return idle.max(0).cast_unsigned();
+            }
+        }
+    }
+}
+
 pub(crate) fn idle_begins(now: Nanos) {
-    FIGURES.get().idle_since.store(now, Ordering::Relaxed);
+    FIGURES.get().idle.fetch_sub(now.cast_signed() + 1, Ordering::SeqCst);
 }
 
 pub(crate) fn idle_ends(now: Nanos) {
-    let figures = FIGURES.get();
-    let since = figures.idle_since.swap(0, Ordering::Relaxed);
-    figures.idle.fetch_add(now.saturating_sub(since), Ordering::Relaxed);
+    FIGURES.get().idle.fetch_add(now.cast_signed() + 1, Ordering::SeqCst);
 }
 
 pub(crate) fn count_switch() {

@@ -184,8 +184,17 @@ pub(crate) fn tracee_exits(task: &Task, status: i32) {
     }
 }
 
-/// Stops the calling thread for its tracer until that lets it go on. What is to be done with the signal, if the stop is about one.
-fn stop(task: &Task, regs: &mut UserRegs, code: i32, info: Option<SigInfo>, point: Point) -> Option<SigInfo> {
+/// Nobody traces the thread any more.
+struct Untraced;
+
+/// Stops the calling thread for its tracer until that lets it go on. The signal that the tracer lets through, if any.
+fn stop(
+    task: &Task,
+    regs: &mut UserRegs,
+    code: i32,
+    info: Option<SigInfo>,
+    point: Point,
+) -> Result<Option<SigInfo>, Untraced> {
     let mut fpu = Vec::new();
     let mut bases = (0, 0);
     if let Some(thread) = task.thread() {
@@ -194,7 +203,7 @@ fn stop(task: &Task, regs: &mut UserRegs, code: i32, info: Option<SigInfo>, poin
     }
     let tracer = {
         let mut slot = task.trace.lock_irq();
-        let Some(trace) = &mut *slot else { return info };
+        let Some(trace) = &mut *slot else { return Err(Untraced) };
         if trace.resume == Resume::Step {
             regs.rflags &= !TRAP_FLAG;
         }
@@ -208,7 +217,7 @@ fn stop(task: &Task, regs: &mut UserRegs, code: i32, info: Option<SigInfo>, poin
         tell(&tracer, task, code & 0x7f);
     }
     wait_for_tracer(task, code >> 8 == Event::Exit as i32);
-    take_back(task, regs)
+    Ok(take_back(task, regs))
 }
 
 /// SIGCHLD and a wake-up for the tracer.
@@ -290,7 +299,7 @@ fn take_back(task: &Task, regs: &mut UserRegs) -> Option<SigInfo> {
 
 /// A signal was taken out of a queue: the tracer decides. What is delivered instead, if anything.
 pub(crate) fn signal_stop(task: &Task, regs: &mut UserRegs, info: SigInfo) -> Option<SigInfo> {
-    stop(task, regs, info.signal.number(), Some(info), Point::None)
+    stop(task, regs, info.signal.number(), Some(info), Point::None).unwrap_or(Some(info))
 }
 
 /// Before a system call and after it.
@@ -302,7 +311,7 @@ pub fn syscall_stop(task: &Task, regs: &mut UserRegs, point: Point) {
     });
     let code = SIGTRAP.number() | if good { 0x80 } else { 0 };
     let info = SigInfo { code, ..SigInfo::from_user(SIGTRAP, 0, task.tid(), task.cred().uid) };
-    if let Some(info) = stop(task, regs, code, Some(info), point) {
+    if let Ok(Some(info)) = stop(task, regs, code, Some(info), point) {
         // As on Linux, the tracer may send a signal from here.
         send::to_self(task, info);
     }
@@ -330,7 +339,7 @@ pub(crate) fn stop_if_asked(task: &Task, regs: &mut UserRegs) -> bool {
     }
     let inject = stop(task, regs, code, info, Point::None);
     task.stopped.store(false, Ordering::SeqCst);
-    if let Some(info) = inject {
+    if let Ok(Some(info)) = inject {
         send::to_self(task, info);
     }
     true
@@ -348,7 +357,7 @@ pub(crate) fn event(task: &Task, regs: &mut UserRegs, event: Event, message: u64
     if wanted {
         let code = SIGTRAP.number() | (event as i32) << 8;
         let info = SigInfo { code, ..SigInfo::from_user(SIGTRAP, 0, task.tid(), task.cred().uid) };
-        if let Some(info) = stop(task, regs, code, Some(info), point) {
+        if let Ok(Some(info)) = stop(task, regs, code, Some(info), point) {
             send::to_self(task, info);
         }
     }
