@@ -79,13 +79,12 @@ fn wait_slot(pipe: &Pipe, nonblocking: bool) -> Result<()> {
 fn read_piece(from: &Arc<OpenFile>, offset: Option<&mut u64>, len: usize) -> Result<Option<Buffer>> {
     if let (Some(at), Ok(Mapping::Pages(pages))) = (&offset, from.file().mapping())
         && from.access().contains(fs::Access::READ)
+        && let Some(FramePart { frame, offset: within, len }) = pages.part(**at, len)?
     {
-        if let Some(FramePart { frame, offset: within, len }) = pages.part(**at, len)? {
-            if let Some(at) = offset {
-                *at += len as u64;
-            }
-            return Ok(Some(Buffer { frame, offset: within, len, mergeable: false, packet: false }));
+        if let Some(at) = offset {
+            *at += len as u64;
         }
+        return Ok(Some(Buffer { frame, offset: within, len, mergeable: false, packet: false }));
     }
     let frame = Frame::alloc().ok_or(Errno::ENOMEM)?;
     let mut bytes = Vec::new();
