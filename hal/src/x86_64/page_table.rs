@@ -181,7 +181,9 @@ fn encode(frame: usize, flags: MapFlags) -> u64 {
     if !flags.has(MapFlags::EXEC) {
         entry |= super::nx_bit();
     }
-    MARKS.iter().fold(entry, |entry, &(bit, flag)| if flags.has(flag) { entry | bit } else { entry })
+    let mark = |(bit, flag): (u64, MapFlags)| if flags.has(flag) { bit } else { 0 };
+    let [a, b, c, d, e, f, g, h] = MARKS.map(mark);
+    entry | a | b | c | d | e | f | g | h
 }
 
 #[inline]
@@ -190,7 +192,8 @@ fn decode(entry: u64) -> MapFlags {
     let flags = flag(entry & P != 0, MapFlags::READ)
         .with(flag(entry & (P | NX) == P, MapFlags::EXEC))
         .with(flag(entry & A != 0, MapFlags::ACCESSED));
-    MARKS.iter().fold(flags, |flags, &(bit, mark)| flags.with(flag(entry & bit != 0, mark)))
+    let [a, b, c, d, e, f, g, h] = MARKS.map(|(bit, mark)| flag(entry & bit != 0, mark));
+    flags.with(a).with(b).with(c).with(d).with(e).with(f).with(g).with(h)
 }
 
 /// The page table of a user address space.
