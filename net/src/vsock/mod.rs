@@ -3,7 +3,8 @@
 //! [`wire`] carries packets of virtio's protocol, [`protocol`] is what they do to a connection, [`transfer`] what programs send and receive,
 //! [`table`] who is bound to what. A sender sends no more than the other end has told to have room for.
 //!
-//! Lock order: a socket's reader lock (sleeps) -> its state (never two) -> the tables, the line. Packets go over the line without any lock.
+//! Lock order: a socket's reader lock (sleeps) -> its state (never two) -> the tables, the line. Packets go over the line under the carrier's lock
+//! (sleeps) alone.
 
 mod address;
 mod protocol;

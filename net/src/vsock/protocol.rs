@@ -71,6 +71,9 @@ pub(super) struct State {
     peer_taken: u32,
 }
 
+/// The most bytes that pieces of a stream are joined to.
+const JOINED_MAX: usize = 4096;
+
 /// The default of a buffer's size and of the most that it can be set to, the least, and how long connect(2) waits.
 const SIZE: u64 = 256 << 10;
 const LEAST: u64 = 128;
@@ -161,6 +164,28 @@ impl State {
         }
     }
 
+    /// Adds the data of a stream to what came last, if both are small: many small pieces would take far more memory than was granted for
+    /// them.
+    fn joins_last(&mut self, data: &[u8]) -> bool {
+        let Some(last) = self.inbox.back_mut().filter(|last| last.data.len() + data.len() <= JOINED_MAX) else {
+            return false;
+        };
+        let room = last.data.try_reserve(data.len()).is_ok();
+        if room {
+            last.data.extend_from_slice(data);
+        }
+        room
+    }
+
+    /// Adds a packet of data; false without memory for it.
+    fn takes(&mut self, packet: Packet) -> bool {
+        let room = self.inbox.try_reserve(1).is_ok();
+        if room {
+            self.inbox.push_back(Chunk { data: packet.data, read: 0, flags: packet.flags });
+        }
+        room
+    }
+
     /// The connection is over.
     fn finish(&mut self) {
         self.done = true;
@@ -214,11 +239,13 @@ fn on_connected(socket: &VsockSocket, state: &mut State, packet: Packet) {
     match packet.op {
         Op::Data => {
             // A sender that exceeds what it was granted loses it.
-            if state.bytes + packet.data.len() > state.space() as usize || state.inbox.try_reserve(1).is_err() {
+            if state.bytes + packet.data.len() > state.space() as usize {
                 return;
             }
-            state.bytes += packet.data.len();
-            state.inbox.push_back(Chunk { data: packet.data, read: 0, flags: packet.flags });
+            let len = packet.data.len();
+            if (socket.kind == SocketKind::Stream && state.joins_last(&packet.data)) || state.takes(packet) {
+                state.bytes += len;
+            }
         }
         Op::Shutdown => {
             state.peer_shut |= packet.flags & BOTH;

@@ -1,12 +1,13 @@
 //! Packets between sockets, and the loopback that carries them (virtio 1.2, section 5.10.6).
 //!
-//! A packet is put on the line under its socket's lock, which keeps packets in order; who has let go of the lock carries them over. One thread
-//! does so at a time.
+//! A packet is put on the line under its socket's lock, which keeps packets in order; who has let go of the lock carries over what is there.
+//! One thread does so at a time.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use hal::sync::SpinLock;
+use sched::Mutex;
 
 use super::address::Address;
 use super::{protocol, table};
@@ -48,35 +49,33 @@ pub(super) struct Packet {
     pub(super) data: Vec<u8>,
 }
 
-struct Line {
-    packets: VecDeque<Packet>,
-    busy: bool,
-}
-
-static LINE: SpinLock<Line> = SpinLock::new(Line { packets: VecDeque::new(), busy: false });
+static LINE: SpinLock<VecDeque<Packet>> = SpinLock::new(VecDeque::new());
+/// Held by who carries packets over. Others wait for their turn, so that nobody carries theirs for as long as they send.
+static CARRIER: Mutex<()> = Mutex::new(());
+/// A request, its answer, and the refusal of that: nothing answers a refusal.
+const ROUNDS: usize = 3;
 
 /// Puts a packet on the line; false without memory for it.
 pub(super) fn put(packet: Packet) -> bool {
     let mut line = LINE.lock();
-    if line.packets.try_reserve(1).is_err() {
+    if line.try_reserve(1).is_err() {
         return false;
     }
-    line.packets.push_back(packet);
+    line.push_back(packet);
     true
 }
 
-/// Carries over what is on the line, unless someone does already. No lock may be held.
+/// Carries over what is on the line, and what comes of it; what others put there meanwhile is theirs to carry. No lock may be held. May sleep.
 pub(super) fn run() {
-    let mut line = LINE.lock();
-    if core::mem::replace(&mut line.busy, true) {
-        return;
+    let _carrier = CARRIER.lock();
+    for _ in 0..ROUNDS {
+        let waiting = LINE.lock().len();
+        for _ in 0..waiting {
+            let Some(packet) = LINE.lock().pop_front() else { break };
+            deliver(packet);
+            sched::preempt_point();
+        }
     }
-    while let Some(packet) = line.packets.pop_front() {
-        drop(line);
-        deliver(packet);
-        line = LINE.lock();
-    }
-    line.busy = false;
 }
 
 fn deliver(packet: Packet) {
