@@ -263,7 +263,9 @@ impl Group {
             return None;
         }
         let about = if self.tells_handles() {
-            About::Files(record::Files::of(what, self.flags, self.marks.lock().ends_of_rename(what)))
+            let renamed = what.mask & mask::RENAME != 0;
+            let ends = if renamed { self.marks.lock().ends_of_rename(what) } else { (false, false) };
+            About::Files(record::Files::of(what, self.flags, ends))
         } else {
             // Others than files and directories are not opened again for who listens.
             let opens = |path: &&Path| {
