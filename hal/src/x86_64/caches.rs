@@ -49,7 +49,8 @@ fn older() -> Vec<Cache> {
         let (line, partitions) = (word & 0xff, (word >> 8 & if level == 1 { 0xff } else { 0xf }).max(1));
         // All of it one set.
         let ways = if ways == 0xff { kib.saturating_mul(1024) / line.max(1) } else { ways };
-        let sets = kib.saturating_mul(1024).checked_div(line * partitions * ways).filter(|&sets| sets > 0)?;
+        let sets =
+            kib.saturating_mul(1024).checked_div((line * partitions).saturating_mul(ways)).filter(|&sets| sets > 0)?;
         Some(Cache { level, kind, line, partitions, ways, sets, sharers })
     };
     let one = |kind, word: u32| of(1, kind, word >> 24, word >> 16 & 0xff, word, 1);
