@@ -46,9 +46,9 @@ fn posix_timer(signal: i32) -> libc::timer_t {
 
 cases! {
     fn what_adjtime_has_left_is_told() {
-        let mut left = libc::timeval { tv_sec: 1, tv_usec: 1 };
+        let mut left = libc::timeval { tv_sec: 7777, tv_usec: -1 };
         ok!(libc::adjtime(std::ptr::null(), &raw mut left));
-        assert!(left.tv_sec.abs() <= 1 && left.tv_usec.abs() < 1_000_000);
+        assert!(left.tv_sec.abs() <= 1 && (0..1_000_000).contains(&left.tv_usec));
     }
 
     fn clocks_go_forward() {
